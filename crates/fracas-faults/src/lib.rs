@@ -1,0 +1,24 @@
+//! The fault catalogue: one file per fault, each a pure planner; one table.
+//!
+//! To add a fault: copy the file that is nearest to it, write its `info` and `plan`, and add one line to [`ALL`].
+//! Command line, help, schema, journal, dry run and undo follow by themselves. Nobody writes undo code here:
+//! a plan is made of [`fracas_model::plan::Step`]s, and each step knows its own inverse.
+
+use fracas_model::{
+    catalogue::{FaultInfo, Params},
+    facts::{Facts, Question},
+    plan::{Plan, Refusal},
+};
+
+/// A kind of trouble. Every function is pure: same arguments, same answer.
+pub trait Fault: Sync {
+    /// Name, parameters, needs, help.
+    fn info(&self) -> FaultInfo;
+    /// What must be looked up on the host before planning.
+    fn asks(&self, params: &Params) -> Vec<Question>;
+    /// What to do to this host, or why not. `params` were checked against `info().params`.
+    fn plan(&self, params: &Params, facts: &Facts) -> Result<Plan, Refusal>;
+}
+
+/// Every fault there is.
+pub const ALL: &[&dyn Fault] = &[];

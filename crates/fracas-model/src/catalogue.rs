@@ -1,0 +1,160 @@
+//! What faults and probes exist, as data: names, parameters, needs, help. Agents report it; the CLI embeds it.
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::{
+    shape::Field,
+    units::{Dur, Percent, Size},
+};
+
+/// How a fault ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Nature {
+    /// It lasts, and must be given `for`.
+    Lasting,
+    /// It is done once and leaves nothing to undo.
+    Spent,
+}
+
+/// One ability of a host that a fault or probe rests on, found by trying it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Capability {
+    /// Signals reach processes of other users.
+    SignalAny,
+    /// Other processes can be seized with ptrace.
+    Ptrace,
+    /// An nftables table with the owner flag can be made.
+    NftOwner,
+    /// The xtables NFQUEUE target works through nft, or the native `queue` expression does.
+    Nfqueue,
+    /// Raw sockets with a mark can send.
+    RawSocket,
+    /// `sch_netem`, `ifb`, `clsact` and a usable classifier are there.
+    Netem,
+    /// A version 2 cgroup can be made below our own.
+    Cgroup,
+    /// More CPU time than one's share can be burned (always there).
+    Cpu,
+    /// Listening ports of other users' processes can be resolved to a process.
+    PortOwner,
+}
+
+/// What one fault is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultInfo {
+    /// The word in documents: `net-delay`.
+    pub name: String,
+    /// One sentence.
+    pub summary: String,
+    /// Paragraphs: what happens, how it is undone, what to watch out for.
+    pub help: String,
+    /// Parameters.
+    pub params: Vec<Field>,
+    /// How it ends.
+    pub nature: Nature,
+    /// All of one inner list must be there; any inner list will do.
+    pub needs: Vec<Vec<Capability>>,
+    /// The value of `fault:` in a working document, as YAML on one line.
+    pub example: String,
+}
+
+/// What one probe is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeInfo {
+    /// The word in documents: `http`.
+    pub name: String,
+    /// One sentence.
+    pub summary: String,
+    /// Paragraphs: what counts as ok, what fails, what it costs.
+    pub help: String,
+    /// Parameters.
+    pub params: Vec<Field>,
+    /// The value of the probe's key in a working document, as YAML on one line.
+    pub example: String,
+}
+
+/// Everything a document may name.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Catalogue {
+    /// All faults, by name.
+    pub faults: Vec<FaultInfo>,
+    /// All probes, by name.
+    pub probes: Vec<ProbeInfo>,
+}
+
+impl Catalogue {
+    /// The fault of this name.
+    pub fn fault(&self, name: &str) -> Option<&FaultInfo> {
+        self.faults.iter().find(|f| f.name == name)
+    }
+
+    /// The probe of this name.
+    pub fn probe(&self, name: &str) -> Option<&ProbeInfo> {
+        self.probes.iter().find(|p| p.name == name)
+    }
+
+    /// Adds what `other` knows and this does not.
+    pub fn merge(&mut self, other: &Self) {
+        for fault in &other.faults {
+            if self.fault(&fault.name).is_none() {
+                self.faults.push(fault.clone());
+            }
+        }
+        for probe in &other.probes {
+            if self.probe(&probe.name).is_none() {
+                self.probes.push(probe.clone());
+            }
+        }
+    }
+}
+
+/// Checked parameters in canonical form (see [`crate::shape::Shape`]); absent keys had no default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Params(pub Map<String, Value>);
+
+impl Params {
+    /// Text of any text-like kind.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    /// A duration.
+    pub fn duration(&self, name: &str) -> Option<Dur> {
+        self.text(name).and_then(|t| t.parse().ok())
+    }
+
+    /// A percentage.
+    pub fn percent(&self, name: &str) -> Option<Percent> {
+        self.text(name).and_then(|t| t.parse().ok())
+    }
+
+    /// A size.
+    pub fn size(&self, name: &str) -> Option<Size> {
+        self.text(name).and_then(|t| t.parse().ok())
+    }
+
+    /// A whole number.
+    pub fn integer(&self, name: &str) -> Option<i64> {
+        self.0.get(name).and_then(Value::as_i64)
+    }
+
+    /// A truth value; absent is false.
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.get(name).and_then(Value::as_bool).unwrap_or(false)
+    }
+
+    /// The texts of a list; a single text counts as a list of one.
+    pub fn texts(&self, name: &str) -> Vec<&str> {
+        match self.0.get(name) {
+            Some(Value::Array(items)) => items.iter().filter_map(Value::as_str).collect(),
+            Some(Value::String(one)) => vec![one],
+            _ => Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! What a host should be suffering and watching now: the whole set, never a command.
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalogue::Params,
+    id::{ItemKey, ProbeId, RunId},
+    units::Dur,
+};
+
+/// The union over all runs, for one host. An agent refuses a lower (epoch, revision) than the last it took.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Desired {
+    /// Rises each time a controller starts on its database.
+    pub epoch: u64,
+    /// Rises with each change within an epoch.
+    pub revision: u64,
+    /// How long the faults may live without contact, counted from the agent's own stamp in a grant.
+    pub lease: Dur,
+    /// Faults that should be active, or be rehearsed.
+    pub faults: Vec<FaultItem>,
+    /// Probes that should run.
+    pub probes: Vec<ProbeItem>,
+}
+
+/// Whether to do it or only to say what would be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Mode {
+    /// Answer with a plan or refusals; change nothing.
+    Rehearse,
+    /// Do it.
+    Apply,
+}
+
+/// One fault on one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FaultItem {
+    /// Identity.
+    pub key: ItemKey,
+    /// Rehearse or apply.
+    pub mode: Mode,
+    /// Name in the catalogue.
+    pub fault: String,
+    /// Checked parameters.
+    pub params: Params,
+    /// How long it may last on the host from the moment it is applied; `None` for spent faults.
+    pub duration: Option<Dur>,
+    /// The digest of the plan that was rehearsed; the agent refuses another plan.
+    pub plan_digest: Option<String>,
+}
+
+/// One probe from one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProbeItem {
+    /// The run that asks.
+    pub run: RunId,
+    /// The probe in its document.
+    pub probe: ProbeId,
+    /// Name in the catalogue.
+    pub kind: String,
+    /// Checked parameters.
+    pub params: Params,
+    /// From start to start.
+    pub every: Dur,
+    /// When a look that has not ended counts as failed.
+    pub timeout: Dur,
+    /// The longest it runs without being asked for again: it ends with its run even if nobody says so.
+    pub until: Dur,
+}

@@ -1,0 +1,677 @@
+//! What happened: the facts a history is made of. State, verdict and report are folds over these.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    plan::{Plan, Refusal},
+    time::{ClockMap, Stamp},
+};
+
+/// One stored fact of a stream; `hash` chains it to its predecessor over the stored bytes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Event {
+    /// `run/ID`, `host/ID`, `audit/CONTROLLER`.
+    pub stream: String,
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// When the controller took it, on the controller's clock.
+    pub received: Stamp,
+    /// Where a host's fact came from, for deduplication.
+    pub origin: Option<Origin>,
+    /// The fact.
+    pub body: Body,
+}
+
+/// A host's own numbering of what it reported.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// The host.
+    pub host: HostId,
+    /// One life of the host's outbox file.
+    pub outbox: String,
+    /// From 1 within the outbox.
+    pub seq: u64,
+}
+
+/// Just before and just after a system call, on one clock: the change became effective in between.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Between {
+    /// Before.
+    pub from: Stamp,
+    /// After.
+    pub to: Stamp,
+}
+
+/// When a look began and ended; what it saw was true at some instant in between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Look {
+    /// Send, nanoseconds of the vantage's boot time.
+    pub s: i64,
+    /// Completion.
+    pub c: i64,
+}
+
+/// Why a fault is no longer active on a host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum UndoCause {
+    /// Its duration ended.
+    Expired,
+    /// The controller no longer asks for it.
+    NotDesired,
+    /// The lease ran out: contact with the controller was lost.
+    LeaseLost,
+    /// The agent died and was started again, or its guard stepped in.
+    AgentRestart,
+    /// The host was booted.
+    Reboot,
+    /// A person on the host said undo-all.
+    Local,
+    /// Applying failed half-way.
+    ApplyFailed,
+}
+
+/// Whether the effect was seen.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "state")]
+pub enum Proof {
+    /// Seen from outside the mechanism, or by counters of real traffic.
+    Verified,
+    /// Looked, and it was not there.
+    Ineffective {
+        /// What was seen instead.
+        why: String,
+    },
+    /// There was nothing to look at.
+    Unverified {
+        /// Why not.
+        why: String,
+    },
+}
+
+/// Asked next to measured, in one unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Measured {
+    /// What was measured: `added delay`, `loss`, `core load`, `time to exit`.
+    pub what: String,
+    /// Unit of the numbers: `ms`, `%`.
+    pub unit: String,
+    /// What was asked, when it is a number.
+    pub asked: Option<f64>,
+    /// Median or mean of what was seen.
+    pub got: f64,
+    /// 99th percentile, if n supports it.
+    pub p99: Option<f64>,
+    /// How many observations.
+    pub n: u64,
+    /// How it was seen, in a few words.
+    pub by: String,
+}
+
+/// How a service did in the end, as the run machine saw it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum VerdictWord {
+    /// Every judgement held.
+    Pass,
+    /// A service missed its objective, or a check failed.
+    Fail,
+    /// Nothing failed, but something could not be settled or shown.
+    Inconclusive,
+    /// A guard-rail, a stop, or a steady state that was never met.
+    Aborted,
+    /// A fault or the tool itself failed.
+    Error,
+    /// Some host has not confirmed that it is clean.
+    UndoUnconfirmed,
+    /// Refused before anything started.
+    Refused,
+}
+
+/// The fact.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind", rename_all_fields = "camelCase")]
+pub enum Body {
+    // === the controller's: decisions and requests ===
+    /// A run was accepted. Everything needed to fold the run without any other source.
+    Planned {
+        /// The run.
+        run: RunId,
+        /// Canonical document: parameters applied, defaults filled in.
+        document: serde_json::Value,
+        /// The source text as it was sent.
+        source: String,
+        /// Name of the source file, for people.
+        source_name: String,
+        /// Digest of intent, hex.
+        intent: String,
+        /// Digest of the plan, hex.
+        plan: String,
+        /// Seed of every random choice.
+        seed: u64,
+        /// Hosts drawn for each target.
+        targets: BTreeMap<TargetId, Vec<HostId>>,
+        /// Names of those hosts.
+        hosts: BTreeMap<HostId, String>,
+        /// Plans that were rehearsed, by entry and host name, for the record.
+        rehearsed: Vec<Rehearsal>,
+        /// Who asked (a pseudonymous id).
+        by: String,
+        /// Which environment it runs in.
+        environment: String,
+        /// When, on the controller's clock.
+        at: Stamp,
+    },
+    /// The steady-state gate opened its eyes.
+    GateStarted {
+        /// When.
+        at: Stamp,
+    },
+    /// Steady state held long enough: this instant is `at: 0s`.
+    GatePassed {
+        /// When.
+        at: Stamp,
+    },
+    /// An entry's trigger fired.
+    EntryStarted {
+        /// The entry.
+        entry: EntryId,
+        /// Repeat number, from 0.
+        occurrence: u32,
+        /// Attempt, from 1.
+        generation: u32,
+        /// When.
+        at: Stamp,
+    },
+    /// An entry will not start.
+    EntrySkipped {
+        /// The entry.
+        entry: EntryId,
+        /// Why.
+        why: String,
+        /// When.
+        at: Stamp,
+    },
+    /// All of an entry's items are closed, or its wait is over.
+    EntryEnded {
+        /// The entry.
+        entry: EntryId,
+        /// When.
+        at: Stamp,
+    },
+    /// A service was seen up for the whole stable window.
+    ServiceRecovered {
+        /// The service.
+        service: ServiceId,
+        /// Start of its first success of that window, on the vantage's clock.
+        since: Stamp,
+        /// When the controller knew.
+        at: Stamp,
+    },
+    /// Somebody asked for the end.
+    StopRequested {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// The run turns to undoing before its timeline was through.
+    Aborted {
+        /// Why, for people.
+        cause: String,
+        /// Which kind of reason.
+        why: AbortKind,
+        /// When.
+        at: Stamp,
+    },
+    /// The timeline is through: waiting for services to be stable.
+    RecoveryStarted {
+        /// When.
+        at: Stamp,
+    },
+    /// Services were not stable in time.
+    GaveUp {
+        /// Which.
+        services: Vec<ServiceId>,
+        /// When.
+        at: Stamp,
+    },
+    /// Nothing is desired any more: waiting for every host to confirm.
+    UndoStarted {
+        /// When.
+        at: Stamp,
+    },
+    /// The controller lost, or found again, a host of this run.
+    HostContact {
+        /// The host.
+        host: HostId,
+        /// Whether it is connected now.
+        connected: bool,
+        /// When.
+        at: Stamp,
+    },
+    /// How a host's clock reads against the controller's.
+    ClockSeen {
+        /// From the host's to the controller's clock.
+        map: ClockMap,
+    },
+    /// A controller took the run over after a restart.
+    Resumed {
+        /// When, on its clock.
+        at: Stamp,
+    },
+    /// The end, with the verdict.
+    Finished {
+        /// The verdict.
+        verdict: VerdictWord,
+        /// Process exit code of `fracas run`.
+        exit_code: u8,
+        /// Reasons, most important first.
+        reasons: Vec<String>,
+        /// When.
+        at: Stamp,
+    },
+    /// The final report was rendered and kept.
+    ReportSealed {
+        /// Version of the model that made it.
+        model: String,
+        /// SHA-256 of the report's JSON, hex.
+        digest: String,
+    },
+
+    // === hosts': what was done to them ===
+    /// A fault will not be applied; nothing was changed.
+    Refused {
+        /// The item.
+        item: ItemKey,
+        /// Why, and what instead.
+        refusal: Refusal,
+        /// When.
+        at: Stamp,
+    },
+    /// The plan is journalled; steps begin.
+    Applying {
+        /// The item.
+        item: ItemKey,
+        /// What will be done.
+        plan: Plan,
+        /// When.
+        at: Stamp,
+    },
+    /// All steps are done.
+    Active {
+        /// The item.
+        item: ItemKey,
+        /// When it became effective.
+        effective: Between,
+    },
+    /// Whether the effect was seen; the last word before the undo counts.
+    Checked {
+        /// The item.
+        item: ItemKey,
+        /// Seen or not.
+        proof: Proof,
+        /// Asked and measured.
+        measured: Vec<Measured>,
+        /// When.
+        at: Stamp,
+    },
+    /// A one-shot fault fired. `certain` is false when the agent found `about to fire` without `fired`.
+    Spent {
+        /// The item.
+        item: ItemKey,
+        /// Whether it surely fired.
+        certain: bool,
+        /// When.
+        effective: Between,
+    },
+    /// Undo begins.
+    Undoing {
+        /// The item.
+        item: ItemKey,
+        /// Why.
+        cause: UndoCause,
+        /// When.
+        at: Stamp,
+    },
+    /// The kernel's state was read back: nothing of the item is left.
+    Undone {
+        /// The item.
+        item: ItemKey,
+        /// Why it ended.
+        cause: UndoCause,
+        /// When the first inverse step began and the read-back ended.
+        between: Between,
+        /// Things found already changed by others and left alone.
+        superseded: Vec<String>,
+    },
+    /// Some steps could not be undone yet; the agent goes on trying.
+    UndoFailed {
+        /// The item.
+        item: ItemKey,
+        /// What failed, per step.
+        failures: Vec<String>,
+        /// When.
+        at: Stamp,
+    },
+    /// Applying failed; what was applied has been or is being undone.
+    Failed {
+        /// The item.
+        item: ItemKey,
+        /// What the world said.
+        failure: String,
+        /// When.
+        at: Stamp,
+    },
+
+    // === hosts': what was seen ===
+    /// A probe began to tick.
+    ProbeStarted {
+        /// The probe.
+        probe: ProbeId,
+        /// When.
+        at: Stamp,
+    },
+    /// A probe cannot run here.
+    ProbeRefused {
+        /// The probe.
+        probe: ProbeId,
+        /// Why.
+        refusal: Refusal,
+        /// When.
+        at: Stamp,
+    },
+    /// The first reading, or a change between ok and failing.
+    Edge {
+        /// The probe.
+        probe: ProbeId,
+        /// What it is now.
+        ok: bool,
+        /// The last look that said otherwise (absent at the first reading).
+        before: Option<Look>,
+        /// The first look that said so.
+        after: Look,
+        /// Why it fails, when it does.
+        why: String,
+        /// The clock of the looks, read when `after` completed.
+        at: Stamp,
+    },
+    /// Ticks that were due and did not happen, or whose readings were lost.
+    Gap {
+        /// The probe.
+        probe: ProbeId,
+        /// How many.
+        missed: u64,
+        /// First and last instant, nanoseconds of the vantage's boot time.
+        between: Look,
+        /// Why.
+        why: String,
+        /// When it was noticed.
+        at: Stamp,
+    },
+    /// Raw readings of up to a second; the blob itself is stored beside the chain under its digest.
+    ReadingsSealed {
+        /// The probe.
+        probe: ProbeId,
+        /// SHA-256 of the blob, hex.
+        digest: String,
+        /// First send and last completion in the blob.
+        between: Look,
+        /// Looks that said ok.
+        ok: u32,
+        /// Looks that failed.
+        failed: u32,
+        /// When it was sealed, on the vantage's clock.
+        at: Stamp,
+    },
+
+    // === other streams ===
+    /// A host was enrolled (stream `host/ID`).
+    HostEnrolled {
+        /// The host.
+        host: HostId,
+        /// Its name.
+        name: String,
+        /// Labels given by the join token.
+        labels: BTreeMap<String, String>,
+        /// Serial of its certificate, hex.
+        serial: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Labels of a host were set (stream `host/ID`).
+    HostLabelled {
+        /// All labels that are not facts.
+        labels: BTreeMap<String, String>,
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A host did not confirm its undo; it gets no new fault until it reports clean or is written off.
+    HostQuarantined {
+        /// The run that was left open.
+        run: RunId,
+        /// When.
+        at: Stamp,
+    },
+    /// A quarantined host is trusted again.
+    HostReleased {
+        /// Reported clean, or who wrote it off and why.
+        why: String,
+        /// When.
+        at: Stamp,
+    },
+    /// The controller started (audit stream).
+    ControllerStarted {
+        /// Its version.
+        version: String,
+        /// Its epoch.
+        epoch: u64,
+        /// When.
+        at: Stamp,
+    },
+    /// A join token was made (audit stream); the secret is stored only as a digest.
+    TokenMade {
+        /// Public part.
+        token: String,
+        /// SHA-256 of the secret, hex.
+        secret_digest: String,
+        /// Labels that hosts get.
+        labels: BTreeMap<String, String>,
+        /// Wall time of expiry, nanoseconds since the epoch.
+        expires_ns: i64,
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A join token was used up (audit stream).
+    TokenUsed {
+        /// Public part.
+        token: String,
+        /// By which host.
+        host: HostId,
+        /// When.
+        at: Stamp,
+    },
+    /// Everything stops and nothing starts until cleared (audit stream).
+    Halted {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Runs may start again (audit stream).
+    HaltCleared {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A person's call (audit stream), refused ones too.
+    Called {
+        /// Who.
+        by: String,
+        /// Which method.
+        method: String,
+        /// Which environment.
+        environment: String,
+        /// Whether it was let through; if not, why.
+        refused: Option<String>,
+        /// When.
+        at: Stamp,
+    },
+    /// The head of a stream that ended (audit stream).
+    StreamClosed {
+        /// The stream.
+        stream: String,
+        /// Its last number.
+        seq: u64,
+        /// Its last hash, hex.
+        hash: String,
+        /// When.
+        at: Stamp,
+    },
+}
+
+/// Which kind of reason ended a run early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AbortKind {
+    /// Steady state was never met.
+    Gate,
+    /// An `abortWhen` condition, or the loss of its probe.
+    GuardRail,
+    /// A person.
+    Stop,
+    /// The latched halt.
+    Halt,
+    /// A fault failed, was refused at the last moment, or was interrupted.
+    Fault,
+    /// The controller could not go on (store full, host rebooted).
+    Controller,
+}
+
+/// What a host answered to a rehearsal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Rehearsal {
+    /// The item.
+    pub item: ItemKey,
+    /// The plan, when it can be done.
+    pub plan: Option<Plan>,
+    /// Refusals, when it cannot.
+    pub refusals: Vec<Refusal>,
+    /// Digest of the plan with volatile numbers replaced, hex.
+    pub digest: String,
+}
+
+/// What a probe saw in one look; many make a blob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reading {
+    /// When.
+    pub look: Look,
+    /// Whether it met the probe's conditions.
+    pub ok: bool,
+    /// Why not, in a few words; empty when ok.
+    pub why: String,
+}
+
+/// One blob of readings as it travels and is stored: columns, so that a second of a fast probe stays small.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Readings {
+    /// Send instants: the first absolute, then differences.
+    pub s: Vec<i64>,
+    /// Completion minus send.
+    pub took: Vec<i64>,
+    /// Index into `whys` for a failed look, -1 for ok.
+    pub failed: Vec<i32>,
+    /// Distinct reasons.
+    pub whys: Vec<String>,
+}
+
+impl Readings {
+    /// Packs readings, in order of sending.
+    pub fn pack(readings: &[Reading]) -> Self {
+        let mut packed = Self::default();
+        let mut last = 0;
+        for reading in readings {
+            packed.s.push(reading.look.s - last);
+            last = reading.look.s;
+            packed.took.push(reading.look.c - reading.look.s);
+            packed.failed.push(if reading.ok {
+                -1
+            } else {
+                let known = packed.whys.iter().position(|w| *w == reading.why);
+                known.unwrap_or_else(|| {
+                    packed.whys.push(reading.why.clone());
+                    packed.whys.len() - 1
+                }) as i32
+            });
+        }
+        packed
+    }
+
+    /// The readings again; columns of unequal length end at the shortest.
+    pub fn unpack(&self) -> Vec<Reading> {
+        let mut at = 0;
+        self.s
+            .iter()
+            .zip(&self.took)
+            .zip(&self.failed)
+            .map(|((step, took), failed)| {
+                at += step;
+                let why = usize::try_from(*failed).ok().and_then(|i| self.whys.get(i)).cloned().unwrap_or_default();
+                Reading { look: Look { s: at, c: at + took }, ok: *failed < 0, why }
+            })
+            .collect()
+    }
+}
+
+impl Body {
+    /// The item a host's fact is about.
+    pub fn item(&self) -> Option<&ItemKey> {
+        match self {
+            Self::Refused { item, .. }
+            | Self::Applying { item, .. }
+            | Self::Active { item, .. }
+            | Self::Checked { item, .. }
+            | Self::Spent { item, .. }
+            | Self::Undoing { item, .. }
+            | Self::Undone { item, .. }
+            | Self::UndoFailed { item, .. }
+            | Self::Failed { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readings_survive_packing() {
+        let readings: Vec<Reading> = (0..50)
+            .map(|i| Reading {
+                look: Look { s: 1_000_000 * i + 7, c: 1_000_000 * i + 900 },
+                ok: i % 3 != 0,
+                why: if i % 3 == 0 { format!("status {}", 500 + i % 2) } else { String::new() },
+            })
+            .collect();
+        assert_eq!(Readings::pack(&readings).unpack(), readings);
+    }
+}

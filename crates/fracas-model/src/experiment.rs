@@ -1,0 +1,275 @@
+//! An experiment as typed values, filled from a document's canonical JSON (module `document` makes that).
+//!
+//! This is what the run machine, the estimator and the report work on; it never sees source text.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalogue::Params,
+    id::{EntryId, ProbeId, ServiceId, TargetId},
+    units::{Dur, Percent},
+};
+
+/// A checked experiment. Every default is filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Experiment {
+    /// `fracas/v1`.
+    pub api_version: String,
+    /// `Experiment`.
+    pub kind: String,
+    /// Name of the experiment.
+    pub name: String,
+    /// What it is to show.
+    #[serde(default)]
+    pub description: String,
+    /// Services under test with their objectives.
+    #[serde(default)]
+    pub services: BTreeMap<ServiceId, Service>,
+    /// Rules that draw hosts.
+    pub targets: BTreeMap<TargetId, Target>,
+    /// What is looked at.
+    #[serde(default)]
+    pub probes: BTreeMap<ProbeId, Probe>,
+    /// The gate before the timeline; absent: the timeline starts at once.
+    #[serde(default)]
+    pub steady_state: Option<SteadyState>,
+    /// What happens.
+    pub timeline: Vec<Entry>,
+    /// How recovery is declared.
+    pub recovery: Recovery,
+    /// Guard-rails.
+    #[serde(default)]
+    pub abort_when: Vec<AbortWhen>,
+    /// How many hosts may be under fault.
+    pub limits: Limits,
+    /// How long faults live without contact with the controller.
+    pub lease: Dur,
+}
+
+/// A service under test.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Service {
+    /// Recovery time objective.
+    #[serde(default)]
+    pub rto: Option<Dur>,
+    /// From where the objective is counted.
+    #[serde(default)]
+    pub rto_from: RtoFrom,
+}
+
+/// From where a recovery time objective is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum RtoFrom {
+    /// First failure seen by the vantage (outage).
+    #[default]
+    Impact,
+    /// The fault becoming effective.
+    Fault,
+}
+
+/// A rule that draws hosts.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Target {
+    /// Label selector in text form.
+    pub select: String,
+    /// How many of the matching hosts; all when absent.
+    #[serde(default)]
+    pub pick: Option<Pick>,
+    /// What when none matches.
+    #[serde(default)]
+    pub on_empty: OnEmpty,
+}
+
+/// How many hosts are drawn. Exactly one of the two is set.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pick {
+    /// This many; refused when fewer match.
+    #[serde(default)]
+    pub count: Option<u32>,
+    /// This share, rounded as `limits.rounding` says.
+    #[serde(default)]
+    pub percent: Option<Percent>,
+}
+
+/// What when a target rule matches no host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnEmpty {
+    /// The run is refused.
+    #[default]
+    Fail,
+    /// Entries on it are skipped.
+    Skip,
+}
+
+/// A probe.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probe {
+    /// The service it speaks for, if any.
+    #[serde(default)]
+    pub service: Option<ServiceId>,
+    /// Name in the catalogue (`http`).
+    pub kind: String,
+    /// Checked parameters.
+    pub params: Params,
+    /// The target whose hosts look; the controller's observer when absent.
+    #[serde(default)]
+    pub from: Option<TargetId>,
+    /// From start to start.
+    pub every: Dur,
+    /// When a look counts as failed.
+    pub timeout: Dur,
+}
+
+/// The gate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SteadyState {
+    /// All of them must be ok.
+    pub probes: Vec<ProbeId>,
+    /// For this long without a failure.
+    pub hold_for: Dur,
+    /// And that must be reached within this time.
+    pub give_up_after: Dur,
+}
+
+/// A timeline entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Entry {
+    /// Unique name.
+    pub id: EntryId,
+    /// When it starts.
+    pub trigger: Trigger,
+    /// What it does.
+    pub action: Action,
+    /// Whether a run may pass without this fault being verified.
+    #[serde(default = "yes")]
+    pub required: bool,
+    /// What when a fault is interrupted.
+    #[serde(default)]
+    pub on_interrupt: OnInterrupt,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// When an entry starts. Offsets count exercise time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trigger {
+    /// This long after the gate passed.
+    At(Dur),
+    /// After something happened, plus a delay.
+    After {
+        /// What.
+        what: AfterWhat,
+        /// How much later.
+        delay: Dur,
+    },
+}
+
+/// What an entry waits for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AfterWhat {
+    /// Another entry's trigger fired.
+    Started(EntryId),
+    /// Another entry's fault is active on every target.
+    Effective(EntryId),
+    /// Another entry is over.
+    Ended(EntryId),
+    /// A service is stable again after the first outage since the previous entry in the document started.
+    Recovered(ServiceId),
+}
+
+/// What an entry does.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Action {
+    /// Inject a fault.
+    #[serde(rename_all = "camelCase")]
+    Fault {
+        /// Name in the catalogue.
+        fault: String,
+        /// Checked parameters.
+        params: Params,
+        /// On the hosts drawn for this target.
+        target: TargetId,
+        /// How long, for lasting faults.
+        duration: Option<Dur>,
+    },
+    /// Let time pass.
+    Wait {
+        /// How long.
+        duration: Dur,
+    },
+}
+
+/// What when a fault ended before its time (lease lost, agent restarted, host rebooted).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnInterrupt {
+    /// The run is aborted.
+    #[default]
+    Fail,
+    /// The driver asks anew with a higher generation.
+    Reapply,
+}
+
+/// How recovery is declared.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Recovery {
+    /// A service is recovered when it was up this long; the instant is its first success.
+    pub stable_for: Dur,
+    /// How long to wait for that after the last entry ended (also: for `after: {recovered: ..}`).
+    pub give_up_after: Dur,
+}
+
+/// A guard-rail.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct AbortWhen {
+    /// This probe.
+    pub probe: ProbeId,
+    /// Failing without a success for this long.
+    pub failing_for: Dur,
+}
+
+/// How many hosts may be under fault at once.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Limits {
+    /// At most this many hosts.
+    #[serde(default)]
+    pub max_targets: Option<u32>,
+    /// At most this share of the hosts that the rule's selector matches.
+    #[serde(default)]
+    pub max_percent: Option<Percent>,
+    /// How shares are rounded to hosts.
+    #[serde(default)]
+    pub rounding: Rounding,
+}
+
+/// How a share of hosts becomes a number.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Rounding {
+    /// Down; zero is refused.
+    #[default]
+    Floor,
+    /// Up.
+    Ceil,
+    /// Down, but at least one.
+    AtLeastOne,
+}

@@ -1,0 +1,99 @@
+//! What a planner may know of a host: facts that seldom change, and answers to what the fault asked.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    catalogue::Capability,
+    policy::Policy,
+    process::{Process, ProcessSelector},
+};
+
+/// What a fault must know before it can plan; the host looks it up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Question {
+    /// The process table, with what this selector needs (ports, units, the pid file).
+    Processes(ProcessSelector),
+    /// Network devices.
+    Devices,
+}
+
+/// One network device.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Device {
+    /// Name, as in `ip link`.
+    pub name: String,
+    /// Number in its network namespace.
+    pub index: u32,
+    /// The loopback device.
+    pub loopback: bool,
+    /// Administratively up.
+    pub up: bool,
+}
+
+/// Whether an ability is there; if not, why, and what would help.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Ability {
+    /// It works: it was tried.
+    pub works: bool,
+    /// What the trial said, when it failed.
+    pub why: String,
+    /// What the operator could do about it.
+    pub fix: String,
+}
+
+/// A host as its agent sees it. Labels under `fact/` are made from this.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostFacts {
+    /// Host name.
+    pub hostname: String,
+    /// Operating system, such as `Debian GNU/Linux 12`.
+    pub os: String,
+    /// Kernel release.
+    pub kernel: String,
+    /// Machine architecture.
+    pub arch: String,
+    /// Logical processors the agent may use.
+    pub cpus: u32,
+    /// Memory in bytes.
+    pub memory_bytes: u64,
+    /// The agent's version.
+    pub agent_version: String,
+    /// The agent's user number.
+    pub uid: u32,
+    /// What was tried, and how it went.
+    pub abilities: BTreeMap<Capability, Ability>,
+}
+
+/// Everything a planner gets beside its parameters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Facts {
+    /// The host.
+    pub host: HostFacts,
+    /// The local policy.
+    pub policy: Policy,
+    /// The process table, if asked for.
+    pub processes: Vec<Process>,
+    /// Number read from the pid file, if asked for.
+    pub pid_in_file: Option<i32>,
+    /// Network devices, if asked for.
+    pub devices: Vec<Device>,
+    /// The agent's own processes: agent, guard, workers.
+    pub own_pids: Vec<i32>,
+    /// The controller's addresses (`ip:port`), which network faults must let pass.
+    pub controllers: Vec<String>,
+    /// A small number no other active item of this host has, for names and handles.
+    pub slot: u16,
+}
+
+impl HostFacts {
+    /// Whether an ability works here.
+    pub fn can(&self, capability: Capability) -> bool {
+        self.abilities.get(&capability).is_some_and(|a| a.works)
+    }
+}
