@@ -1,1 +1,1 @@
-//! stub
+//! The command line: parse, call, print.

@@ -1,1 +1,1 @@
-//! stub
+//! The controller: schedules, drives runs, keeps history.

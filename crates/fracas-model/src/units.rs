@@ -1,6 +1,9 @@
 //! Quantities with their units: durations, percents, sizes. Text without a unit is refused.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt::{self, Write as _},
+    str::FromStr,
+};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
@@ -175,7 +178,7 @@ impl fmt::Display for Dur {
             ("ns", 1),
         ] {
             if rest >= scale {
-                text.push_str(&format!("{}{unit}", rest / scale));
+                let _ = write!(text, "{}{unit}", rest / scale);
                 rest %= scale;
             }
         }
@@ -243,7 +246,8 @@ impl fmt::Display for Size {
             ("KiB", 1 << 10),
             ("kB", 1_000),
         ];
-        let (unit, scale) = UNITS.into_iter().find(|(_, s)| self.0 > 0 && self.0 % s == 0).unwrap_or(("B", 1));
+        let (unit, scale) =
+            UNITS.into_iter().find(|(_, s)| self.0 > 0 && self.0.is_multiple_of(*s)).unwrap_or(("B", 1));
         f.pad(&format!("{}{unit}", self.0 / scale))
     }
 }

@@ -1,1 +1,1 @@
-//! stub
+//! The simulated world for tests, and the labs.

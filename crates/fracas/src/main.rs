@@ -1,1 +1,3 @@
+//! The binary an operator installs: composition root only.
+
 fn main() {}
