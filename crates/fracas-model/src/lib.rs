@@ -11,6 +11,7 @@ pub mod id;
 pub mod plan;
 pub mod policy;
 pub mod process;
+pub mod run;
 pub mod shape;
 pub mod time;
 pub mod units;

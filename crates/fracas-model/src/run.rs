@@ -1,0 +1,321 @@
+//! The run machine: a fold of a run's history, what it decides next, and what it desires of each host.
+//!
+//! ```text
+//! Planned -> Gating -> Running -> Recovering -> Undoing -> Finished
+//!               \________\___________\____________^
+//!                 abort (gate, guard-rail, stop, halt, fault, controller)
+//! ```
+//! Pure: `apply` takes events, `decide` and `desired` take the instant as an argument. It never asks a clock.
+
+mod decide;
+mod desired;
+mod sight;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+pub use self::sight::Sight;
+use crate::{
+    event::{AbortKind, Body, Event, Proof, UndoCause},
+    experiment::{Action, Experiment},
+    id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    time::Stamp,
+};
+
+/// Where a run stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Accepted; nothing looks or hurts yet.
+    Planned,
+    /// Probes look; the gate has not opened.
+    Gating {
+        /// Since when, on the controller's clock.
+        since: Stamp,
+    },
+    /// The timeline runs.
+    Running,
+    /// The timeline is through; services are to become stable.
+    Recovering {
+        /// Since when.
+        since: Stamp,
+    },
+    /// Nothing is desired; hosts confirm.
+    Undoing {
+        /// Since when.
+        since: Stamp,
+    },
+    /// Over.
+    Finished,
+}
+
+/// Where an entry stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EntryState {
+    /// When its trigger fired first.
+    pub started: Option<Stamp>,
+    /// When every item was active or spent, by receipt at the controller.
+    pub effective: Option<Stamp>,
+    /// When it was over.
+    pub ended: Option<Stamp>,
+    /// Why it was never started.
+    pub skipped: Option<String>,
+    /// Highest generation asked for.
+    pub generation: u32,
+}
+
+/// Where an item stands, as its host last said.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ItemState {
+    /// The host began to change something.
+    pub touched: bool,
+    /// All steps were done, or the one-shot fired.
+    pub effective: bool,
+    /// It was a one-shot and fired.
+    pub spent: bool,
+    /// Refused or failed, with the reason.
+    pub failed: Option<String>,
+    /// Why it was undone.
+    pub undone: Option<UndoCause>,
+    /// The last word on its effect.
+    pub proof: Option<Proof>,
+}
+
+impl ItemState {
+    /// Whether nothing more will happen to it on its host.
+    pub fn closed(&self) -> bool {
+        self.spent || self.undone.is_some() || (self.failed.is_some() && !self.touched)
+    }
+
+    /// Whether it ended before its time through no decision of the run.
+    pub fn interrupted(&self) -> bool {
+        matches!(
+            self.undone,
+            Some(UndoCause::LeaseLost | UndoCause::AgentRestart | UndoCause::Reboot | UndoCause::Local)
+        )
+    }
+}
+
+/// A run as its history tells it.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// The document.
+    pub experiment: Experiment,
+    /// Hosts drawn for each target.
+    pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    /// Vantage hosts of each probe.
+    pub vantages: BTreeMap<ProbeId, Vec<HostId>>,
+    /// Plan digests by entry and host, as rehearsed.
+    pub digests: BTreeMap<(EntryId, HostId), String>,
+    /// Where it stands.
+    pub phase: Phase,
+    /// When steady state was reached: `at: 0s`.
+    pub gate: Option<Stamp>,
+    /// Entries.
+    pub entries: BTreeMap<EntryId, EntryState>,
+    /// Items.
+    pub items: BTreeMap<ItemKey, ItemState>,
+    /// What each probe saw from each vantage.
+    pub sights: BTreeMap<(ProbeId, HostId), Sight>,
+    /// Services that failed since they were last stable (after the gate).
+    pub fallen: BTreeMap<ServiceId, Stamp>,
+    /// When each service was last declared recovered.
+    pub recovered: BTreeMap<ServiceId, Stamp>,
+    /// Hosts out of contact, and since when.
+    pub lost_contact: BTreeMap<HostId, Stamp>,
+    /// Who asked for the end.
+    pub stop: Option<(String, String)>,
+    /// Why it was turned to undoing early.
+    pub aborted: Option<(AbortKind, String)>,
+    /// Services that were not stable in time.
+    pub gave_up: bool,
+    /// A probe that its host refused.
+    pub refused_probe: Option<String>,
+    /// Last number folded.
+    pub seq: u64,
+}
+
+/// A stream that does not start like a run.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the stream does not start with a readable plan: {0}")]
+pub struct NotARun(String);
+
+impl Run {
+    /// Folds a whole stream. The label `observer` names the host that probes without `from` look from.
+    pub fn fold(events: &[Event]) -> Result<Self, NotARun> {
+        let first = events.first().ok_or_else(|| NotARun("it is empty".into()))?;
+        let Body::Planned { run, document, targets, rehearsed, hosts, .. } = &first.body else {
+            return Err(NotARun("its first event is not Planned".into()));
+        };
+        let experiment: Experiment =
+            serde_json::from_value(document.clone()).map_err(|error| NotARun(error.to_string()))?;
+        let observer = targets.get(&TargetId::from(OBSERVER)).cloned().unwrap_or_default();
+        let vantages = experiment
+            .probes
+            .iter()
+            .map(|(id, probe)| {
+                let hosts = probe.from.as_ref().map_or(Some(&observer), |t| targets.get(t));
+                (id.clone(), hosts.cloned().unwrap_or_default())
+            })
+            .collect();
+        let digests =
+            rehearsed.iter().map(|r| ((r.item.entry.clone(), r.item.host.clone()), r.digest.clone())).collect();
+        debug_assert!(!hosts.is_empty() || targets.values().all(Vec::is_empty));
+        let entries = experiment.timeline.iter().map(|e| (e.id.clone(), EntryState::default())).collect();
+        let mut folded = Self {
+            id: run.clone(),
+            experiment,
+            targets: targets.clone(),
+            vantages,
+            digests,
+            phase: Phase::Planned,
+            gate: None,
+            entries,
+            items: BTreeMap::new(),
+            sights: BTreeMap::new(),
+            fallen: BTreeMap::new(),
+            recovered: BTreeMap::new(),
+            lost_contact: BTreeMap::new(),
+            stop: None,
+            aborted: None,
+            gave_up: false,
+            refused_probe: None,
+            seq: 0,
+        };
+        for event in events {
+            folded.apply(event);
+        }
+        Ok(folded)
+    }
+
+    /// Takes the next event.
+    pub fn apply(&mut self, event: &Event) {
+        self.seq = event.seq;
+        match &event.body {
+            Body::GateStarted { at } => self.phase = Phase::Gating { since: at.clone() },
+            Body::GatePassed { at } => {
+                self.gate = Some(at.clone());
+                self.phase = Phase::Running;
+            }
+            Body::EntryStarted { entry, occurrence, generation, at } => {
+                self.start_entry(entry, *occurrence, *generation, at);
+            }
+            Body::EntrySkipped { entry, why, .. } => {
+                self.entries.entry(entry.clone()).or_default().skipped = Some(why.clone());
+            }
+            Body::EntryEnded { entry, at } => {
+                self.entries.entry(entry.clone()).or_default().ended = Some(at.clone());
+            }
+            Body::ServiceRecovered { service, at, .. } => {
+                self.fallen.remove(service);
+                self.recovered.insert(service.clone(), at.clone());
+            }
+            Body::StopRequested { by, reason, .. } => self.stop = Some((by.clone(), reason.clone())),
+            Body::Aborted { cause, why, .. } => self.aborted = Some((*why, cause.clone())),
+            Body::RecoveryStarted { at } => self.phase = Phase::Recovering { since: at.clone() },
+            Body::GaveUp { .. } => self.gave_up = true,
+            Body::UndoStarted { at } => self.phase = Phase::Undoing { since: at.clone() },
+            Body::HostContact { host, connected, at } => {
+                if *connected {
+                    self.lost_contact.remove(host);
+                } else {
+                    self.lost_contact.entry(host.clone()).or_insert_with(|| at.clone());
+                }
+            }
+            Body::Finished { .. } => self.phase = Phase::Finished,
+            _ => self.apply_host(event),
+        }
+    }
+
+    fn start_entry(&mut self, entry: &EntryId, occurrence: u32, generation: u32, at: &Stamp) {
+        let state = self.entries.entry(entry.clone()).or_default();
+        state.started.get_or_insert_with(|| at.clone());
+        state.generation = generation;
+        let Some(Action::Fault { target, .. }) = self.action(entry).cloned() else { return };
+        for host in self.targets.get(&target).cloned().unwrap_or_default() {
+            let key = |generation| ItemKey {
+                run: self.id.clone(),
+                entry: entry.clone(),
+                occurrence,
+                host: host.clone(),
+                generation,
+            };
+            let again = generation == 1
+                || (1..generation).rev().find_map(|g| self.items.get(&key(g))).is_some_and(ItemState::interrupted);
+            if again {
+                self.items.entry(key(generation)).or_default();
+            }
+        }
+    }
+
+    fn apply_host(&mut self, event: &Event) {
+        if let Some(key) = event.body.item() {
+            let state = self.items.entry(key.clone()).or_default();
+            match &event.body {
+                Body::Refused { refusal, .. } => state.failed = Some(refusal.to_string()),
+                Body::Applying { .. } => state.touched = true,
+                Body::Active { .. } => state.effective = true,
+                Body::Checked { proof, .. } => state.proof = Some(proof.clone()),
+                Body::Spent { .. } => {
+                    state.spent = true;
+                    state.effective = true;
+                }
+                Body::Undone { cause, .. } => state.undone = Some(*cause),
+                Body::Failed { failure, .. } => state.failed = Some(failure.clone()),
+                _ => {}
+            }
+            self.note_effective(&key.entry.clone(), &event.received);
+            return;
+        }
+        let Some(host) = event.origin.as_ref().map(|o| o.host.clone()) else { return };
+        let probe = match &event.body {
+            Body::Edge { probe, .. } | Body::Gap { probe, .. } | Body::ReadingsSealed { probe, .. } => probe.clone(),
+            Body::ProbeRefused { probe, refusal, .. } => {
+                self.refused_probe = Some(format!("probe {probe}: {refusal}"));
+                return;
+            }
+            _ => return,
+        };
+        let stable = self.experiment.recovery.stable_for;
+        self.sights.entry((probe.clone(), host)).or_default().see(event, stable);
+        if let Body::Edge { ok: false, .. } = event.body
+            && self.gate.is_some()
+            && let Some(service) = self.experiment.probes.get(&probe).and_then(|p| p.service.clone())
+        {
+            self.fallen.entry(service).or_insert_with(|| event.received.clone());
+        }
+    }
+
+    fn note_effective(&mut self, entry: &EntryId, received: &Stamp) {
+        let mut items = self.items.iter().filter(|(key, _)| key.entry == *entry).peekable();
+        if items.peek().is_some() && items.all(|(_, item)| item.effective) {
+            self.entries.entry(entry.clone()).or_default().effective.get_or_insert_with(|| received.clone());
+        }
+    }
+
+    pub(crate) fn action(&self, entry: &EntryId) -> Option<&Action> {
+        self.experiment.timeline.iter().find(|e| e.id == *entry).map(|e| &e.action)
+    }
+
+    /// Whether a host changed something and has not confirmed its undo.
+    pub fn unconfirmed(&self) -> Vec<&ItemKey> {
+        self.items.iter().filter(|(_, item)| item.touched && !item.closed()).map(|(key, _)| key).collect()
+    }
+
+    /// A word for lists: `planned`, `gating`, `running`, `recovering`, `undoing`, `finished`.
+    pub fn state_word(&self) -> &'static str {
+        match self.phase {
+            Phase::Planned => "planned",
+            Phase::Gating { .. } => "gating",
+            Phase::Running => "running",
+            Phase::Recovering { .. } => "recovering",
+            Phase::Undoing { .. } => "undoing",
+            Phase::Finished => "finished",
+        }
+    }
+}
+
+/// The target name under which the observer host is drawn; documents cannot use it (`@` is not in names).
+pub const OBSERVER: &str = "@observer";

@@ -1,0 +1,334 @@
+//! What a run does next: given the fold and the instant, the events to append and when to look again.
+
+use super::{EntryState, Phase, Run};
+use crate::{
+    event::{AbortKind, Body},
+    experiment::{Action, AfterWhat, Entry, OnInterrupt, Trigger},
+    id::{ProbeId, ServiceId},
+    time::Stamp,
+    units::Dur,
+};
+
+/// Summaries of readings arrive up to a second after the look.
+const SEAL: Dur = Dur::from_secs(1);
+/// How often an interrupted fault is asked for anew.
+const MAX_GENERATIONS: u32 = 3;
+/// Added to the give-up time and the lease before an unconfirmed undo ends a run (house rule).
+const UNDO_GRACE: Dur = Dur::from_secs(30);
+
+/// What to do now.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Facts to append; then fold and decide again.
+    pub append: Vec<Body>,
+    /// The run is over: append `Finished` with the verdict of the history.
+    pub finish: bool,
+    /// Decide again at this instant (controller boot time) even if nothing happens.
+    pub wake_ns: Option<i64>,
+}
+
+impl Decision {
+    fn one(body: Body) -> Self {
+        Self { append: vec![body], ..Self::default() }
+    }
+
+    fn wait_until(&mut self, ns: i64) {
+        self.wake_ns = Some(self.wake_ns.map_or(ns, |known| known.min(ns)));
+    }
+}
+
+impl Run {
+    /// The next step from here, at `now` on the controller's clock.
+    pub fn decide(&self, now: &Stamp) -> Decision {
+        if matches!(self.phase, Phase::Finished) {
+            return Decision::default();
+        }
+        if let Phase::Undoing { since } = &self.phase {
+            return self.finish_undo(now, since);
+        }
+        if self.aborted.is_some() {
+            return Decision::one(Body::UndoStarted { at: now.clone() });
+        }
+        if let Some((why, cause)) = self.reason_to_abort(now) {
+            return Decision::one(Body::Aborted { cause, why, at: now.clone() });
+        }
+        let mut decision = match &self.phase {
+            Phase::Planned => Decision::one(Body::GateStarted { at: now.clone() }),
+            Phase::Gating { since } => self.gate(now, since),
+            Phase::Running => self.timeline(now),
+            Phase::Recovering { since } => self.recover(now, since),
+            Phase::Undoing { .. } | Phase::Finished => Decision::default(),
+        };
+        decision.append.extend(self.recoveries(now));
+        if let Some(ns) = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns).min() {
+            decision.wait_until(ns);
+        }
+        decision
+    }
+
+    fn reason_to_abort(&self, now: &Stamp) -> Option<(AbortKind, String)> {
+        if let Some((by, reason)) = &self.stop {
+            let halted = by.starts_with("halt:");
+            let kind = if halted { AbortKind::Halt } else { AbortKind::Stop };
+            return Some((kind, if halted { reason.clone() } else { format!("stopped by {by}: {reason}") }));
+        }
+        if let Some(refused) = &self.refused_probe {
+            return Some((AbortKind::Fault, refused.clone()));
+        }
+        for rail in &self.experiment.abort_when {
+            if let Some(cause) = self.guard_rail(&rail.probe, rail.failing_for, now) {
+                return Some((AbortKind::GuardRail, cause));
+            }
+        }
+        self.items.iter().find_map(|(key, item)| {
+            let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
+            if let Some(failure) = &item.failed
+                && entry.required
+            {
+                return Some((AbortKind::Fault, format!("{} on {}: {failure}", key.entry, key.host)));
+            }
+            let given_up = entry.on_interrupt == OnInterrupt::Fail || key.generation >= MAX_GENERATIONS;
+            (item.interrupted() && given_up && self.entries[&key.entry].generation == key.generation).then(|| {
+                (AbortKind::Fault, format!("{} on {} was interrupted: {:?}", key.entry, key.host, item.undone))
+            })
+        })
+    }
+
+    fn guard_rail(&self, probe: &ProbeId, failing_for: Dur, now: &Stamp) -> Option<String> {
+        for host in self.vantages.get(probe)? {
+            if let Some(sight) = self.sights.get(&(probe.clone(), host.clone()))
+                && sight.down_for() >= failing_for
+                && sight.ok == Some(false)
+            {
+                return Some(format!("{probe} was failing for {} (limit {failing_for})", sight.down_for().human()));
+            }
+            let lost = self.lost_contact.get(host).is_some_and(|s| elapsed(now, s) >= self.experiment.lease);
+            if lost && self.gate.is_some() {
+                return Some(format!("{probe} cannot be seen any more: contact with its vantage was lost"));
+            }
+        }
+        None
+    }
+
+    fn gate(&self, now: &Stamp, since: &Stamp) -> Decision {
+        let Some(gate) = &self.experiment.steady_state else {
+            return Decision::one(Body::GatePassed { at: now.clone() });
+        };
+        let short = gate.probes.iter().find(|p| self.worst_up(p) < gate.hold_for);
+        let Some(short) = short else { return Decision::one(Body::GatePassed { at: now.clone() }) };
+        if elapsed(now, since) >= gate.give_up_after {
+            let cause = format!(
+                "steady state was not met within {}: {short} was up for {} of {}",
+                gate.give_up_after,
+                self.worst_up(short).human(),
+                gate.hold_for
+            );
+            return Decision::one(Body::Aborted { cause, why: AbortKind::Gate, at: now.clone() });
+        }
+        Decision { wake_ns: Some(since.later(gate.give_up_after).boot_ns), ..Decision::default() }
+    }
+
+    fn timeline(&self, now: &Stamp) -> Decision {
+        let mut decision = Decision::default();
+        for entry in &self.experiment.timeline {
+            let state = &self.entries[&entry.id];
+            if state.skipped.is_some() || state.ended.is_some() {
+                continue;
+            }
+            if state.started.is_none() {
+                self.start(entry, now, &mut decision);
+            } else {
+                self.carry_on(entry, state, now, &mut decision);
+            }
+        }
+        let over = |e: &Entry| self.entries[&e.id].ended.is_some() || self.entries[&e.id].skipped.is_some();
+        if decision.append.is_empty() && self.experiment.timeline.iter().all(over) {
+            decision.append.push(Body::RecoveryStarted { at: now.clone() });
+        }
+        decision
+    }
+
+    fn start(&self, entry: &Entry, now: &Stamp, decision: &mut Decision) {
+        let skip = |why: String| Body::EntrySkipped { entry: entry.id.clone(), why, at: now.clone() };
+        if let Action::Fault { target, .. } = &entry.action
+            && self.targets.get(target).is_none_or(Vec::is_empty)
+        {
+            return decision.append.push(skip(format!("target {target} matches no host")));
+        }
+        match self.due(entry) {
+            Due::At(ns) if ns <= now.boot_ns => decision.append.push(Body::EntryStarted {
+                entry: entry.id.clone(),
+                occurrence: 0,
+                generation: 1,
+                at: now.clone(),
+            }),
+            Due::Never(why) => decision.append.push(skip(why)),
+            Due::Until(ns, why) if ns <= now.boot_ns => decision.append.push(skip(why)),
+            Due::At(ns) | Due::Until(ns, _) => decision.wait_until(ns),
+            Due::Unknown => {}
+        }
+    }
+
+    fn carry_on(&self, entry: &Entry, state: &EntryState, now: &Stamp, decision: &mut Decision) {
+        let ended = Body::EntryEnded { entry: entry.id.clone(), at: now.clone() };
+        match &entry.action {
+            Action::Wait { duration } => {
+                let end = state.started.as_ref().map_or(0, |s| s.later(*duration).boot_ns);
+                if end <= now.boot_ns { decision.append.push(ended) } else { decision.wait_until(end) }
+            }
+            Action::Fault { .. } => {
+                let mut mine = self.items.iter().filter(|(key, _)| key.entry == entry.id);
+                let again = entry.on_interrupt == OnInterrupt::Reapply
+                    && state.generation < MAX_GENERATIONS
+                    && mine.clone().any(|(key, item)| key.generation == state.generation && item.interrupted());
+                if again {
+                    decision.append.push(Body::EntryStarted {
+                        entry: entry.id.clone(),
+                        occurrence: 0,
+                        generation: state.generation + 1,
+                        at: now.clone(),
+                    });
+                } else if mine.all(|(_, item)| item.closed()) {
+                    decision.append.push(ended);
+                }
+            }
+        }
+    }
+
+    fn due(&self, entry: &Entry) -> Due {
+        let Some(gate) = &self.gate else { return Due::Unknown };
+        let Trigger::After { what, delay } = &entry.trigger else {
+            let Trigger::At(offset) = &entry.trigger else { return Due::Unknown };
+            return Due::At(gate.later(*offset).boot_ns);
+        };
+        let of = |id, pick: fn(&EntryState) -> Option<&Stamp>| {
+            let Some(state) = self.entries.get(id) else { return Due::Never(format!("entry {id} does not exist")) };
+            match pick(state) {
+                Some(stamp) => Due::At(stamp.later(*delay).boot_ns),
+                None if state.skipped.is_some() => Due::Never(format!("entry {id} was skipped")),
+                None if state.ended.is_some() => Due::Never(format!("entry {id} never became effective")),
+                None => Due::Unknown,
+            }
+        };
+        match what {
+            AfterWhat::Started(id) => of(id, |s| s.started.as_ref()),
+            AfterWhat::Effective(id) => of(id, |s| s.effective.as_ref()),
+            AfterWhat::Ended(id) => of(id, |s| s.ended.as_ref()),
+            AfterWhat::Recovered(service) => self.due_recovered(entry, service, *delay),
+        }
+    }
+
+    fn due_recovered(&self, entry: &Entry, service: &ServiceId, delay: Dur) -> Due {
+        let position = self.experiment.timeline.iter().position(|e| e.id == entry.id).unwrap_or(0);
+        let before = position.checked_sub(1).map(|i| &self.entries[&self.experiment.timeline[i].id]);
+        let from = match before {
+            None => self.gate.clone(),
+            Some(state) if state.skipped.is_some() => self.gate.clone(),
+            Some(state) => state.effective.clone().or_else(|| state.ended.clone()),
+        };
+        let Some(from) = from else { return Due::Unknown };
+        let after_outage = self.recovered.get(service).filter(|at| at.boot_ns >= from.boot_ns);
+        if let Some(at) = after_outage {
+            return Due::At(at.later(delay).boot_ns);
+        }
+        if !self.fallen.contains_key(service) && self.steady_since(service, &from) {
+            return Due::At(from.later(self.experiment.recovery.stable_for + delay).boot_ns);
+        }
+        let deadline = from.later(self.experiment.recovery.give_up_after).boot_ns;
+        Due::Until(deadline, format!("{service} was not stable within {}", self.experiment.recovery.give_up_after))
+    }
+
+    fn recover(&self, now: &Stamp, since: &Stamp) -> Decision {
+        let open: Vec<ServiceId> = self.watched().into_iter().filter(|s| !self.settled(s, since)).collect();
+        if open.is_empty() || self.gave_up {
+            return Decision::one(Body::UndoStarted { at: now.clone() });
+        }
+        let deadline = since.later(self.experiment.recovery.give_up_after).boot_ns;
+        if now.boot_ns >= deadline {
+            return Decision::one(Body::GaveUp { services: open, at: now.clone() });
+        }
+        Decision { wake_ns: Some(deadline), ..Decision::default() }
+    }
+
+    fn finish_undo(&self, now: &Stamp, since: &Stamp) -> Decision {
+        let grace = self.experiment.recovery.give_up_after + self.experiment.lease + UNDO_GRACE;
+        let deadline = since.later(grace).boot_ns;
+        let waiting = !self.unconfirmed().is_empty() || self.unheard();
+        Decision {
+            finish: !waiting || now.boot_ns >= deadline,
+            wake_ns: waiting.then_some(deadline),
+            ..Decision::default()
+        }
+    }
+
+    /// An item was asked of a host that has not said anything about it yet: it may be changing things this very moment.
+    fn unheard(&self) -> bool {
+        self.items.values().any(|item| !item.touched && !item.closed() && item.failed.is_none())
+            && self.aborted.is_some()
+            && !self.lost_contact.is_empty()
+    }
+
+    fn recoveries(&self, now: &Stamp) -> Vec<Body> {
+        let stable = self.experiment.recovery.stable_for;
+        self.fallen
+            .keys()
+            .filter(|service| self.probes_of(service).all(|p| self.worst_up(p) >= stable))
+            .filter_map(|service| {
+                let seen = self.sights.iter().filter(|((p, _), _)| self.speaks_for(p, service)).map(|(_, sight)| sight);
+                let last = seen.max_by_key(|sight| sight.since)?;
+                let edge = last.edge_at.as_ref()?;
+                let since = edge.later(Dur::from_ns(last.since - edge.boot_ns));
+                Some(Body::ServiceRecovered { service: (*service).clone(), since, at: now.clone() })
+            })
+            .collect()
+    }
+
+    /// Services that some probe speaks for.
+    fn watched(&self) -> Vec<ServiceId> {
+        self.experiment.services.keys().filter(|s| self.probes_of(s).next().is_some()).cloned().collect()
+    }
+
+    fn settled(&self, service: &ServiceId, since: &Stamp) -> bool {
+        !self.fallen.contains_key(service) && self.steady_since(service, since)
+    }
+
+    /// Up from before `from` until a stable window after it, by the controller's clock; sealing may lag a second.
+    fn steady_since(&self, service: &ServiceId, from: &Stamp) -> bool {
+        let stable = self.experiment.recovery.stable_for;
+        let seen = from.later(stable + SEAL).boot_ns;
+        self.probes_of(service).all(|probe| {
+            self.vantages[probe].iter().all(|host| {
+                let sight = self.sights.get(&(probe.clone(), host.clone()));
+                sight.is_some_and(|s| s.ok == Some(true) && s.up_for() >= stable && s.heard >= seen)
+            })
+        })
+    }
+
+    fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a ProbeId> {
+        self.experiment.probes.keys().filter(move |probe| self.speaks_for(probe, service))
+    }
+
+    fn speaks_for(&self, probe: &ProbeId, service: &ServiceId) -> bool {
+        self.experiment.probes.get(probe).is_some_and(|p| p.service.as_ref() == Some(service))
+    }
+
+    /// How long a probe was seen up from its worst vantage.
+    fn worst_up(&self, probe: &ProbeId) -> Dur {
+        let hosts = self.vantages.get(probe).filter(|h| !h.is_empty());
+        hosts.map_or(Dur::ZERO, |hosts| {
+            let up = |host| self.sights.get(&(probe.clone(), host)).map_or(Dur::ZERO, super::Sight::up_for);
+            hosts.iter().cloned().map(up).min().unwrap_or_default()
+        })
+    }
+}
+
+enum Due {
+    At(i64),
+    Until(i64, String),
+    Unknown,
+    Never(String),
+}
+
+fn elapsed(now: &Stamp, since: &Stamp) -> Dur {
+    now.since(since).unwrap_or_default()
+}

@@ -1,0 +1,57 @@
+//! What a run desires of each host now: faults that are due and not closed, and its probes.
+
+use super::{Phase, Run};
+use crate::{
+    desired::{FaultItem, Mode, ProbeItem},
+    experiment::Action,
+    id::HostId,
+    units::Dur,
+};
+
+impl Run {
+    /// Faults this host should suffer. Empty from the moment the run turns to undoing.
+    pub fn desired_faults(&self, host: &HostId) -> Vec<FaultItem> {
+        if self.aborted.is_some() || !matches!(self.phase, Phase::Running) {
+            return Vec::new();
+        }
+        let due = self.items.iter().filter(|(key, item)| key.host == *host && !item.closed() && item.failed.is_none());
+        due.filter_map(|(key, _)| {
+            let Some(Action::Fault { fault, params, duration, .. }) = self.action(&key.entry) else { return None };
+            Some(FaultItem {
+                key: key.clone(),
+                mode: Mode::Apply,
+                fault: fault.clone(),
+                params: params.clone(),
+                duration: *duration,
+                plan_digest: self.digests.get(&(key.entry.clone(), key.host.clone())).cloned(),
+            })
+        })
+        .collect()
+    }
+
+    /// Probes this host should run: from the gate until the run has finished.
+    pub fn desired_probes(&self, host: &HostId) -> Vec<ProbeItem> {
+        if matches!(self.phase, Phase::Planned | Phase::Finished) {
+            return Vec::new();
+        }
+        let mine = self.experiment.probes.iter().filter(|(id, _)| self.vantages[*id].contains(host));
+        mine.map(|(id, probe)| ProbeItem {
+            run: self.id.clone(),
+            probe: id.clone(),
+            kind: probe.kind.clone(),
+            params: probe.params.clone(),
+            every: probe.every,
+            timeout: probe.timeout,
+            until: self.experiment.recovery.give_up_after + self.experiment.lease + Dur::from_secs(60),
+        })
+        .collect()
+    }
+
+    /// Every host this run has business with.
+    pub fn hosts(&self) -> Vec<HostId> {
+        let mut hosts: Vec<HostId> = self.targets.values().chain(self.vantages.values()).flatten().cloned().collect();
+        hosts.sort();
+        hosts.dedup();
+        hosts
+    }
+}
