@@ -1,1 +1,3 @@
 //! The controller: schedules, drives runs, keeps history.
+
+pub mod fleet;
