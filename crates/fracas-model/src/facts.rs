@@ -60,6 +60,9 @@ pub struct HostFacts {
     pub arch: String,
     /// Logical processors the agent may use.
     pub cpus: u32,
+    /// Their numbers, ascending; a container may be given 2 and 3 only.
+    #[serde(default)]
+    pub cores: Vec<u32>,
     /// Memory in bytes.
     pub memory_bytes: u64,
     /// The agent's version.

@@ -2,7 +2,15 @@
 //!
 //! To add a probe: copy the file that is nearest to it and add one line to [`ALL`].
 
-use std::{future::Future, pin::Pin};
+mod connect;
+pub mod exec;
+pub mod http;
+pub mod process;
+mod proctable;
+pub mod tcp;
+mod tls;
+
+use std::{fmt, future::Future, pin::Pin};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
@@ -32,4 +40,64 @@ pub trait Probe: Sync {
 }
 
 /// Every probe there is.
-pub const ALL: &[&dyn Probe] = &[];
+pub const ALL: &[&dyn Probe] = &[&http::Http, &tcp::Tcp, &process::ProcessProbe, &exec::Exec];
+
+/// Longest reason of a failed look in bytes: readings travel by the thousand.
+const LONGEST_WHY: usize = 120;
+
+/// A reason cut to its longest size, on a character boundary, on one line.
+pub(crate) fn brief(why: impl fmt::Display) -> String {
+    let mut why = why.to_string().replace(['\n', '\r', '\0'], " ");
+    if why.len() > LONGEST_WHY {
+        let end = (0..=LONGEST_WHY - 3).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
+        why.truncate(end);
+        why.push_str("...");
+    }
+    why
+}
+
+/// Aborts a blocking call that has not begun when its look is given up; one that has begun ends by itself.
+pub(crate) struct Blocking<T>(tokio::task::JoinHandle<T>);
+
+impl<T: Send + 'static> Blocking<T> {
+    /// Starts the call on the runtime's blocking threads, so that the ticks of other probes are not held up.
+    pub(crate) fn start(call: impl FnOnce() -> T + Send + 'static) -> Self {
+        Self(tokio::task::spawn_blocking(call))
+    }
+
+    /// Its result.
+    pub(crate) async fn done(mut self) -> Result<T, String> {
+        (&mut self.0).await.map_err(|e| brief(format_args!("the look broke off: {e}")))
+    }
+}
+
+impl<T> Drop for Blocking<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_help_teaches() {
+        let mut names: Vec<String> = ALL.iter().map(|p| p.info().name).collect();
+        for info in ALL.iter().map(|p| p.info()) {
+            assert!(info.help.len() > 200, "{}: help is a stub", info.name);
+            assert!(!info.summary.is_empty() && info.example.starts_with('{'), "{}", info.name);
+            assert!(info.params.iter().all(|f| f.not_built.is_some() || f.doc.ends_with('.')), "{}", info.name);
+        }
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn reasons_stay_short_and_whole() {
+        assert_eq!(brief("status 503"), "status 503");
+        let long = brief("\u{e4}".repeat(100));
+        assert!(long.len() <= LONGEST_WHY && long.ends_with("..."), "{long}");
+    }
+}

@@ -1,0 +1,167 @@
+//! The child process of one look: started with nothing but its arguments, killed with its whole group, always reaped.
+
+#![expect(unsafe_code, reason = "limits are set between fork and exec")]
+
+use std::{
+    io,
+    os::{
+        fd::OwnedFd,
+        unix::process::{CommandExt as _, ExitStatusExt as _},
+    },
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
+};
+use tokio::io::{Interest, unix::AsyncFd};
+
+use crate::brief;
+
+/// Limits of the child, set between fork and exec: from outside they would need a capability that containers lack.
+const LIMITS: [(Resource, u64); 5] = [
+    (Resource::Cpu, 10),
+    (Resource::As, 4 << 30),
+    (Resource::Nofile, 256),
+    (Resource::Fsize, 16 << 20),
+    (Resource::Core, 0),
+];
+
+/// How much output is kept, in bytes; the rest is read and dropped, so that the program does not block on it.
+const LONGEST_OUTPUT: usize = 64 * 1024;
+
+/// What to start.
+#[derive(Clone, Debug)]
+pub(super) struct Order {
+    /// Absolute path.
+    pub(super) program: String,
+    /// Its arguments, without the program.
+    pub(super) arguments: Vec<String>,
+    /// User and group to become.
+    pub(super) user: Option<(u32, u32)>,
+    /// Whether its output is wanted.
+    pub(super) keep: bool,
+}
+
+/// How it ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) code: Option<i32>,
+    pub(super) signal: Option<i32>,
+    pub(super) stdout: Vec<u8>,
+}
+
+/// A started child, leader of its own process group. Dropping it kills the group and reaps the leader.
+#[derive(Debug)]
+pub(super) struct Running {
+    child: Option<Child>,
+    group: Pid,
+    pidfd: OwnedFd,
+    stdout: Option<OwnedFd>,
+}
+
+impl Order {
+    /// Forks, drops privilege, limits. Blocks for about a millisecond.
+    pub(super) fn start(&self) -> Result<Running, String> {
+        let mut command = Command::new(&self.program);
+        command.args(&self.arguments).env_clear().current_dir("/").process_group(0);
+        command.stdin(Stdio::null()).stderr(Stdio::null());
+        command.stdout(if self.keep { Stdio::piped() } else { Stdio::null() });
+        if let Some((uid, gid)) = self.user {
+            // The standard library also drops root's supplementary groups here.
+            command.uid(uid).gid(gid);
+        }
+        // SAFETY: the closure makes system calls only, on constants: no allocation, no lock.
+        unsafe {
+            command.pre_exec(|| {
+                for (resource, most) in LIMITS {
+                    // A limit that is lower already stays: raising it needs a privilege the program must not have.
+                    let most = getrlimit(resource).maximum.map_or(most, |old| old.min(most));
+                    setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
+                }
+                Ok(())
+            });
+        }
+        let mut child = command.spawn().map_err(|e| brief(format_args!("{} does not start: {e}", self.program)))?;
+        let stdout = child.stdout.take().map(OwnedFd::from);
+        let group = Pid::from_child(&child);
+        // From here on every way out goes through `Running`, which kills and reaps.
+        let pidfd = match pidfd_open(group, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(e) => {
+                end(child, group);
+                return Err(brief(format_args!("no pidfd for {}: {e}", self.program)));
+            }
+        };
+        Ok(Running { child: Some(child), group, pidfd, stdout })
+    }
+}
+
+impl Running {
+    /// Waits for the end; reads its output meanwhile.
+    pub(super) async fn ended(mut self) -> Result<Ended, String> {
+        let broke = |e: io::Error| brief(format_args!("the look broke off: {e}"));
+        let exit = watched(self.pidfd.try_clone().map_err(broke)?).map_err(broke)?;
+        let mut read = Vec::new();
+        if let Some(stdout) = self.stdout.take() {
+            rustix::io::ioctl_fionbio(&stdout, true).map_err(|e| broke(e.into()))?;
+            let output = watched(stdout).map_err(broke)?;
+            loop {
+                tokio::select! {
+                    biased;
+                    ready = output.readable() => {
+                        let mut ready = ready.map_err(broke)?;
+                        if let Ok(more) = ready.try_io(|fd| drain(fd.get_ref(), &mut read)) && !more.map_err(broke)? {
+                            break;
+                        }
+                    }
+                    // A grandchild may hold the output open; what the program wrote before its end is all in the pipe.
+                    ready = exit.readable() => {
+                        let _still_ready = ready.map_err(broke)?;
+                        while matches!(drain(output.get_ref(), &mut read), Ok(true)) {}
+                        break;
+                    }
+                }
+            }
+        }
+        let _ready = exit.readable().await.map_err(broke)?;
+        // The leader is a zombie now, so the group's number is still ours: kill what it left behind, then reap.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let status = match self.child.take() {
+            Some(mut child) => child.wait().map_err(broke)?,
+            None => return Err("the program was already reaped".into()),
+        };
+        Ok(Ended { code: status.code(), signal: status.signal(), stdout: read })
+    }
+}
+
+/// The descriptor, waited for by the runtime.
+#[expect(deprecated, reason = "sound for an owned descriptor, and its successor takes unsafe code to say so")]
+fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, Interest::READABLE)
+}
+
+/// One read of up to 8 KiB; false at the end.
+fn drain(stdout: &OwnedFd, read: &mut Vec<u8>) -> io::Result<bool> {
+    let mut piece = [0; 8192];
+    let got = rustix::io::read(stdout, &mut piece)?;
+    let room = LONGEST_OUTPUT.saturating_sub(read.len());
+    read.extend_from_slice(&piece[..got.min(room)]);
+    Ok(got > 0)
+}
+
+/// Kills the group and reaps its leader; a leader that does not die at once is reaped by a thread of its own.
+fn end(mut child: Child, group: Pid) {
+    let _ = kill_process_group(group, Signal::KILL);
+    if !matches!(child.try_wait(), Ok(Some(_))) {
+        std::thread::spawn(move || child.wait());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(child) = self.child.take() {
+            end(child, self.group);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The exec probe with real programs: judged by code and output, refused when not allowed, gone with its whole group.
+
+use std::{
+    os::unix::fs::PermissionsExt,
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use serde_json::json;
+
+use super::*;
+
+fn policy(allow: &[&str]) -> Policy {
+    let exec_user = if rustix::process::geteuid().is_root() {
+        "nobody".to_owned()
+    } else {
+        rustix::process::geteuid().as_raw().to_string()
+    };
+    Policy { exec_allow: allow.iter().map(|a| (*a).to_owned()).collect(), exec_user, ..Policy::builtin() }
+}
+
+fn ready(params: serde_json::Value, allow: &[&str]) -> Result<Box<dyn Lookout>, Refusal> {
+    Exec.ready(&serde_json::from_value(params).unwrap(), &policy(allow))
+}
+
+async fn shell(script: &str, extra: serde_json::Value) -> Seen {
+    let mut params = json!({ "command": ["/bin/sh", "-c", script] });
+    params.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
+    ready(params, &["/bin/sh"]).unwrap().look().await
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn code_and_output_are_judged() {
+    shell("exit 0", json!({})).await.unwrap();
+    shell("exit 3", json!({ "exitCode": 3 })).await.unwrap();
+    assert_eq!(shell("exit 3", json!({})).await.unwrap_err(), "exit code 3");
+    assert_eq!(shell("kill -9 $$", json!({})).await.unwrap_err(), "ended by signal 9");
+    shell("echo accepting connections", json!({ "stdout": "accepting" })).await.unwrap();
+    assert_eq!(shell("echo no", json!({ "stdout": "accepting" })).await.unwrap_err(), "output lacks the text");
+    // More than is kept, and more than a pipe holds: the program must not block on it.
+    let flood = "i=0; while [ $i -lt 3000 ]; do echo 0123456789012345678901234567890123456789; i=$((i+1)); done";
+    shell(flood, json!({ "stdout": "0123" })).await.unwrap();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_runs_bare_and_limited() {
+    shell("[ -z \"$HOME$USER\" ] && [ \"$(pwd)\" = / ]", json!({})).await.unwrap();
+    shell("read x; [ $? -ne 0 ]", json!({})).await.unwrap();
+    shell("ulimit -n; ulimit -c", json!({ "stdout": "256\n0\n" })).await.unwrap();
+    if rustix::process::geteuid().is_root() {
+        shell("[ $(id -un) = nobody ] && [ $(id -G) = $(id -g) ]", json!({})).await.unwrap();
+    }
+}
+
+#[test]
+fn what_is_not_allowed_is_refused_with_the_way_out() {
+    let refusal = |params, allow: &[&str]| ready(params, allow).err().unwrap();
+    let relative = refusal(json!({ "command": ["sh"] }), &["sh"]);
+    assert!(relative.why.contains("absolute"), "{relative}");
+    let unlisted = refusal(json!({ "command": ["/bin/sh"] }), &["/bin/true"]);
+    assert!(unlisted.instead.contains("execAllow"), "{unlisted}");
+    assert!(ready(json!({ "command": ["/bin/../bin/sh"] }), &["/bin/sh"]).is_err());
+    let stranger = Policy { exec_user: "no-such-user".into(), ..policy(&["/bin/sh"]) };
+    let params = serde_json::from_value(json!({ "command": ["/bin/sh"] })).unwrap();
+    assert!(Exec.ready(&params, &stranger).err().unwrap().why.contains("no-such-user"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_missing_program_is_a_failure() {
+    let missing = ready(json!({ "command": ["/nonexistent/probe"] }), &["/nonexistent/probe"]).unwrap();
+    assert!(missing.look().await.unwrap_err().starts_with("/nonexistent/probe does not start"));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn giving_up_kills_the_whole_group() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let file: PathBuf = dir.path().join("pids");
+    // The shell, its child in the background and the one in front; the file is complete when it has its end mark.
+    let script = format!("sleep 600 & echo $$ $! > {0}.part; mv {0}.part {0}; sleep 600", file.display());
+    let params = json!({ "command": ["/bin/sh", "-c", script] });
+    let lookout = ready(params, &["/bin/sh"]).unwrap();
+    let started = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(2));
+        while !file.exists() {
+            pace.tick().await;
+        }
+    };
+    tokio::select! {
+        seen = lookout.look() => panic!("it ended: {seen:?}"),
+        () = started => {} // drops the look, as a timeout does
+    }
+    let pids = std::fs::read_to_string(&file).unwrap();
+    let pids: Vec<i32> = pids.split_whitespace().map(|p| p.parse().unwrap()).collect();
+    assert_eq!(pids.len(), 2);
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while pids.iter().any(|pid| crate::proctable::one(*pid, false).is_some()) {
+        assert!(Instant::now() < deadline, "{pids:?} still run");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_outlives_the_program_is_killed_with_its_group() {
+    // The grandchild keeps the output open: the look must end with the program all the same.
+    let begun = Instant::now();
+    shell("sleep 600 & echo done", json!({ "stdout": "done" })).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_mins(1));
+}

@@ -1,0 +1,141 @@
+//! Probe `process`: are enough processes of a name, pid file or unit running? It does not ask whether they work.
+
+use fracas_model::{
+    catalogue::{Params, ProbeInfo},
+    plan::Refusal,
+    policy::Policy,
+    process::ProcessSelector,
+    shape::{Field, Shape},
+};
+
+use crate::{Blocking, LookFuture, Lookout, Probe, Seen, proctable};
+
+/// The `process` probe.
+#[derive(Debug)]
+pub struct ProcessProbe;
+
+#[derive(Clone, Debug)]
+struct Ready {
+    selector: ProcessSelector,
+    count: usize,
+}
+
+impl Probe for ProcessProbe {
+    fn info(&self) -> ProbeInfo {
+        ProbeInfo {
+            name: "process".into(),
+            summary: "Sees whether enough processes of a name, pid file or unit run.".into(),
+            help: "\
+Ok when at least `count` processes are found. Give exactly one of `name`, `pidFile` and `unit`. A name is compared \
+with the process's own name, its executable and its first argument; only *roots* count, so a server with twenty \
+children of the same name is one. A unit is found by its control group.
+
+A process that exists may still hang: to see whether a service answers, use `http` or `tcp`. Zombies and, for a pid \
+file, a number that no longer runs count as not running. There is no `port`: the `tcp` probe sees a listening port from \
+outside, at less cost.
+
+Cost: `pidFile` reads one entry of /proc; `name` and `unit` read all of it, some ten microseconds per process, so ask \
+them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /proc hides other users' processes."
+                .into(),
+            params: vec![
+                Field::optional("name", Shape::Text { max: 255 }, "Name, executable or first argument, without path."),
+                Field::optional("pidFile", Shape::Path, "File that holds the process number."),
+                Field::optional("unit", Shape::Text { max: 255 }, "Systemd unit, such as nginx.service."),
+                Field::reserved("port", "use the tcp probe: it sees a listening port from outside"),
+                Field::with_default("count", Shape::Integer { min: 1, max: 100_000 }, 1, "How many must run."),
+            ],
+            example: "{ name: postgres, count: 1 }".into(),
+        }
+    }
+
+    fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+        let text = |name| params.text(name).map(str::to_owned);
+        let mut given = [
+            text("name").map(ProcessSelector::Name),
+            text("pidFile").map(ProcessSelector::PidFile),
+            text("unit").map(ProcessSelector::Unit),
+        ]
+        .into_iter()
+        .flatten();
+        match (given.next(), given.next()) {
+            (Some(selector), None) => {
+                let count = params.integer("count").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
+                Ok(Box::new(Ready { selector, count }))
+            }
+            _ => Err(Refusal::new(
+                "process: which processes are meant is not clear",
+                "give exactly one of name, pidFile and unit",
+            )),
+        }
+    }
+}
+
+impl Lookout for Ready {
+    fn look(&self) -> LookFuture {
+        let ready = self.clone();
+        Box::pin(async move { Blocking::start(move || ready.count_now()).done().await? })
+    }
+}
+
+impl Ready {
+    fn count_now(&self) -> Seen {
+        let (table, pid_in_file) = if let ProcessSelector::PidFile(path) = &self.selector {
+            let text = std::fs::read_to_string(path).map_err(|_| "the pid file cannot be read".to_owned())?;
+            let pid = text.trim().parse().map_err(|_| "the pid file holds no number".to_owned())?;
+            (proctable::one(pid, false).into_iter().collect(), Some(pid))
+        } else {
+            (proctable::all(matches!(self.selector, ProcessSelector::Unit(_))), None)
+        };
+        match self.selector.select(&table, pid_in_file).len() {
+            found if found >= self.count => Ok(()),
+            0 => Err("not running".into()),
+            found => Err(format!("{found} of {} running", self.count)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn ready(params: serde_json::Value) -> Result<Box<dyn Lookout>, Refusal> {
+        ProcessProbe.ready(&serde_json::from_value(params).unwrap(), &Policy::builtin())
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn counts_roots_and_reads_pid_files() {
+        let dir = tempfile::tempdir().unwrap();
+        // A name of its own: the test machine runs other things.
+        let program = dir.path().join("fracas-looked");
+        std::fs::copy("/bin/sleep", &program).unwrap();
+        let mut children: Vec<_> =
+            (0..2).map(|_| std::process::Command::new(&program).arg("60").spawn().unwrap()).collect();
+        let by_name = |count| ready(json!({ "name": "fracas-looked", "count": count })).unwrap();
+        by_name(2).look().await.unwrap();
+        assert_eq!(by_name(3).look().await.unwrap_err(), "2 of 3 running");
+
+        let file = dir.path().join("pid");
+        std::fs::write(&file, format!("{}\n", children[0].id())).unwrap();
+        let by_file = ready(json!({ "pidFile": file.to_str().unwrap() })).unwrap();
+        by_file.look().await.unwrap();
+        for child in &mut children {
+            child.kill().unwrap();
+        }
+        // Killed and not yet waited for: a zombie does not run.
+        children[0].try_wait().unwrap();
+        children[0].wait().unwrap();
+        assert_eq!(by_file.look().await.unwrap_err(), "not running");
+        children[1].wait().unwrap();
+        assert_eq!(by_name(1).look().await.unwrap_err(), "not running");
+        std::fs::write(&file, "none").unwrap();
+        assert_eq!(by_file.look().await.unwrap_err(), "the pid file holds no number");
+    }
+
+    #[test]
+    fn one_selector_is_needed() {
+        assert!(ready(json!({})).is_err());
+        assert!(ready(json!({ "name": "a", "unit": "b.service" })).is_err());
+    }
+}
