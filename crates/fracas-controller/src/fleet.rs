@@ -50,6 +50,21 @@ pub struct HostRecord {
     pub observer: bool,
 }
 
+impl HostRecord {
+    /// Labels given to it, and those made from its facts under `fact/`, which it cannot use to claim others.
+    pub fn all_labels(&self) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        labels.retain(|key, _| !key.starts_with("fact/"));
+        if let Some(facts) = &self.facts {
+            labels.insert("fact/hostname".into(), facts.hostname.clone());
+            labels.insert("fact/os".into(), facts.os.clone());
+            labels.insert("fact/kernel".into(), facts.kernel.clone());
+            labels.insert("fact/arch".into(), facts.arch.clone());
+        }
+        labels
+    }
+}
+
 /// A change of contact, for the runs that have business with the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contact {

@@ -1,0 +1,183 @@
+//! A store in memory, for simulations and tests; it outlives a simulated crash of its controller when it is shared.
+//!
+//! The same promises as the real store except one: it forgets everything with the process.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard},
+};
+
+use fracas_model::id::{HostId, RunId};
+
+use super::{Answer, Commit, Head, OUTBOXES_PER_HOST, PREFIX_ROWS, RunIndex, Store, StoreError, Stored};
+use crate::chain::Digest;
+
+/// A store in memory. Clones share their contents.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryStore(Arc<Mutex<Contents>>);
+
+#[derive(Debug, Default)]
+struct Contents {
+    epoch: u64,
+    streams: BTreeMap<String, Vec<Stored>>,
+    blobs: BTreeMap<Digest, Vec<u8>>,
+    /// Per host in the order they were first heard of.
+    cursors: BTreeMap<HostId, Vec<(String, u64)>>,
+    runs: BTreeMap<RunId, RunIndex>,
+    idempotency: BTreeMap<String, RunId>,
+    full: bool,
+}
+
+impl MemoryStore {
+    /// An empty store.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes every following commit fail as on a full disk, or succeed again.
+    pub fn set_full(&self, full: bool) {
+        self.lock().full = full;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Contents> {
+        self.0.lock().expect("no holder panics")
+    }
+
+    fn answer<T: Send + 'static>(value: Result<T, StoreError>) -> Answer<'static, T> {
+        Box::pin(std::future::ready(value))
+    }
+}
+
+impl Contents {
+    fn head(&self, stream: &str) -> Head {
+        let last = self.streams.get(stream).and_then(|records| records.last());
+        last.map_or_else(|| Head::genesis(stream), |record| Head { seq: record.seq, hash: record.hash })
+    }
+
+    fn cursor(&self, host: &HostId, outbox: &str) -> u64 {
+        let known = self.cursors.get(host).and_then(|known| known.iter().find(|(name, _)| name == outbox));
+        known.map_or(0, |(_, seq)| *seq)
+    }
+
+    fn with_seq(&self, row: &RunIndex) -> (RunIndex, u64) {
+        (row.clone(), self.head(&format!("run/{}", row.run)).seq)
+    }
+
+    fn check(&self, commit: &Commit) -> Result<(), StoreError> {
+        if self.full {
+            return Err(StoreError::Full { path: PathBuf::from("(memory)") });
+        }
+        if commit.epoch < self.epoch {
+            return Err(StoreError::Fenced { ours: commit.epoch, owner: self.epoch });
+        }
+        for batch in &commit.batches {
+            let actual = self.head(&batch.stream).seq;
+            if actual != batch.expected_seq {
+                return Err(StoreError::Conflict { what: batch.stream.clone(), expected: batch.expected_seq, actual });
+            }
+        }
+        if let Some(cursor) = &commit.cursor {
+            let actual = self.cursor(&cursor.host, &cursor.outbox);
+            if actual != cursor.expected {
+                let what = format!("cursor {}/{}", cursor.host, cursor.outbox);
+                return Err(StoreError::Conflict { what, expected: cursor.expected, actual });
+            }
+        }
+        match &commit.idempotency {
+            Some((key, _)) if self.idempotency.contains_key(key) => {
+                Err(StoreError::KeyTaken { key: key.clone(), run: self.idempotency[key].clone() })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn write(&mut self, commit: Commit) {
+        self.epoch = self.epoch.max(commit.epoch);
+        for batch in commit.batches {
+            if batch.events.is_empty() {
+                continue;
+            }
+            let records = self.streams.entry(batch.stream).or_default();
+            for event in batch.events {
+                let seq = records.len() as u64 + 1;
+                records.push(Stored { seq, stored: event.stored, hash: event.hash });
+                if let Some((digest, bytes)) = event.blob {
+                    self.blobs.entry(digest).or_insert(bytes);
+                }
+            }
+        }
+        if let Some(cursor) = commit.cursor {
+            let known = self.cursors.entry(cursor.host).or_default();
+            match known.iter_mut().find(|(name, _)| *name == cursor.outbox) {
+                Some((_, seq)) => *seq = cursor.seq,
+                None => known.push((cursor.outbox, cursor.seq)),
+            }
+            known.drain(..known.len().saturating_sub(OUTBOXES_PER_HOST));
+        }
+        if let Some(row) = commit.index {
+            self.runs.insert(row.run.clone(), row);
+        }
+        self.idempotency.extend(commit.idempotency);
+    }
+}
+
+impl Store for MemoryStore {
+    fn commit(&self, commit: Commit) -> Answer<'_, ()> {
+        let mut contents = self.lock();
+        Self::answer(contents.check(&commit).map(|()| contents.write(commit)))
+    }
+
+    fn read<'a>(&'a self, stream: &'a str, after: u64, limit: usize) -> Answer<'a, Vec<Stored>> {
+        let contents = self.lock();
+        let records = contents.streams.get(stream).map_or(&[][..], Vec::as_slice);
+        Self::answer(Ok(records.iter().skip(after as usize).take(limit).cloned().collect()))
+    }
+
+    fn head<'a>(&'a self, stream: &'a str) -> Answer<'a, Head> {
+        Self::answer(Ok(self.lock().head(stream)))
+    }
+
+    fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+        Self::answer(Ok(self.lock().streams.keys().filter(|name| name.starts_with(prefix)).cloned().collect()))
+    }
+
+    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
+        Self::answer(Ok(self.lock().blobs.get(&digest).cloned()))
+    }
+
+    fn blobs(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<Vec<u8>>>> {
+        let contents = self.lock();
+        Self::answer(Ok(digests.iter().map(|digest| contents.blobs.get(digest).cloned()).collect()))
+    }
+
+    fn cursor<'a>(&'a self, host: &'a HostId, outbox: &'a str) -> Answer<'a, u64> {
+        Self::answer(Ok(self.lock().cursor(host, outbox)))
+    }
+
+    fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
+        let contents = self.lock();
+        let mut rows: Vec<&RunIndex> = contents.runs.values().collect();
+        rows.sort_by(|a, b| (b.started_wall_ns, &b.run).cmp(&(a.started_wall_ns, &a.run)));
+        Self::answer(Ok(rows.into_iter().take(limit).map(|row| contents.with_seq(row)).collect()))
+    }
+
+    fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
+        let contents = self.lock();
+        let rows = contents.runs.values().filter(|row| row.run.as_str().starts_with(prefix)).take(PREFIX_ROWS);
+        Self::answer(Ok(rows.map(|row| contents.with_seq(row)).collect()))
+    }
+
+    fn idempotency<'a>(&'a self, key: &'a str) -> Answer<'a, Option<RunId>> {
+        Self::answer(Ok(self.lock().idempotency.get(key).cloned()))
+    }
+
+    fn next_epoch(&self) -> Answer<'_, u64> {
+        let mut contents = self.lock();
+        if contents.full {
+            return Self::answer(Err(StoreError::Full { path: PathBuf::from("(memory)") }));
+        }
+        contents.epoch += 1;
+        Self::answer(Ok(contents.epoch))
+    }
+}

@@ -1,0 +1,218 @@
+//! The store on disk: SQLite with one thread that writes, in groups, and one that reads.
+//!
+//! An async caller never touches the file: it sends a request to a thread and awaits the answer.
+//!
+//! ```text
+//! commit, next_epoch --> writer thread: take all that wait, BEGIN IMMEDIATE .. COMMIT (one fsync), answer each
+//! read, head, ...    --> reader thread: a second, read-only connection; WAL lets it read while the other writes
+//! ```
+
+mod schema;
+mod write;
+
+use std::{
+    path::{Path, PathBuf},
+    thread::JoinHandle,
+};
+
+use fracas_model::id::{HostId, RunId};
+use rusqlite::{Connection, OptionalExtension, Row};
+use tokio::sync::{mpsc, oneshot};
+
+use self::write::Request;
+use super::{Answer, Commit, Head, PREFIX_ROWS, RunIndex, Store, StoreError, Stored};
+use crate::chain::Digest;
+
+/// Requests that may wait for each thread before callers wait too.
+const WAITING: usize = 1024;
+
+type Job = Box<dyn FnOnce(&Connection) + Send>;
+
+/// A store in one SQLite file.
+#[derive(Debug)]
+pub struct SqliteStore {
+    // Dropped in this order: the ends of both queues, then the threads, which are waited for.
+    writer: mpsc::Sender<Request>,
+    reader: mpsc::Sender<Job>,
+    _threads: Joined,
+    path: PathBuf,
+}
+
+/// Threads that are waited for when dropped, so that the file is closed before the data directory is unlocked.
+#[derive(Debug)]
+struct Joined(Vec<JoinHandle<()>>);
+
+impl Drop for Joined {
+    fn drop(&mut self) {
+        for thread in self.0.drain(..) {
+            // A panic of the thread was printed when it happened.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl SqliteStore {
+    /// Opens the history at `path`, or begins one (mode 0600) when there is no file. Blocks while it checks the file
+    /// and brings an older schema up to date.
+    ///
+    /// # Errors
+    /// [`StoreError::Damaged`], [`StoreError::Foreign`], [`StoreError::Newer`], [`StoreError::Full`] or
+    /// [`StoreError::Failed`], each with the way out in its text.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let writing = schema::open(path)?;
+        let reading = schema::open_reader(path)?;
+        let (writer, requests) = mpsc::channel(WAITING);
+        let (reader, mut jobs) = mpsc::channel::<Job>(WAITING);
+        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            let failed = |e: std::io::Error| StoreError::Failed { path: path.to_owned(), detail: e.to_string() };
+            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed)
+        };
+        let owner = path.to_owned();
+        let threads = Joined(vec![
+            spawn(
+                "history-read",
+                Box::new(move || {
+                    while let Some(job) = jobs.blocking_recv() {
+                        job(&reading);
+                    }
+                }),
+            )?,
+            spawn("history-write", Box::new(move || write::run(writing, &owner, requests)))?,
+        ]);
+        Ok(Self { writer, reader, _threads: threads, path: path.to_owned() })
+    }
+
+    /// Sends a question to the reading thread.
+    fn ask<T: Send + 'static>(
+        &self,
+        question: impl FnOnce(&Connection) -> rusqlite::Result<T> + Send + 'static,
+    ) -> Answer<'_, T> {
+        let (reply, answer) = oneshot::channel();
+        let job: Job = Box::new(move |connection| {
+            // Nobody may be waiting any more.
+            let _ = reply.send(question(connection));
+        });
+        Box::pin(async move {
+            self.reader.send(job).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?.map_err(|e| schema::explain(&self.path, &e))
+        })
+    }
+
+    /// Sends a request to the writing thread.
+    fn tell<'a, T: Send + 'static>(
+        &'a self,
+        request: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Request + Send + 'a,
+    ) -> Answer<'a, T> {
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            self.writer.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+}
+
+const RUN_COLUMNS: &str = "run, run.name, state, verdict, exit_code, reason, started_wall_ns, ended_wall_ns, \
+     requester, environment, coalesce((SELECT seq FROM stream WHERE stream.name = 'run/' || run), 0)";
+
+fn run_row(row: &Row<'_>) -> rusqlite::Result<(RunIndex, u64)> {
+    let index = RunIndex {
+        run: RunId::new(row.get::<_, String>(0)?),
+        name: row.get(1)?,
+        state: row.get(2)?,
+        verdict: row.get(3)?,
+        exit_code: row.get(4)?,
+        reason: row.get(5)?,
+        started_wall_ns: row.get(6)?,
+        ended_wall_ns: row.get(7)?,
+        by: row.get(8)?,
+        environment: row.get(9)?,
+    };
+    Ok((index, row.get::<_, i64>(10)? as u64))
+}
+
+/// Smallest text above every text that begins with `prefix` (but those that go on with the last code point).
+fn after_prefix(prefix: &str) -> String {
+    format!("{prefix}{}", char::MAX)
+}
+
+impl Store for SqliteStore {
+    fn commit(&self, commit: Commit) -> Answer<'_, ()> {
+        self.tell(move |reply| Request::Commit(Box::new(commit), reply))
+    }
+
+    fn next_epoch(&self) -> Answer<'_, u64> {
+        self.tell(Request::Epoch)
+    }
+
+    fn read<'a>(&'a self, stream: &'a str, after: u64, limit: usize) -> Answer<'a, Vec<Stored>> {
+        let stream = stream.to_owned();
+        self.ask(move |connection| {
+            let mut rows = connection.prepare_cached(
+                "SELECT event.seq, stored, event.hash FROM event JOIN stream ON stream.id = event.stream
+                 WHERE name = ?1 AND event.seq > ?2 ORDER BY event.seq LIMIT ?3",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let after = i64::try_from(after).unwrap_or(i64::MAX);
+            rows.query_map((stream, after, limit), |row| {
+                Ok(Stored { seq: row.get::<_, i64>(0)? as u64, stored: row.get(1)?, hash: row.get(2)? })
+            })?
+            .collect()
+        })
+    }
+
+    fn head<'a>(&'a self, stream: &'a str) -> Answer<'a, Head> {
+        let stream = stream.to_owned();
+        self.ask(move |connection| write::head(connection, &stream))
+    }
+
+    fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
+        let range = (prefix.to_owned(), after_prefix(prefix));
+        self.ask(move |connection| {
+            let mut rows =
+                connection.prepare_cached("SELECT name FROM stream WHERE name >= ?1 AND name < ?2 ORDER BY name")?;
+            rows.query_map(range, |row| row.get(0))?.collect()
+        })
+    }
+
+    fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
+        self.ask(move |connection| find_blob(connection, &digest))
+    }
+
+    fn blobs(&self, digests: Vec<Digest>) -> Answer<'_, Vec<Option<Vec<u8>>>> {
+        self.ask(move |connection| digests.iter().map(|digest| find_blob(connection, digest)).collect())
+    }
+
+    fn cursor<'a>(&'a self, host: &'a HostId, outbox: &'a str) -> Answer<'a, u64> {
+        let (host, outbox) = (host.clone(), outbox.to_owned());
+        self.ask(move |connection| write::cursor(connection, &host, &outbox))
+    }
+
+    fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.ask(move |connection| {
+            let text = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY started_wall_ns DESC, run DESC LIMIT ?1");
+            connection.prepare_cached(&text)?.query_map([limit], run_row)?.collect()
+        })
+    }
+
+    fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
+        let range = (prefix.to_owned(), after_prefix(prefix), PREFIX_ROWS as i64);
+        self.ask(move |connection| {
+            let text = format!("SELECT {RUN_COLUMNS} FROM run WHERE run >= ?1 AND run < ?2 ORDER BY run LIMIT ?3");
+            connection.prepare_cached(&text)?.query_map(range, run_row)?.collect()
+        })
+    }
+
+    fn idempotency<'a>(&'a self, key: &'a str) -> Answer<'a, Option<RunId>> {
+        let key = key.to_owned();
+        self.ask(move |connection| write::idempotency(connection, &key))
+    }
+}
+
+fn find_blob(connection: &Connection, digest: &Digest) -> rusqlite::Result<Option<Vec<u8>>> {
+    let mut rows = connection.prepare_cached("SELECT bytes FROM blob WHERE digest = ?1")?;
+    rows.query_row([&digest[..]], |row| row.get(0)).optional()
+}
+
+#[cfg(test)]
+mod tests;
