@@ -3,15 +3,25 @@
 //! Nothing here does I/O, reads a clock, draws a global random number or awaits. Time and randomness are arguments.
 
 pub mod catalogue;
+pub mod check;
 pub mod desired;
+pub mod diagnostic;
+pub mod document;
+pub mod estimate;
 pub mod event;
 pub mod experiment;
 pub mod facts;
 pub mod id;
+pub mod parameters;
 pub mod plan;
 pub mod policy;
 pub mod process;
+pub mod report;
 pub mod run;
+pub mod schema;
+pub mod selector;
 pub mod shape;
+pub mod stats;
 pub mod time;
+pub mod tree;
 pub mod units;

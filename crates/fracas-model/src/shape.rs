@@ -83,8 +83,25 @@ pub enum Shape {
     Object(Vec<Field>),
     /// A mapping with exactly one of these keys.
     OneOf(Vec<Field>),
+    /// A mapping with known keys, and exactly one key out of each group: `id` beside one trigger and one action.
+    Record {
+        /// Keys that stand by themselves.
+        fields: Vec<Field>,
+        /// Exactly one key of each.
+        groups: Vec<Group>,
+    },
     /// First shape that fits by node kind: a scalar, list and mapping form may stand side by side.
     Either(Vec<Shape>),
+}
+
+/// Keys of which exactly one stands.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Group {
+    /// What such a key is, for messages: `trigger`, `fault`, `probe`.
+    pub what: String,
+    /// The keys.
+    pub of: Vec<Field>,
 }
 
 /// A key of a mapping.

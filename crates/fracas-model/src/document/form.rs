@@ -1,0 +1,261 @@
+//! The form of an experiment as data: every key with its documentation, bounds and default. What keys mean is elsewhere.
+
+use serde_json::json;
+
+use crate::{
+    catalogue::{Catalogue, Nature},
+    parameters::parameters_shape,
+    shape::{Field, Group, Shape},
+    units::Dur,
+};
+
+/// The version of the grammar that documents name.
+pub const API_VERSION: &str = "fracas/v1";
+
+const DAY: Dur = Dur::from_secs(86_400);
+/// Longest planned time: a month.
+const LONGEST: Dur = Dur::from_secs(31 * 86_400);
+const MOST: usize = 1000;
+const MOST_HOSTS: i64 = 100_000;
+
+/// The form of an experiment, with the faults and probes of this catalogue.
+pub fn experiment_shape(catalogue: &Catalogue) -> Shape {
+    Shape::Object(vec![
+        Field::required("apiVersion", Shape::choice(&[API_VERSION]), "Version of this grammar."),
+        Field::required("kind", Shape::choice(&["Experiment"]), "What this document is."),
+        Field::required("name", Shape::Name, "Name of the experiment; runs are compared by it."),
+        Field::with_default("description", Shape::Text { max: 4096 }, "", "What the experiment is to show."),
+        Field::optional(
+            "parameters",
+            parameters_shape(),
+            "Values that may be given from outside, put in place of ${name}.",
+        ),
+        Field::with_default("services", map(service()), json!({}), "Services under test, with their objectives."),
+        Field::with_default("targets", map(target()), json!({}), "Rules that draw hosts by their labels."),
+        Field::with_default("probes", map(probe(catalogue)), json!({}), "What is looked at, from where and how often."),
+        Field::optional(
+            "steadyState",
+            steady_state(),
+            "What must hold before the timeline begins; without it, it begins at once.",
+        ),
+        Field::required("timeline", Shape::list(entry(catalogue), MOST), "What happens, and when."),
+        Field::with_default(
+            "recovery",
+            recovery(),
+            json!({"stableFor": "5s", "giveUpAfter": "5m"}),
+            "How recovery is declared.",
+        ),
+        Field::with_default("abortWhen", list(abort_when()), json!([]), "What ends the run before its time."),
+        Field::with_default("limits", limits(), json!({"rounding": "floor"}), "How many hosts may be under fault."),
+        Field::with_default(
+            "lease",
+            Shape::duration(Dur::from_secs(1), Dur::from_secs(600)),
+            "15s",
+            "How long faults live when a host loses contact with the controller.",
+        ),
+    ])
+}
+
+fn map(of: Shape) -> Shape {
+    Shape::Map { of: Box::new(of), max: MOST }
+}
+
+fn list(of: Shape) -> Shape {
+    Shape::List { of: Box::new(of), min: 0, max: MOST }
+}
+
+/// A share of hosts. The keys that take one name the unit, so that it may be left out.
+fn share() -> Shape {
+    Shape::Either(vec![Shape::Percent { min: 0.001, max: 100.0 }, Shape::Integer { min: 1, max: 100 }])
+}
+
+fn service() -> Shape {
+    Shape::Object(vec![
+        Field::optional("rto", Shape::duration(Dur::from_ms(1), LONGEST), "Recovery time objective."),
+        Field::with_default(
+            "rtoFrom",
+            Shape::choice(&["impact", "fault"]),
+            "impact",
+            "From where the objective counts: the first failure seen, or the fault becoming effective.",
+        ),
+        Field::reserved("rpo", "data loss is not measured yet; remove it, or say it in `description`"),
+    ])
+}
+
+fn target() -> Shape {
+    let pick = Shape::OneOf(vec![
+        Field::optional("count", Shape::Integer { min: 1, max: MOST_HOSTS }, "This many; refused when fewer match."),
+        Field::optional("percent", share(), "This share, rounded as `limits.rounding` says."),
+    ]);
+    Shape::Object(vec![
+        Field::required("select", Shape::Selector, "Labels that hosts must have, as a Kubernetes selector."),
+        Field::optional("pick", pick, "How many of the matching hosts, drawn by chance; all when absent."),
+        Field::with_default(
+            "onEmpty",
+            Shape::choice(&["fail", "skip"]),
+            "fail",
+            "What when no host matches: refuse the run, or skip the entries on this target.",
+        ),
+    ])
+}
+
+fn probe(catalogue: &Catalogue) -> Shape {
+    let of = catalogue
+        .probes
+        .iter()
+        .map(|p| Field::optional(&p.name, Shape::Object(p.params.clone()), &p.summary))
+        .collect();
+    Shape::Record {
+        fields: vec![
+            Field::optional("service", Shape::Name, "The service that this probe speaks for."),
+            Field::optional("from", Shape::Name, "The target whose hosts look; the controller's observer when absent."),
+            Field::with_default(
+                "every",
+                Shape::duration(Dur::from_ms(10), Dur::from_secs(3600)),
+                "1s",
+                "From the start of one look to the start of the next.",
+            ),
+            Field::optional(
+                "timeout",
+                Shape::duration(Dur::from_ms(1), Dur::from_secs(3600)),
+                "When a look that has not ended counts as failed; as long as `every` when absent.",
+            ),
+        ],
+        groups: vec![Group { what: "kind of probe".into(), of }],
+    }
+}
+
+fn steady_state() -> Shape {
+    Shape::Object(vec![
+        Field::required("probes", Shape::list(Shape::Name, MOST), "All of them must be ok."),
+        Field::with_default("holdFor", Shape::duration(Dur::ZERO, DAY), "5s", "For this long without a failure."),
+        Field::with_default(
+            "giveUpAfter",
+            Shape::duration(Dur::from_secs(1), DAY),
+            "1m",
+            "The run is aborted when that was not reached within this time.",
+        ),
+    ])
+}
+
+fn recovery() -> Shape {
+    Shape::Object(vec![
+        Field::with_default(
+            "stableFor",
+            Shape::duration(Dur::ZERO, DAY),
+            "5s",
+            "A service has recovered when it was up this long; the instant that counts is its first success.",
+        ),
+        Field::with_default("giveUpAfter", Shape::duration(Dur::from_secs(1), DAY), "5m", "How long to wait for that."),
+    ])
+}
+
+fn abort_when() -> Shape {
+    Shape::Object(vec![
+        Field::required("probe", Shape::Name, "This probe."),
+        Field::required(
+            "failingFor",
+            Shape::duration(Dur::from_ms(10), DAY),
+            "Failing without a success for this long.",
+        ),
+    ])
+}
+
+fn limits() -> Shape {
+    Shape::Object(vec![
+        Field::optional(
+            "maxTargets",
+            Shape::Integer { min: 1, max: MOST_HOSTS },
+            "At most this many hosts under fault.",
+        ),
+        Field::optional("maxPercent", share(), "At most this share of the hosts that a target's selector matches."),
+        Field::with_default(
+            "rounding",
+            Shape::choice(&["floor", "ceil", "atLeastOne"]),
+            "floor",
+            "How a share of hosts becomes a number: down (none is refused), up, or down but at least one.",
+        ),
+    ])
+}
+
+const NO_PEOPLE: &str = "people take part in drills, which come later; use `wait` to leave them time";
+
+fn entry(catalogue: &Catalogue) -> Shape {
+    let offset = |doc| Field::optional("at", Shape::duration(Dur::ZERO, LONGEST), doc);
+    let triggers = vec![
+        offset("This long after the steady state was reached."),
+        Field::optional("after", after(), "After another entry or a recovery."),
+        Field::reserved("atTime", "use `at` with an offset, and start the run at the time you mean"),
+        Field::reserved("when", "use `after` with one entry or service"),
+        Field::reserved("manual", "use `at` or `after`; `fracas stop` ends a run by hand"),
+    ];
+    let faults = catalogue
+        .faults
+        .iter()
+        .map(|f| Field::optional(&f.name, Shape::Object(f.params.clone()), &f.summary))
+        .collect();
+    let actions = vec![
+        Field::optional(
+            "fault",
+            Shape::Record { fields: vec![], groups: vec![Group { what: "fault".into(), of: faults }] },
+            "Inject a fault on the hosts of `target`.",
+        ),
+        Field::optional("wait", Shape::duration(Dur::from_ms(1), LONGEST), "Let time pass."),
+        Field::reserved("check", "name the probe in `steadyState` or `abortWhen`"),
+        Field::reserved("inject", "write `fault`"),
+        Field::reserved("message", NO_PEOPLE),
+        Field::reserved("checklist", NO_PEOPLE),
+        Field::reserved("approval", NO_PEOPLE),
+    ];
+    Shape::Record {
+        fields: vec![
+            Field::required("id", Shape::Name, "Name of the entry, unique in the document."),
+            Field::optional("target", Shape::Name, "The target whose hosts suffer the fault."),
+            Field::optional(
+                "for",
+                Shape::duration(Dur::from_ms(1), LONGEST),
+                "How long the fault lasts; mandatory for faults that last.",
+            ),
+            Field::with_default(
+                "required",
+                Shape::Bool,
+                true,
+                "Whether the run can only pass if this fault was verified.",
+            ),
+            Field::with_default(
+                "onInterrupt",
+                Shape::choice(&["fail", "reapply"]),
+                "fail",
+                "What when the fault ended before its time: abort the run, or apply it again.",
+            ),
+            Field::reserved("deadline", "`recovery.giveUpAfter` bounds how long a recovery is waited for"),
+            Field::reserved("else", "an entry that cannot start is skipped, and the report says so"),
+            Field::reserved("repeat", "write the entry several times, each with an id of its own"),
+        ],
+        groups: vec![Group { what: "trigger".into(), of: triggers }, Group { what: "action".into(), of: actions }],
+    }
+}
+
+fn after() -> Shape {
+    Shape::Record {
+        fields: vec![Field::with_default("delay", Shape::duration(Dur::ZERO, LONGEST), "0s", "How much later.")],
+        groups: vec![Group {
+            what: "event".into(),
+            of: vec![
+                Field::optional("started", Shape::Name, "This entry has started."),
+                Field::optional("effective", Shape::Name, "This entry's fault is active on every host of its target."),
+                Field::optional("ended", Shape::Name, "This entry is over."),
+                Field::optional(
+                    "recovered",
+                    Shape::Name,
+                    "This service is stable again after the first outage since the entry above started.",
+                ),
+            ],
+        }],
+    }
+}
+
+/// Names of the faults that must be given `for`.
+pub(crate) fn lasting(catalogue: &Catalogue) -> Vec<&str> {
+    catalogue.faults.iter().filter(|f| f.nature == Nature::Lasting).map(|f| f.name.as_str()).collect()
+}

@@ -1,0 +1,346 @@
+//! What a document of the right form may still get wrong: names that lead nowhere, entries that never start, objectives
+//! that cannot be settled. Each is told at its place; the tree is used as far as it can be read.
+
+use serde_json::Value;
+
+use crate::{
+    catalogue::{Catalogue, FaultInfo, Nature},
+    check::is_name,
+    diagnostic::{Findings, Span, nearest},
+    tree::{Node, Pair},
+    units::Dur,
+};
+
+use super::{form::lasting, overlap};
+
+/// A timeline entry as written, beside what could be read of it.
+pub(super) struct Entry<'d> {
+    pub(super) node: &'d Node,
+    pub(super) value: Option<&'d Value>,
+    pub(super) id: Option<&'d str>,
+    /// The fault with the node of its parameters.
+    pub(super) fault: Option<(&'d FaultInfo, &'d Pair)>,
+}
+
+/// A duration of the checked document.
+pub(super) fn duration(value: Option<&Value>) -> Option<Dur> {
+    value?.as_str()?.parse().ok()
+}
+
+/// Notes everything; `document` is what could be read of `root`.
+pub(super) fn review(root: &Node, document: &Value, catalogue: &Catalogue, findings: &mut Findings<'_>) {
+    let entries = entries(root, document, catalogue);
+    let mut review = Review { root, document, entries, findings };
+    review.names();
+    review.references();
+    review.gates();
+    review.probes();
+    review.objectives();
+    review.targets();
+    for i in 0..review.entries.len() {
+        review.action(i, catalogue);
+        review.trigger(i);
+    }
+    review.circles();
+    overlap::review(&review.entries, review.findings);
+}
+
+fn entries<'d>(root: &'d Node, document: &'d Value, catalogue: &'d Catalogue) -> Vec<Entry<'d>> {
+    let nodes = root.get("timeline").map(Node::items).unwrap_or_default();
+    let read = |(i, node): (usize, &'d Node)| {
+        let pair = node.get("fault").and_then(|f| f.pairs().first());
+        Entry {
+            node,
+            value: document.get("timeline").and_then(|t| t.get(i)),
+            id: node.get("id").and_then(Node::text),
+            fault: pair.and_then(|p| Some((catalogue.fault(&p.key)?, p))),
+        }
+    };
+    nodes.iter().enumerate().map(read).collect()
+}
+
+struct Review<'r, 'a, 'd> {
+    root: &'d Node,
+    document: &'d Value,
+    entries: Vec<Entry<'d>>,
+    findings: &'r mut Findings<'a>,
+}
+
+impl<'d> Review<'_, '_, 'd> {
+    fn section(&self, name: &str) -> &'d [Pair] {
+        self.root.get(name).map(Node::pairs).unwrap_or_default()
+    }
+
+    fn known(&self, section: &str) -> Vec<&'d str> {
+        self.section(section).iter().map(|p| p.key.as_str()).collect()
+    }
+
+    fn names(&mut self) {
+        for section in ["services", "targets", "probes"] {
+            for pair in self.section(section).iter().filter(|p| !is_name(&p.key)) {
+                let help = "use at most 63 small letters, digits and hyphens, with a letter or digit at both ends";
+                self.findings.error(pair.span, format!("{:?} is not a name", pair.key), help);
+            }
+        }
+        for (i, entry) in self.entries.iter().enumerate() {
+            let Some(id) = entry.id else { continue };
+            let Some(first) = self.entries[..i].iter().find(|e| e.id == Some(id)) else { continue };
+            let line = first.node.get("id").map_or(0, |n| n.span.line);
+            let help = format!("the first stands on line {line}; give each entry an id of its own");
+            let span = entry.node.get("id").map_or(entry.node.span, |n| n.span);
+            self.findings.error(span, format!("a second entry is called `{id}`"), help);
+        }
+    }
+
+    /// Notes a name that leads nowhere.
+    fn refer(&mut self, node: Option<&Node>, what: &str, known: &[&str]) {
+        let Some((node, name)) = node.and_then(|n| Some((n, n.text()?))) else { return };
+        // What is no name was already told.
+        if known.contains(&name) || !is_name(name) {
+            return;
+        }
+        let help = match nearest(name, known.iter().copied()) {
+            Some(near) if !is_name(near) => return,
+            Some(near) => format!("did you mean `{near}`?"),
+            None if known.is_empty() => format!("the document has no {what}"),
+            None => format!("there are: {}", known.join(", ")),
+        };
+        self.findings.error(node.span, format!("there is no {what} `{name}`"), help);
+    }
+
+    fn references(&mut self) {
+        let [services, targets, probes] = ["services", "targets", "probes"].map(|section| self.known(section));
+        for probe in self.section("probes") {
+            self.refer(probe.value.get("service"), "service", &services);
+            self.refer(probe.value.get("from"), "target", &targets);
+        }
+        let gate = self.root.get("steadyState").and_then(|s| s.get("probes"));
+        for node in gate.map(Node::items).unwrap_or_default() {
+            self.refer(Some(node), "probe", &probes);
+        }
+        for guard in self.root.get("abortWhen").map(Node::items).unwrap_or_default() {
+            self.refer(guard.get("probe"), "probe", &probes);
+        }
+        let ids: Vec<&str> = self.entries.iter().filter_map(|e| e.id).collect();
+        for node in self.entries.iter().map(|e| e.node).collect::<Vec<_>>() {
+            self.refer(node.get("target"), "target", &targets);
+            if let Some(after) = node.get("after") {
+                for event in ["started", "effective", "ended"] {
+                    self.refer(after.get(event), "entry", &ids);
+                }
+                self.refer(after.get("recovered"), "service", &services);
+            }
+        }
+    }
+
+    /// Waiting times that can never be met.
+    fn gates(&mut self) {
+        for (section, hold) in [("steadyState", "holdFor"), ("recovery", "stableFor")] {
+            let part = self.document.get(section);
+            let read = |key: &str| duration(part.and_then(|p| p.get(key)));
+            let Some((hold_for, give_up)) = read(hold).zip(read("giveUpAfter")) else { continue };
+            if hold_for > give_up {
+                let message =
+                    format!("`{hold}` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
+                let help = format!("make `giveUpAfter` longer than {hold_for}");
+                let place = self.root.pair(section);
+                let span = place.and_then(|p| p.value.pair(hold)).or(place).map_or(Span::default(), |p| p.span);
+                self.findings.error(span, message, help);
+            }
+        }
+    }
+
+    fn probes(&mut self) {
+        for pair in self.section("probes") {
+            let probe = self.document.get("probes").and_then(|p| p.get(&pair.key));
+            let read = |key: &str| duration(probe.and_then(|p| p.get(key)));
+            let Some((every, timeout)) = read("every").zip(read("timeout")) else { continue };
+            if timeout.ns() > every.ns().saturating_mul(10) {
+                let looks = timeout.ns() / every.ns().max(1);
+                let message = format!("up to {looks} looks of `{}` are under way at once", pair.key);
+                let span = pair.value.pair("timeout").map_or(pair.span, |p| p.span);
+                self.findings.warning(span, message, "shorten `timeout`, or lengthen `every`");
+            }
+        }
+    }
+
+    /// The probes that speak for a service, with `every + timeout` where it is known.
+    fn speakers(&self, service: &str) -> Vec<(&'d Pair, Option<Dur>)> {
+        let speaks = |p: &&Pair| p.value.get("service").and_then(Node::text) == Some(service);
+        let grain = |p: &Pair| {
+            let probe = self.document.get("probes")?.get(&p.key)?;
+            Some(duration(probe.get("every"))? + duration(probe.get("timeout"))?)
+        };
+        self.section("probes").iter().filter(speaks).map(|p| (p, grain(p))).collect()
+    }
+
+    /// Whether every probe's `service` is known: else that was told, and is most likely why nobody speaks for another.
+    fn all_speak(&self) -> bool {
+        let known = self.known("services");
+        let mut named = self.section("probes").iter().filter_map(|p| p.value.get("service"));
+        named.all(|node| node.text().is_some_and(|name| known.contains(&name)))
+    }
+
+    fn objectives(&mut self) {
+        for pair in self.section("services") {
+            let service = pair.key.as_str();
+            let rto = duration(self.document.get("services").and_then(|s| s.get(service)?.get("rto")));
+            let Some(rto) = rto else { continue };
+            let speakers = self.speakers(service);
+            let Some((probe, grain)) = speakers.iter().min_by_key(|(_, grain)| grain.unwrap_or(Dur::ZERO)) else {
+                if !self.all_speak() {
+                    continue;
+                }
+                let message = format!("no probe speaks for `{service}`: its objective will not be measured");
+                let help = format!("write `service: {service}` in a probe");
+                self.findings.warning(pair.span, message, help);
+                continue;
+            };
+            let Some(grain) = grain else { continue };
+            // An outage is known to one period and one timeout at either end.
+            let width = Dur::from_ns(grain.ns().saturating_mul(2));
+            if width.ns() > rto.ns() / 10 {
+                let message = format!(
+                    "`{}` is too coarse for the objective of {rto}: an outage is known to within {width}",
+                    probe.key
+                );
+                let span = probe.value.pair("every").map_or(probe.span, |p| p.span);
+                self.findings.warning(span, message, settling(rto));
+            }
+        }
+    }
+
+    fn targets(&mut self) {
+        let users: Vec<&str> = self
+            .entries
+            .iter()
+            .filter_map(|e| e.node.get("target")?.text())
+            .chain(self.section("probes").iter().filter_map(|p| p.value.get("from")?.text()))
+            .collect();
+        let under_fault =
+            |name: &str| self.entries.iter().any(|e| e.node.get("target").and_then(Node::text) == Some(name));
+        let most = self.document.get("limits").and_then(|l| l.get("maxTargets")?.as_i64());
+        for pair in self.section("targets") {
+            if !users.contains(&pair.key.as_str()) {
+                let help = "name it in an entry's `target` or a probe's `from`, or remove it";
+                self.findings.warning(pair.span, format!("the target `{}` is not used", pair.key), help);
+            }
+            let count = pair.value.get("pick").and_then(|p| p.get("count"));
+            let number = count.and_then(|c| c.text()?.parse::<i64>().ok());
+            if let (Some(count), Some(number), Some(most)) = (count, number, most)
+                && number > most
+                && under_fault(&pair.key)
+            {
+                let message = format!("`{}` picks {number} hosts, and `limits.maxTargets` is {most}", pair.key);
+                self.findings.error(count.span, message, "pick fewer, or raise the limit");
+            }
+        }
+    }
+
+    fn action(&mut self, i: usize, catalogue: &Catalogue) {
+        let node = self.entries[i].node;
+        let place = node.get("id").map_or(node.span, |n| n.span);
+        let name = self.entries[i].id.unwrap_or("this entry");
+        if let Some(wait) = node.pair("wait") {
+            for key in ["target", "for"] {
+                if let Some(pair) = node.pair(key) {
+                    let help = if key == "for" { "its length is the value of `wait`" } else { "remove it" };
+                    self.findings.error(pair.span, format!("`{key}` has no meaning for a `{}`", wait.key), help);
+                }
+            }
+        }
+        if node.get("fault").is_some() && node.get("target").is_none() {
+            let known = self.known("targets");
+            let help = if known.is_empty() {
+                "write a rule under `targets:`, for example `primary: { select: \"role=db\" }`, and name it".to_owned()
+            } else {
+                format!("write `target:` with {}", crate::diagnostic::any_of(&known))
+            };
+            self.findings.error(place, format!("`{name}` does not say on which target"), help);
+        }
+        let Some((fault, pair)) = self.entries[i].fault else { return };
+        match (fault.nature, node.pair("for")) {
+            (Nature::Lasting, None) => {
+                let message = format!("{} lasts, and `{name}` does not say for how long", fault.name);
+                self.findings.error(pair.span, message, "write for example `for: 60s`");
+            }
+            (Nature::Spent, Some(length)) => {
+                let lasting = lasting(catalogue);
+                let help = if lasting.is_empty() {
+                    "remove `for`".to_owned()
+                } else {
+                    format!("remove `for`; faults that last are: {}", lasting.join(", "))
+                };
+                self.findings.error(length.span, format!("{} is done once and has no length", fault.name), help);
+            }
+            (Nature::Lasting, Some(_)) | (Nature::Spent, None) => {}
+        }
+    }
+
+    fn trigger(&mut self, i: usize) {
+        let Some(after) = self.entries[i].node.get("after") else { return };
+        if let Some(node) = after.get("effective") {
+            let waits = |e: &Entry<'_>| e.id == node.text() && e.node.get("wait").is_some();
+            if self.entries.iter().any(waits) {
+                let name = node.text().unwrap_or_default();
+                let message = format!("`{name}` is a wait, which never becomes effective");
+                self.findings.error(node.span, message, "use `started` or `ended`");
+            }
+        }
+        let Some(node) = after.get("recovered") else { return };
+        let Some(service) = node.text() else { return };
+        if i == 0 {
+            let message = format!("nothing comes before this entry that `{service}` could recover from");
+            self.findings.error(node.span, message, "let the first entry start with `at`");
+        } else if self.known("services").contains(&service) && self.speakers(service).is_empty() && self.all_speak() {
+            let message = format!("no probe speaks for `{service}`: its recovery would never be seen");
+            self.findings.error(node.span, message, format!("write `service: {service}` in a probe"));
+        }
+    }
+
+    /// The entry that must happen first, if any.
+    fn waits_for(&self, i: usize) -> Option<usize> {
+        let after = self.entries[i].node.get("after").filter(|_| self.entries[i].node.get("at").is_none())?;
+        if after.get("recovered").is_some() {
+            return i.checked_sub(1);
+        }
+        let id = ["started", "effective", "ended"].iter().find_map(|event| after.get(event)?.text())?;
+        self.entries.iter().position(|e| e.id == Some(id))
+    }
+
+    /// Each entry waits for at most one other, so a circle is found by walking on; each is told once, at its first entry.
+    fn circles(&mut self) {
+        let before: Vec<Option<usize>> = (0..self.entries.len()).map(|i| self.waits_for(i)).collect();
+        let mut seen = vec![false; before.len()];
+        for start in 0..before.len() {
+            let (mut path, mut here) = (Vec::new(), Some(start));
+            while let Some(i) = here.filter(|i| !seen[*i]) {
+                seen[i] = true;
+                path.push(i);
+                here = before[i];
+            }
+            let Some(begin) = here.and_then(|i| path.iter().position(|p| *p == i)) else { continue };
+            let mut circle = path[begin..].to_vec();
+            let first = circle.iter().enumerate().min_by_key(|(_, i)| **i).map_or(0, |(at, _)| at);
+            circle.rotate_left(first);
+            let mut names: Vec<&str> = circle.iter().map(|i| self.entries[*i].id.unwrap_or("?")).collect();
+            names.push(names[0]);
+            let node = self.entries[circle[0]].node;
+            let span = node.pair("after").map_or(node.span, |p| p.span);
+            let message = format!("these entries wait for each other and never start: {}", names.join(" after "));
+            self.findings.error(span, message, "let one of them start with `at`");
+        }
+    }
+}
+
+/// The period that makes an objective measurable to a tenth of itself, with a timeout of the same length.
+fn settling(rto: Dur) -> String {
+    // 2 x (every + timeout) <= rto / 10, rounded down to two figures.
+    let exact = rto.ns() / 40;
+    let scale = 10_i64.pow(exact.max(1).ilog10().saturating_sub(1));
+    let period = Dur::from_ns(exact / scale * scale);
+    if period < Dur::from_ms(10) {
+        return "no period is short enough to measure it to a tenth; an objective of 400ms and more can be".into();
+    }
+    format!("`every: {period}` with a `timeout` of the same length measures it to a tenth")
+}

@@ -1,0 +1,359 @@
+//! One pass over a run's history: who, what, when, by item and by track. No judgement.
+
+use std::collections::BTreeMap;
+
+use super::{ItemMoment, ItemStep, Times, Verdict, clocks::Clocks};
+use crate::{
+    estimate::Track,
+    event::{AbortKind, Between, Body, Event, Measured, Proof, UndoCause},
+    experiment::Experiment,
+    id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    plan::{Kind, Plan},
+    time::{ClockId, Stamp},
+};
+
+/// What `Planned` says, without the document.
+#[derive(Clone, Debug)]
+pub(super) struct Head {
+    pub run: RunId,
+    pub source_name: String,
+    pub by: String,
+    pub environment: String,
+    pub seed: u64,
+    pub intent: String,
+    pub plan: String,
+    pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    pub hosts: BTreeMap<HostId, String>,
+    pub refused: Vec<String>,
+}
+
+/// One item's facts.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Item {
+    pub plan: Option<Plan>,
+    pub moments: Vec<ItemMoment>,
+    pub effective: Option<Between>,
+    pub spent: Option<bool>,
+    pub undone: Option<(UndoCause, Between, Vec<String>)>,
+    pub undoing: Option<(UndoCause, Stamp)>,
+    pub proof: Option<Proof>,
+    pub measured: Vec<Measured>,
+    pub refused: Option<String>,
+    pub failed: Option<String>,
+    pub undo_failures: Vec<String>,
+    pub touched: bool,
+}
+
+impl Item {
+    /// Nothing to undo: it fired, or every step of its plan is a one-shot.
+    pub(super) fn one_shot(&self) -> bool {
+        let only_spent = |p: &Plan| !p.steps.is_empty() && p.steps.iter().all(|s| s.kind() == Kind::Spent);
+        self.spent.is_some() || self.plan.as_ref().is_some_and(only_spent)
+    }
+
+    /// The host changed something lasting and has not confirmed that it is gone.
+    pub(super) fn unconfirmed(&self) -> bool {
+        self.touched && self.undone.is_none() && !self.one_shot()
+    }
+}
+
+/// What one vantage saw of one probe on one clock.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Watch {
+    pub track: Track,
+    pub looks: u64,
+    pub failed: u64,
+    pub missed: u64,
+    pub gaps: Vec<crate::event::Look>,
+    pub digests: Vec<String>,
+}
+
+/// When an entry started, ended, or why it did not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct EntryTimes {
+    pub started: Option<i64>,
+    pub ended: Option<i64>,
+    pub skipped: Option<String>,
+}
+
+/// Everything the report is made of.
+#[derive(Clone, Debug)]
+pub(super) struct Story {
+    pub head: Head,
+    pub experiment: Option<Experiment>,
+    pub unreadable: Option<String>,
+    pub clocks: Clocks,
+    pub planned: Option<Stamp>,
+    pub gate: Option<Stamp>,
+    pub first: Option<Stamp>,
+    pub last: Option<Stamp>,
+    pub items: BTreeMap<ItemKey, Item>,
+    pub entries: BTreeMap<EntryId, EntryTimes>,
+    pub watches: BTreeMap<(ProbeId, ClockId), Watch>,
+    pub refused_probes: BTreeMap<(ProbeId, HostId), String>,
+    pub aborted: Option<(AbortKind, String)>,
+    pub gave_up: Vec<ServiceId>,
+    pub resumed: u32,
+    pub lost: Vec<HostId>,
+    pub finished: Option<Verdict>,
+}
+
+impl Story {
+    pub(super) fn read(events: &[Event]) -> Self {
+        let mut story = Self {
+            head: Head {
+                run: RunId::new(events.first().map_or("", |e| e.stream.trim_start_matches("run/"))),
+                source_name: String::new(),
+                by: String::new(),
+                environment: String::new(),
+                seed: 0,
+                intent: String::new(),
+                plan: String::new(),
+                targets: BTreeMap::new(),
+                hosts: BTreeMap::new(),
+                refused: Vec::new(),
+            },
+            experiment: None,
+            unreadable: Some("the history does not start with a plan".into()),
+            clocks: Clocks::default(),
+            planned: None,
+            gate: None,
+            first: events.first().map(|e| e.received.clone()),
+            last: events.last().map(|e| e.received.clone()),
+            items: BTreeMap::new(),
+            entries: BTreeMap::new(),
+            watches: BTreeMap::new(),
+            refused_probes: BTreeMap::new(),
+            aborted: None,
+            gave_up: Vec::new(),
+            resumed: 0,
+            lost: Vec::new(),
+            finished: None,
+        };
+        // Clocks first: placing an early event may need a map that came later.
+        for event in events {
+            story.clocks.see(event, stamp_of(&event.body));
+            if let Body::ClockSeen { map } = &event.body {
+                story.clocks.see_map(map);
+            }
+        }
+        for event in events {
+            story.take(event);
+        }
+        story
+    }
+
+    /// Offset 0 on the controller's clock.
+    pub(super) fn origin(&self) -> Option<&Stamp> {
+        self.gate.as_ref().or(self.planned.as_ref()).or(self.first.as_ref())
+    }
+
+    /// Offset of an instant of any clock, for drawing and for lists.
+    pub(super) fn offset(&self, clock: &ClockId, boot_ns: i64) -> i64 {
+        self.clocks.place(clock, boot_ns) - self.origin().map_or(0, |o| o.boot_ns)
+    }
+
+    /// Offset of a stamp.
+    pub(super) fn offset_of(&self, at: &Stamp) -> i64 {
+        self.offset(&at.clock, at.boot_ns)
+    }
+
+    pub(super) fn times(&self) -> Times {
+        let wall = |stamp: Option<&Stamp>| stamp.map_or(0, |s| s.wall_ns);
+        let span = |stamp: Option<&Stamp>| stamp.map_or(0, |s| self.since_origin(s));
+        Times {
+            planned_wall_ns: wall(self.planned.as_ref().or(self.first.as_ref())),
+            origin_wall_ns: wall(self.origin()),
+            gate_passed: self.gate.is_some(),
+            ended_wall_ns: wall(self.last.as_ref()),
+            first_ns: span(self.planned.as_ref().or(self.first.as_ref())),
+            last_ns: span(self.last.as_ref()),
+            finished: self.finished.is_some(),
+        }
+    }
+
+    /// Offset of a controller's stamp; after a reboot of the controller only wall time links the two.
+    pub(super) fn since_origin(&self, stamp: &Stamp) -> i64 {
+        let Some(origin) = self.origin() else { return 0 };
+        if origin.clock == stamp.clock { stamp.boot_ns - origin.boot_ns } else { stamp.wall_ns - origin.wall_ns }
+    }
+
+    fn take(&mut self, event: &Event) {
+        match &event.body {
+            Body::Planned { .. } => self.plan(&event.body),
+            Body::GatePassed { at } => self.gate = Some(at.clone()),
+            Body::EntryStarted { entry, at, .. } => {
+                let ns = self.since_origin(at);
+                self.entries.entry(entry.clone()).or_default().started.get_or_insert(ns);
+            }
+            Body::EntrySkipped { entry, why, .. } => {
+                self.entries.entry(entry.clone()).or_default().skipped = Some(why.clone());
+            }
+            Body::EntryEnded { entry, at } => {
+                let ns = self.since_origin(at);
+                self.entries.entry(entry.clone()).or_default().ended = Some(ns);
+            }
+            Body::Aborted { cause, why, .. } => {
+                self.aborted.get_or_insert((*why, cause.clone()));
+            }
+            Body::GaveUp { services, .. } => self.gave_up.clone_from(services),
+            Body::Resumed { .. } => self.resumed += 1,
+            Body::HostContact { host, connected: false, .. } => self.lost.push(host.clone()),
+            Body::Finished { verdict, exit_code, reasons, .. } => {
+                self.finished =
+                    Some(Verdict { word: verdict.clone(), exit_code: *exit_code, reasons: reasons.clone() });
+                self.last = Some(event.received.clone());
+            }
+            Body::ProbeRefused { probe, refusal, at } => {
+                self.refused_probes.insert((probe.clone(), at.clock.host.clone()), refusal.to_string());
+            }
+            Body::Edge { probe, ok, before, after, at, .. } => {
+                self.watch(probe, at).track.edge(*ok, *before, *after, event.seq);
+            }
+            Body::Gap { probe, missed, between, at, .. } => {
+                let watch = self.watch(probe, at);
+                watch.track.gap(*between);
+                watch.gaps.push(*between);
+                watch.missed += missed;
+            }
+            Body::ReadingsSealed { probe, digest, between, ok, failed, at } => {
+                let watch = self.watch(probe, at);
+                watch.track.sealed(*between, *ok, *failed, event.seq);
+                watch.looks += u64::from(*ok) + u64::from(*failed);
+                watch.failed += u64::from(*failed);
+                watch.digests.push(digest.clone());
+            }
+            _ => self.take_item(event),
+        }
+    }
+
+    fn watch(&mut self, probe: &ProbeId, at: &Stamp) -> &mut Watch {
+        self.watches.entry((probe.clone(), at.clock.clone())).or_default()
+    }
+
+    fn plan(&mut self, body: &Body) {
+        let Body::Planned {
+            run,
+            document,
+            source_name,
+            intent,
+            plan,
+            seed,
+            targets,
+            hosts,
+            rehearsed,
+            by,
+            environment,
+            at,
+            ..
+        } = body
+        else {
+            return;
+        };
+        let refused = rehearsed.iter().flat_map(|r| {
+            let host = hosts.get(&r.item.host).map_or(r.item.host.as_str(), String::as_str).to_owned();
+            r.refusals.iter().map(move |refusal| format!("{} on {host}: {refusal}", r.item.entry))
+        });
+        self.head = Head {
+            run: run.clone(),
+            source_name: source_name.clone(),
+            by: by.clone(),
+            environment: environment.clone(),
+            seed: *seed,
+            intent: intent.clone(),
+            plan: plan.clone(),
+            targets: targets.clone(),
+            hosts: hosts.clone(),
+            refused: refused.collect(),
+        };
+        self.planned = Some(at.clone());
+        match serde_json::from_value(document.clone()) {
+            Ok(experiment) => (self.experiment, self.unreadable) = (Some(experiment), None),
+            Err(error) => self.unreadable = Some(format!("the kept document cannot be read: {error}")),
+        }
+    }
+
+    fn take_item(&mut self, event: &Event) {
+        let Some(key) = event.body.item() else { return };
+        let (step, at) = match &event.body {
+            Body::Refused { at, .. } => (ItemStep::Refused, at),
+            Body::Applying { at, .. } => (ItemStep::Applying, at),
+            Body::Active { effective, .. } => (ItemStep::Active, &effective.to),
+            Body::Checked { proof, at, .. } => (
+                match proof {
+                    Proof::Verified => ItemStep::Verified,
+                    Proof::Ineffective { .. } => ItemStep::Ineffective,
+                    Proof::Unverified { .. } => ItemStep::Unverified,
+                },
+                at,
+            ),
+            Body::Spent { effective, .. } => (ItemStep::Spent, &effective.to),
+            Body::Undoing { at, .. } => (ItemStep::Undoing, at),
+            Body::Undone { between, .. } => (ItemStep::Undone, &between.to),
+            Body::UndoFailed { at, .. } => (ItemStep::UndoFailed, at),
+            Body::Failed { at, .. } => (ItemStep::Failed, at),
+            _ => return,
+        };
+        let moment = ItemMoment { step, at_ns: self.clocks.place(&at.clock, at.boot_ns), seq: event.seq };
+        let item = self.items.entry(key.clone()).or_default();
+        item.moments.push(moment);
+        match &event.body {
+            Body::Refused { refusal, .. } => item.refused = Some(refusal.to_string()),
+            Body::Applying { plan, .. } => (item.touched, item.plan) = (true, Some(plan.clone())),
+            Body::Active { effective, .. } => (item.touched, item.effective) = (true, Some(effective.clone())),
+            // The last word before the undo counts: afterwards there is nothing left to see.
+            Body::Checked { .. } if item.undoing.is_some() || item.undone.is_some() => {}
+            Body::Checked { proof, measured, .. } => {
+                item.proof = Some(proof.clone());
+                if !measured.is_empty() {
+                    item.measured.clone_from(measured);
+                }
+            }
+            Body::Spent { certain, effective, .. } => {
+                (item.spent, item.effective) = (Some(*certain), Some(effective.clone()));
+            }
+            Body::Undoing { cause, at, .. } => item.undoing = Some((*cause, at.clone())),
+            Body::Undone { cause, between, superseded, .. } => {
+                item.undone = Some((*cause, between.clone(), superseded.clone()));
+            }
+            Body::UndoFailed { failures, .. } => item.undo_failures.clone_from(failures),
+            Body::Failed { failure, .. } => item.failed = Some(failure.clone()),
+            _ => {}
+        }
+    }
+}
+
+/// The instant a body tells of, on the clock of whoever saw it.
+pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
+    Some(match body {
+        Body::Active { effective, .. } | Body::Spent { effective, .. } => &effective.to,
+        Body::Undone { between, .. } => &between.to,
+        Body::Planned { at, .. }
+        | Body::GateStarted { at }
+        | Body::GatePassed { at }
+        | Body::EntryStarted { at, .. }
+        | Body::EntrySkipped { at, .. }
+        | Body::EntryEnded { at, .. }
+        | Body::ServiceRecovered { at, .. }
+        | Body::StopRequested { at, .. }
+        | Body::Aborted { at, .. }
+        | Body::RecoveryStarted { at }
+        | Body::GaveUp { at, .. }
+        | Body::UndoStarted { at }
+        | Body::HostContact { at, .. }
+        | Body::Resumed { at }
+        | Body::Finished { at, .. }
+        | Body::Refused { at, .. }
+        | Body::Applying { at, .. }
+        | Body::Checked { at, .. }
+        | Body::Undoing { at, .. }
+        | Body::UndoFailed { at, .. }
+        | Body::Failed { at, .. }
+        | Body::ProbeStarted { at, .. }
+        | Body::ProbeRefused { at, .. }
+        | Body::Edge { at, .. }
+        | Body::Gap { at, .. }
+        | Body::ReadingsSealed { at, .. } => at,
+        _ => return None,
+    })
+}

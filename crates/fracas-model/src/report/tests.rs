@@ -1,0 +1,400 @@
+//! Scripted histories whose truth is known, and the verdict rules one by one.
+
+use serde_json::json;
+
+use super::*;
+use crate::{
+    event::{AbortKind, Between, Body, Look, Origin, Reading, Rehearsal},
+    id::ItemKey,
+    plan::{Check, Plan, Refusal},
+    time::{ClockId, ClockMap, Stamp},
+};
+
+const MS: i64 = 1_000_000;
+const S: i64 = 1000 * MS;
+
+/// Each host's boot clock is ahead of the controller's by this.
+fn ahead(host: &str) -> i64 {
+    match host {
+        "d1" => 5000 * S,
+        "e1" => 70_000 * S,
+        _ => 0,
+    }
+}
+
+/// True time, read on a host's clock.
+fn stamp(host: &str, true_ns: i64) -> Stamp {
+    let clock = ClockId { host: host.into(), boot: "b".into() };
+    Stamp { clock, boot_ns: true_ns + ahead(host), wall_ns: 1_790_000_000 * S + true_ns, bound_ns: MS }
+}
+
+/// A run of one service `web` (objective 10 s) watched from `e1` every 100 ms, and faults on `d1`; all in true time.
+struct Script {
+    events: Vec<Event>,
+    blobs: BTreeMap<String, Readings>,
+    maps: bool,
+}
+
+impl Script {
+    fn new(timeline: serde_json::Value, web: serde_json::Value) -> Self {
+        Self::with(timeline, web, Vec::new())
+    }
+
+    fn with(timeline: serde_json::Value, web: serde_json::Value, rehearsed: Vec<Rehearsal>) -> Self {
+        let document = json!({
+            "apiVersion": "fracas/v1", "kind": "Experiment", "name": "t",
+            "services": { "web": web },
+            "targets": { "db": { "select": "role=db" }, "edge": { "select": "role=edge" } },
+            "probes": { "up": { "service": "web", "kind": "http", "params": {}, "from": "edge",
+                "every": "100ms", "timeout": "100ms" } },
+            "timeline": timeline,
+            "recovery": { "stableFor": "2s", "giveUpAfter": "60s" }, "limits": {}, "lease": "15s"
+        });
+        let mut script = Self { events: Vec::new(), blobs: BTreeMap::new(), maps: true };
+        let hosts = |h: &str| vec![HostId::from(h)];
+        let body = Body::Planned {
+            run: "r".into(),
+            document,
+            source: String::new(),
+            source_name: "t.yaml".into(),
+            intent: "i".into(),
+            plan: "p".into(),
+            seed: 7,
+            targets: [("db".into(), hosts("d1")), ("edge".into(), hosts("e1"))].into(),
+            hosts: [("d1".into(), "db-1".to_owned()), ("e1".into(), "edge-1".to_owned())].into(),
+            rehearsed,
+            by: "ann".into(),
+            environment: "default".into(),
+            at: stamp("c", 0),
+        };
+        script.say(0, body);
+        script
+    }
+
+    fn killing() -> Self {
+        let kill = json!([{ "id": "kill", "trigger": { "at": "0s" },
+            "action": { "fault": { "fault": "k", "params": { "name": "x" }, "target": "db", "duration": null } } }]);
+        Self::new(kill, json!({ "rto": "10s" }))
+    }
+
+    fn slowing(required: bool) -> Self {
+        let slow = json!([{ "id": "slow", "trigger": { "at": "0s" }, "required": required,
+            "action": { "fault": { "fault": "s", "params": {}, "target": "db", "duration": "20s" } } }]);
+        Self::new(slow, json!({ "rto": "10s" }))
+    }
+
+    fn push(&mut self, true_ns: i64, body: Body, host: Option<&str>) {
+        let seq = self.events.len() as u64 + 1;
+        let origin = host.map(|h| Origin { host: h.into(), outbox: "o".into(), seq });
+        // A message takes 3 ms.
+        let received = stamp("c", true_ns + if host.is_some() { 3 * MS } else { 0 });
+        self.events.push(Event { stream: "run/r".into(), seq, received, origin, body });
+    }
+
+    fn say(&mut self, true_ns: i64, body: Body) {
+        self.push(true_ns, body, None);
+    }
+
+    fn item(entry: &str) -> ItemKey {
+        ItemKey { run: "r".into(), entry: entry.into(), occurrence: 0, host: "d1".into(), generation: 1 }
+    }
+
+    /// Gate at 10 s; clocks known within 2 ms from then on.
+    fn gate(mut self) -> Self {
+        for host in ["d1", "e1"] {
+            if self.maps {
+                let (from, to) = (stamp(host, 9 * S), stamp("c", 0).clock);
+                let offset = -ahead(host);
+                let map = ClockMap {
+                    from: from.clock.clone(),
+                    to,
+                    at_ns: from.boot_ns,
+                    lo_ns: offset - MS,
+                    hi_ns: offset + MS,
+                };
+                self.say(9 * S, Body::ClockSeen { map });
+            }
+        }
+        self.say(10 * S, Body::GatePassed { at: stamp("c", 10 * S) });
+        self
+    }
+
+    /// The probe's looks until `until`, with what an agent reports of them.
+    fn looks(mut self, until: i64, down: &[(i64, i64)]) -> Self {
+        let readings: Vec<Reading> = (0..until / (100 * MS))
+            .map(|i| {
+                let s = i * 100 * MS;
+                let failing = down.iter().any(|(a, b)| (*a..*b).contains(&s));
+                let look = Look { s: s + ahead("e1"), c: s + ahead("e1") + if failing { 20 } else { 2 } * MS };
+                Reading { look, ok: !failing, why: if failing { "status 503".into() } else { String::new() } }
+            })
+            .collect();
+        let mut edges = crate::estimate::Edges::default();
+        for second in readings.chunks(10) {
+            for r in second {
+                if let Some(e) = edges.see(r.look, r.ok) {
+                    let at = stamp("e1", r.look.c - ahead("e1"));
+                    let probe = "up".into();
+                    let body = Body::Edge { probe, ok: e.ok, before: e.before, after: e.after, why: r.why.clone(), at };
+                    self.push(r.look.c - ahead("e1"), body, Some("e1"));
+                }
+            }
+            let failed = second.iter().filter(|r| !r.ok).count() as u32;
+            let between = Look { s: second[0].look.s, c: second[second.len() - 1].look.c };
+            let digest = format!("blob{}", between.s);
+            self.blobs.insert(digest.clone(), Readings::pack(second));
+            let ok = second.len() as u32 - failed;
+            let at = stamp("e1", between.c - ahead("e1"));
+            let body = Body::ReadingsSealed { probe: "up".into(), digest, between, ok, failed, at };
+            self.push(between.c - ahead("e1"), body, Some("e1"));
+        }
+        self
+    }
+
+    fn applied(mut self, entry: &str, at: i64, proof: Option<Proof>) -> Self {
+        let item = Self::item(entry);
+        self.say(at, Body::EntryStarted { entry: entry.into(), occurrence: 0, generation: 1, at: stamp("c", at) });
+        let check = Check::Gone { processes: vec![] };
+        let plan = Plan { steps: vec![], claims: vec![], check, summary: "do it".into() };
+        self.push(at, Body::Applying { item: item.clone(), plan, at: stamp("d1", at) }, Some("d1"));
+        let effective = Between { from: stamp("d1", at + MS), to: stamp("d1", at + 2 * MS) };
+        let body = if entry == "kill" {
+            Body::Spent { item: item.clone(), certain: true, effective }
+        } else {
+            Body::Active { item: item.clone(), effective }
+        };
+        self.push(at + 2 * MS, body, Some("d1"));
+        if let Some(proof) = proof {
+            let body = Body::Checked { item, proof, measured: vec![], at: stamp("d1", at + 50 * MS) };
+            self.push(at + 50 * MS, body, Some("d1"));
+        }
+        self
+    }
+
+    fn undone(mut self, entry: &str, at: i64, cause: UndoCause) -> Self {
+        let item = Self::item(entry);
+        self.push(at, Body::Undoing { item: item.clone(), cause, at: stamp("d1", at) }, Some("d1"));
+        let between = Between { from: stamp("d1", at), to: stamp("d1", at + 5 * MS) };
+        self.push(at + 5 * MS, Body::Undone { item, cause, between, superseded: vec![] }, Some("d1"));
+        self
+    }
+
+    fn aborted(mut self, at: i64, why: AbortKind) -> Self {
+        self.say(at, Body::Aborted { cause: "up was failing".into(), why, at: stamp("c", at) });
+        self
+    }
+
+    fn report(&self) -> Report {
+        build(&self.events, &BTreeMap::new())
+    }
+
+    fn verdict(&self) -> (VerdictWord, u8) {
+        let verdict = self.report().verdict;
+        (verdict.word, verdict.exit_code)
+    }
+}
+
+const VERIFIED: Option<Proof> = Some(Proof::Verified);
+
+#[test]
+fn a_kill_that_heals_itself_passes_with_three_intervals_that_hold_the_truth() {
+    let script =
+        Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(10 * S + 30 * MS, 15 * S)]);
+    let report = script.report();
+    assert_eq!(script.verdict(), (VerdictWord::Pass, 0), "{:?}", report.verdict.reasons);
+    let web = &report.services[0];
+    assert!(web.outage.unwrap().contains(Dur::from_ns(15 * S - 10 * S - 30 * MS)), "{:?}", web.outage);
+    let from_fault = web.recovery_from_fault.unwrap();
+    assert!(from_fault.contains(Dur::from_ns(5 * S - 2 * MS)), "{from_fault}");
+    assert!(from_fault.width().unwrap() <= Dur::from_ms(100 + 22 + 1 + 2 * 2 + 30), "{from_fault}");
+    assert_eq!((web.residual, web.recovered_before_revert, web.down_edges), (None, None, 1));
+    assert!(matches!(web.judgement, Judgement::Met { .. }));
+    assert!(!web.events.is_empty());
+    assert!(report.probes[0].strip.iter().any(|s| s.state == Seen::Down));
+    let mut edges = script.events.iter().filter(|e| web.events.contains(&e.seq));
+    assert!(edges.all(|e| matches!(e.body, Body::Edge { .. })));
+}
+
+#[test]
+fn the_fault_instant_raises_the_lower_edge_of_impact() {
+    let base = || Script::killing().gate().looks(40 * S, &[(10 * S + 90 * MS, 15 * S)]);
+    let wide = base().report().probes[0].episodes[0].outage;
+    let known = base().applied("kill", 10 * S + 80 * MS, VERIFIED).report().services[0].outage.unwrap();
+    assert_eq!(known.lo, wide.lo);
+    assert!(known.hi < wide.hi && known.contains(Dur::from_ns(5 * S - 90 * MS)));
+}
+
+#[test]
+fn without_clock_maps_there_is_no_recovery_from_fault() {
+    let mut script = Script::killing();
+    script.maps = false;
+    let script = script.gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(11 * S, 15 * S)]);
+    let report = script.report();
+    assert_eq!(report.services[0].recovery_from_fault, None);
+    assert!(
+        matches!(report.services[0].judgement, Judgement::Met { .. }),
+        "one vantage clock is enough for the outage"
+    );
+    assert!(report.warnings.iter().any(|w| w.contains("no clock map")));
+}
+
+#[test]
+fn a_missed_objective_fails_and_an_unsettled_one_is_inconclusive() {
+    let out = |until| {
+        Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(60 * S, &[(10 * S + 10 * MS, until)]).verdict()
+    };
+    assert_eq!(out(25 * S), (VerdictWord::Fail, 1));
+    assert_eq!(out(20 * S + 50 * MS), (VerdictWord::Inconclusive, 3));
+    assert_eq!(out(60 * S), (VerdictWord::Fail, 1), "never came back");
+}
+
+#[test]
+fn a_held_fault_is_judged_while_it_is_active() {
+    let held = |down: &[(i64, i64)]| {
+        let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+        let script = script.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, down);
+        (script.verdict(), script.report().services[0].clone())
+    };
+    let (verdict, web) = held(&[]);
+    assert_eq!(verdict, (VerdictWord::Pass, 0));
+    assert_eq!((web.outage, web.recovered_before_revert), (None, None));
+    assert!(matches!(&web.judgement, Judgement::Met { why } if why.contains("no outage seen")));
+    let (verdict, web) = held(&[(11 * S, 16 * S)]);
+    assert_eq!((verdict, web.recovered_before_revert), ((VerdictWord::Pass, 0), Some(true)));
+    let (verdict, web) = held(&[(11 * S, 31 * S)]);
+    assert_eq!((verdict, web.recovered_before_revert), ((VerdictWord::Fail, 1), Some(false)));
+    assert!(web.residual.unwrap().contains(Dur::from_ns(S - 5 * MS)), "{:?}", web.residual);
+    let (verdict, web) = held(&[(25 * S, 31 * S)]);
+    assert_eq!(verdict, (VerdictWord::Inconclusive, 3));
+    assert!(matches!(web.judgement, Judgement::NotMeasured { .. }));
+    assert!(web.outage.unwrap().contains(Dur::from_secs(6)), "numbers are never withheld");
+}
+
+#[test]
+fn a_guard_rail_withholds_the_judgement_and_exits_4() {
+    let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED).aborted(18 * S, AbortKind::GuardRail);
+    let script = script.undone("slow", 18 * S, UndoCause::NotDesired).looks(60 * S, &[(11 * S, 19 * S)]);
+    assert_eq!(script.verdict(), (VerdictWord::Aborted, 4));
+    let web = &script.report().services[0];
+    assert!(
+        matches!(&web.judgement, Judgement::NotMeasured { why } if why.contains("guard-rail")),
+        "{:?}",
+        web.judgement
+    );
+    assert_eq!(web.recovered_before_revert, Some(false));
+}
+
+#[test]
+fn an_unconfirmed_undo_beats_all() {
+    let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED).looks(60 * S, &[(11 * S, 60 * S)]);
+    let script = script.aborted(40 * S, AbortKind::Stop);
+    assert_eq!(script.verdict(), (VerdictWord::UndoUnconfirmed, 6));
+    assert!(script.report().verdict.reasons[0].contains("db-1"));
+    assert!(script.report().entries[0].items[0].unconfirmed);
+}
+
+#[test]
+fn a_fault_that_is_not_verified_never_passes_unless_the_entry_allows_it() {
+    let run = |required, proof| {
+        let script = Script::slowing(required).gate().applied("slow", 10 * S, proof);
+        script.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[]).verdict().1
+    };
+    let why = || "no matching traffic".to_owned();
+    assert_eq!(run(true, Some(Proof::Unverified { why: why() })), 3);
+    assert_eq!(run(true, None), 3);
+    assert_eq!(run(false, Some(Proof::Unverified { why: why() })), 0);
+    assert_eq!(run(false, Some(Proof::Ineffective { why: why() })), 3, "no fault took effect: nothing was measured");
+}
+
+#[test]
+fn aborts_errors_and_refusals_have_their_codes() {
+    let gate = Script::killing().looks(10 * S, &[]).aborted(10 * S, AbortKind::Gate);
+    assert_eq!(gate.verdict(), (VerdictWord::Aborted, 4));
+    assert_eq!(gate.report().verdict.reasons.len(), 1, "{:?}", gate.report().verdict);
+    let mut failed = Script::killing().gate();
+    failed
+        .say(10 * S, Body::EntryStarted { entry: "kill".into(), occurrence: 0, generation: 1, at: stamp("c", 10 * S) });
+    let item = Script::item("kill");
+    let body = Body::Failed { item, failure: "no such process".into(), at: stamp("d1", 10 * S) };
+    failed.push(10 * S, body, Some("d1"));
+    assert_eq!(failed.verdict(), (VerdictWord::Error, 5));
+    let refusal = Refusal::new("fault k is not allowed here", "allow it in the policy");
+    let rehearsal =
+        Rehearsal { item: Script::item("kill"), plan: None, refusals: vec![refusal], digest: String::new() };
+    let kill = json!([{ "id": "kill", "trigger": { "at": "0s" },
+        "action": { "fault": { "fault": "k", "params": {}, "target": "db", "duration": null } } }]);
+    let refused = Script::with(kill, json!({}), vec![rehearsal]);
+    assert_eq!(refused.verdict(), (VerdictWord::Refused, 7));
+    assert_eq!(build(&[], &BTreeMap::new()).verdict.exit_code, 5, "an empty history is no run");
+}
+
+#[test]
+fn what_was_broken_before_is_shown_and_not_judged() {
+    let script = Script::killing().gate().applied("kill", 20 * S, VERIFIED);
+    let report = script.looks(60 * S, &[(11 * S, 15 * S), (20 * S + 50 * MS, 22 * S)]).report();
+    let web = &report.services[0];
+    assert_eq!((web.pre_existing, web.outages), (1, 1));
+    assert!(web.outage.unwrap().contains(Dur::from_ns(2 * S - 50 * MS)));
+    assert!(report.warnings.iter().any(|w| w.contains("already failing")));
+}
+
+#[test]
+fn outages_that_were_recovered_from_count_one_by_one_and_their_span_is_told() {
+    let script = Script::killing().gate().applied("kill", 10 * S, VERIFIED);
+    let web = script.looks(90 * S, &[(10 * S + 50 * MS, 14 * S), (40 * S, 47 * S)]).report().services[0].clone();
+    assert_eq!(web.outages, 2);
+    assert!(web.outage.unwrap().contains(Dur::from_secs(7)), "the worst counts");
+    assert!(web.span.unwrap().contains(Dur::from_ns(37 * S - 50 * MS)));
+    assert!(web.downtime.unwrap().contains(Dur::from_ns(11 * S - 50 * MS)));
+    assert!(matches!(web.judgement, Judgement::Met { .. }));
+}
+
+#[test]
+fn a_service_nobody_looks_at_is_not_measured() {
+    let script = Script::killing().gate().applied("kill", 10 * S, VERIFIED);
+    assert_eq!(script.verdict(), (VerdictWord::Inconclusive, 3));
+    let why = "its probe never looked".to_owned();
+    assert_eq!(script.report().services[0].judgement, Judgement::NotMeasured { why });
+    // A run without faults shows nothing about recovery.
+    let idle = Script::new(
+        json!([{ "id": "w", "trigger": { "at": "0s" }, "action": { "wait": { "duration": "5s" } } }]),
+        json!({ "rto": "10s" }),
+    );
+    let idle = idle.gate().looks(30 * S, &[]);
+    assert!(matches!(&idle.report().services[0].judgement, Judgement::NotMeasured { why } if why.contains("no fault")));
+}
+
+#[test]
+fn blobs_add_statistics_and_never_change_the_verdict() {
+    let script = Script::killing().gate().applied("kill", 40 * S, VERIFIED);
+    let script = script.looks(60 * S, &[(40 * S + 50 * MS, 44 * S)]);
+    let with = build(&script.events, &script.blobs);
+    assert_eq!(with.verdict, script.report().verdict);
+    let (baseline, under) = (with.probes[0].baseline.clone().unwrap(), with.probes[0].under_fault.clone().unwrap());
+    assert_eq!((baseline.n, baseline.failed), (400, 0));
+    assert!(baseline.p50_ms.is_some_and(|p| (p - 2.0).abs() < 1e-9) && baseline.p99_ms.is_some());
+    assert!(under.failed == 39 && under.n >= 40 && under.p99_ms.is_none(), "{under:?}");
+}
+
+#[test]
+fn a_kept_verdict_is_shown_and_doubted_when_it_differs() {
+    let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(60 * S, &[(11 * S, 30 * S)]);
+    let reasons = vec!["looked fine".to_owned()];
+    let body = Body::Finished { verdict: VerdictWord::Pass, exit_code: 0, reasons, at: stamp("c", 60 * S) };
+    script.say(60 * S, body);
+    let report = script.report();
+    assert_eq!((report.verdict.exit_code, report.times.finished), (0, true));
+    assert!(report.warnings.iter().any(|w| w.contains("kept verdict")), "{:?}", report.warnings);
+}
+
+#[test]
+fn reports_survive_json_and_every_event_has_a_line() {
+    let script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(30 * S, &[(11 * S, 12 * S)]);
+    let report = build(&script.events, &script.blobs);
+    let text = serde_json::to_string(&report).unwrap();
+    assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    assert!(text.starts_with(r#"{"schema":"fracas.report/v1""#));
+    assert_eq!(report.events.len(), script.events.len());
+    let fired = report.events.iter().find(|e| e.text == "kill on db-1 fired").unwrap();
+    assert!((fired.at_ns - 2 * MS).abs() <= 2 * MS, "placed on the controller's clock: {}", fired.at_ns);
+}

@@ -1,0 +1,103 @@
+//! Statistics that say how much they rest on: percentiles are refused when there are too few values to support them.
+//!
+//! It does not know what the values mean, and it never drops one.
+
+/// Confidence at which a percentile must be supported: the chance that the largest of n values lies above it.
+pub const CONFIDENCE: f64 = 0.95;
+
+/// How many values a percentile `p` (0 < p < 1) needs: the smallest n with `1 - p^n >= 95 %`.
+///
+/// The distribution-free tolerance bound `n >= ln(1 - confidence) / ln(p)`: 5 for the median, 59 for P95, 299 for P99.
+pub fn needed(p: f64) -> usize {
+    if p <= 0.0 {
+        return 1;
+    }
+    if p >= 1.0 {
+        return usize::MAX;
+    }
+    ((1.0 - CONFIDENCE).ln() / p.ln()).ceil() as usize
+}
+
+/// The percentile `p` (0 < p < 1) of values in ascending order, nearest rank; `None` when n does not support it.
+pub fn percentile(sorted: &[f64], p: f64) -> Option<f64> {
+    if sorted.len() < needed(p) {
+        return None;
+    }
+    let rank = (p * sorted.len() as f64).ceil() as usize;
+    sorted.get(rank.clamp(1, sorted.len()) - 1).copied()
+}
+
+/// The arithmetic mean; `None` of nothing.
+pub fn mean(values: &[f64]) -> Option<f64> {
+    if values.is_empty() { None } else { Some(values.iter().sum::<f64>() / values.len() as f64) }
+}
+
+/// What can be said of a set of values.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Summary {
+    /// How many values.
+    pub n: usize,
+    /// Their mean.
+    pub mean: Option<f64>,
+    /// Median, from 5 values on.
+    pub p50: Option<f64>,
+    /// 95th percentile, from 59 values on.
+    pub p95: Option<f64>,
+    /// 99th percentile, from 299 values on.
+    pub p99: Option<f64>,
+    /// The largest.
+    pub max: Option<f64>,
+}
+
+/// Sums up values in any order.
+pub fn summary(mut values: Vec<f64>) -> Summary {
+    values.sort_by(f64::total_cmp);
+    Summary {
+        n: values.len(),
+        mean: mean(&values),
+        p50: percentile(&values, 0.50),
+        p95: percentile(&values, 0.95),
+        p99: percentile(&values, 0.99),
+        max: values.last().copied(),
+    }
+}
+
+/// Lower 95 % bound of the chance of success after `n` runs that all passed: `0.05^(1/n)`; zero runs show nothing.
+pub fn all_passed_bound(n: u32) -> f64 {
+    if n == 0 { 0.0 } else { (1.0 - CONFIDENCE).powf(1.0 / f64::from(n)) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ramp(n: usize) -> Vec<f64> {
+        (1..=n).map(|i| i as f64).collect()
+    }
+
+    #[test]
+    fn percentiles_need_support() {
+        assert_eq!((needed(0.5), needed(0.95), needed(0.99)), (5, 59, 299));
+        assert_eq!(percentile(&ramp(58), 0.95), None);
+        assert_eq!(percentile(&ramp(59), 0.95), Some(57.0));
+        assert_eq!(percentile(&ramp(298), 0.99), None);
+        assert_eq!(percentile(&ramp(299), 0.99), Some(297.0));
+        assert_eq!(percentile(&ramp(1000), 0.5), Some(500.0));
+    }
+
+    #[test]
+    fn a_summary_sorts_and_keeps_all() {
+        let mut values = ramp(300);
+        values.reverse();
+        let s = summary(values);
+        assert_eq!((s.n, s.p50, s.p99, s.max), (300, Some(150.0), Some(297.0), Some(300.0)));
+        assert!((s.mean.unwrap() - 150.5).abs() < 1e-9);
+        assert_eq!(summary(Vec::new()), Summary::default());
+    }
+
+    #[test]
+    fn passes_bound_the_chance() {
+        assert!((all_passed_bound(59) - 0.950_5).abs() < 1e-3 && all_passed_bound(0).abs() < 1e-12);
+        assert!((all_passed_bound(1) - 0.05).abs() < 1e-12);
+    }
+}
