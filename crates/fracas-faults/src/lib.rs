@@ -10,6 +10,14 @@ use fracas_model::{
     plan::{Plan, Refusal},
 };
 
+pub mod cpu_load;
+mod process;
+pub mod process_kill;
+pub mod process_pause;
+
+#[cfg(test)]
+mod tests;
+
 /// A kind of trouble. Every function is pure: same arguments, same answer.
 pub trait Fault: Sync {
     /// Name, parameters, needs, help.
@@ -21,4 +29,4 @@ pub trait Fault: Sync {
 }
 
 /// Every fault there is.
-pub const ALL: &[&dyn Fault] = &[];
+pub const ALL: &[&dyn Fault] = &[&cpu_load::CpuLoad, &process_kill::ProcessKill, &process_pause::ProcessPause];

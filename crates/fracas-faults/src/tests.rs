@@ -1,0 +1,180 @@
+//! Laws that every fault of the table keeps, and what the faults on processes and cores refuse.
+
+use fracas_model::{
+    catalogue::{Capability, Nature, Params},
+    check::check,
+    diagnostic::Findings,
+    facts::{Ability, Device, Facts, HostFacts},
+    plan::{Check, Claim, Kind, Plan, Refusal, Step},
+    policy::Policy,
+    process::{Process, ProcessRef},
+    shape::Shape,
+    tree::parse,
+};
+
+use crate::{ALL, Fault};
+
+/// A host that can do everything: 4 cores, two devices, some servers.
+fn facts() -> Facts {
+    let ability = Ability { works: true, why: String::new(), fix: String::new() };
+    let every = [
+        Capability::SignalAny,
+        Capability::Ptrace,
+        Capability::NftOwner,
+        Capability::Nfqueue,
+        Capability::RawSocket,
+        Capability::Netem,
+        Capability::Cgroup,
+        Capability::Cpu,
+        Capability::PortOwner,
+    ];
+    let device = |name: &str, index, loopback| Device { name: name.into(), index, loopback, up: true };
+    Facts {
+        host: HostFacts {
+            cpus: 4,
+            cores: vec![0, 1, 2, 3],
+            abilities: every.into_iter().map(|c| (c, ability.clone())).collect(),
+            ..HostFacts::default()
+        },
+        policy: Policy::builtin(),
+        processes: vec![
+            process(1, 0, "systemd"),
+            process(50, 1, "launcher"),
+            process(60, 50, "fracas-agent"),
+            process(100, 1, "postgres"),
+            process(101, 100, "postgres"),
+            process(200, 1, "redis-server"),
+            process(300, 1, "nginx"),
+            process(310, 1, "nginx"),
+            process(400, 1, "sshd"),
+        ],
+        pid_in_file: Some(200),
+        devices: vec![device("lo", 1, true), device("eth0", 2, false)],
+        own_pids: vec![60],
+        controllers: vec!["192.0.2.1:7443".into()],
+        slot: 3,
+    }
+}
+
+fn process(pid: i32, parent: i32, name: &str) -> Process {
+    let id = ProcessRef { pid, start_ticks: 1, name: name.into() };
+    let ports = if pid == 100 { vec![5432] } else { Vec::new() };
+    let unit = (300..400).contains(&pid).then(|| "nginx.service".to_owned());
+    Process { id, parent, exe: None, argv0: None, uid: 0, kernel: false, ports, unit }
+}
+
+/// The parameters of a fault out of a text, checked as a document's would be.
+fn params(fault: &dyn Fault, text: &str) -> Params {
+    let mut findings = Findings::new("example", text);
+    let node = parse(text, &mut findings).expect("YAML");
+    let value = check(&node, &Shape::Object(fault.info().params), &mut findings);
+    findings.finish().unwrap_or_else(|wrong| panic!("{text}: {}", wrong[0].render()));
+    let Some(serde_json::Value::Object(map)) = value else { panic!("{text} is not a mapping") };
+    Params(map)
+}
+
+fn named(name: &str) -> &'static dyn Fault {
+    *ALL.iter().find(|f| f.info().name == name).expect(name)
+}
+
+fn plan_on(name: &str, text: &str, facts: &Facts) -> Result<Plan, Refusal> {
+    named(name).plan(&params(named(name), text), facts)
+}
+
+fn plan(name: &str, text: &str) -> Result<Plan, Refusal> {
+    plan_on(name, text, &facts())
+}
+
+#[test]
+fn every_fault_is_described_and_its_example_plans() {
+    let mut names = Vec::new();
+    for fault in ALL {
+        let info = fault.info();
+        assert!(!info.summary.is_empty() && info.help.len() > 200, "{}", info.name);
+        assert!(info.params.iter().all(|p| !p.doc.is_empty()), "{}", info.name);
+        assert!(!names.contains(&info.name), "{} twice", info.name);
+        let inner = info.example.trim().strip_prefix('{').and_then(|e| e.strip_suffix('}')).expect(&info.name);
+        let inner = inner.trim().strip_prefix(&format!("{}:", info.name)).expect(&info.name);
+        let params = params(*fault, inner);
+        let plan = fault.plan(&params, &facts()).expect(&info.name);
+        assert!(!plan.steps.is_empty() && !plan.summary.is_empty(), "{}", info.name);
+        let spent = plan.steps.iter().all(|s| s.kind() == Kind::Spent);
+        assert_eq!(spent, info.nature == Nature::Spent, "{}", info.name);
+        assert!(spent || !plan.claims.is_empty(), "{} claims nothing", info.name);
+        // What volatile numbers would change is not what people approved.
+        assert_eq!(plan, fault.plan(&params, &facts()).expect(&info.name), "{} is not pure", info.name);
+        names.push(info.name);
+    }
+}
+
+#[test]
+fn processes_are_chosen_as_roots_and_never_trimmed() {
+    let kill = |text: &str| plan("process-kill", text);
+    let pids = |plan: &Plan| match &plan.check {
+        Check::Gone { processes } | Check::Delivered { processes, .. } => {
+            processes.iter().map(|p| p.pid).collect::<Vec<_>>()
+        }
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(pids(&kill("{ name: postgres }").unwrap()), [100]);
+    assert_eq!(pids(&kill("{ port: 5432 }").unwrap()), [100]);
+    assert_eq!(pids(&kill("{ pidFile: /run/redis.pid, signal: HUP }").unwrap()), [200]);
+    assert_eq!(pids(&kill("{ unit: nginx, count: 2 }").unwrap()), [300, 310]);
+    let usr1 = kill("{ name: postgres, signal: USR1 }").unwrap();
+    assert!(matches!(&usr1.steps[..], [Step::Signal { signal: 10, .. }]), "{usr1:?}");
+    for (text, why) in [
+        ("{ unit: nginx }", "pids 300, 310"),
+        ("{ name: nginx }", "count allows 1"),
+        ("{ name: mysqld }", "no process matches name mysqld"),
+        ("{ port: 80 }", "listen on TCP port 80"),
+        ("{ unit: mysql.service }", "no process belongs to unit mysql.service"),
+        ("{ name: sshd }", "sshd keeps the host reachable"),
+        ("{ name: systemd }", "it is the init process"),
+        ("{ name: fracas-agent }", "it belongs to the agent"),
+        ("{ name: launcher }", "it started the agent"),
+        ("{ name: postgres, port: 5432 }", "two ways"),
+        ("{ signal: TERM }", "no process is chosen"),
+    ] {
+        let refusal = kill(text).expect_err(text);
+        assert!(refusal.why.contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn a_pause_takes_the_plane_the_host_has() {
+    let seized = plan("process-pause", "{ name: postgres }").unwrap();
+    assert!(matches!(&seized.steps[..], [Step::Seize { .. }]), "{seized:?}");
+    assert_eq!(seized.claims, [Claim::Process(100)]);
+    let mut poor = facts();
+    poor.host.abilities.remove(&Capability::Ptrace);
+    let suspended = plan_on("process-pause", "{ name: postgres }", &poor).unwrap();
+    assert!(matches!(&suspended.steps[..], [Step::Suspend { .. }]), "{suspended:?}");
+    poor.host.uid = 1000;
+    let ability = Ability { works: false, why: "signals stay at home".into(), fix: "run as root".into() };
+    poor.host.abilities.insert(Capability::SignalAny, ability);
+    for fault in ["process-pause", "process-kill"] {
+        let refusal = plan_on(fault, "{ name: postgres }", &poor).expect_err(fault);
+        assert!(refusal.why.contains("signals stay at home") && refusal.instead == "run as root", "{refusal}");
+    }
+}
+
+#[test]
+fn cores_are_those_the_agent_may_use() {
+    let cores = |text: &str, facts: &Facts| {
+        plan_on("cpu-load", text, facts).map(|plan| match plan.steps.into_iter().next() {
+            Some(Step::Burn(burn)) => burn.cores,
+            other => panic!("{other:?}"),
+        })
+    };
+    let mut facts = facts();
+    facts.host.cores = vec![2, 3];
+    facts.host.cpus = 2;
+    assert_eq!(cores("{ percent: 50% }", &facts), Ok(vec![2, 3]));
+    assert_eq!(cores("{ percent: 50%, cores: 1 }", &facts), Ok(vec![2]));
+    assert_eq!(cores("{ percent: 50%, cores: [3, 2, 3] }", &facts), Ok(vec![2, 3]));
+    let refusal = cores("{ percent: 50%, cores: [0] }", &facts).expect_err("core 0");
+    assert_eq!(refusal.to_string(), "core 0 is not one the agent may use; choose from 2, 3");
+    assert!(cores("{ percent: 50%, cores: 3 }", &facts).expect_err("3").why.contains("may use 2"));
+    let total = plan("cpu-load", "{ percent: 80%, mode: total, cores: 2 }").unwrap();
+    assert_eq!(total.summary, "use 80% of 2 cores");
+}
