@@ -10,8 +10,21 @@ use fracas_model::{
     id::ItemKey,
     plan::{Check, Step},
     time::Stamp,
+    units::Dur,
 };
 use serde_json::Value;
+
+pub mod clock;
+pub mod cpu;
+pub mod facts;
+pub mod linux;
+pub mod net;
+pub mod netlink;
+pub mod processes;
+pub mod seize;
+pub mod signal;
+pub mod trials;
+pub mod worker;
 
 /// A boxed future that need not be `Send`: the agent runs on one thread.
 pub type Local<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
@@ -43,6 +56,9 @@ pub trait Host {
     fn facts(&self) -> Local<'_, HostFacts>;
     /// Fills the answers a planner asked for; `base` comes with host, policy and controllers filled in.
     fn answer<'a>(&'a self, base: Facts, questions: &'a [Question]) -> Local<'a, Result<Facts, Failure>>;
+    /// How long an item may still last, from now: told before its first step and again whenever that changes (a lease
+    /// was renewed). Workers then end by themselves should the agent hang. A host may ignore it.
+    fn deadline(&self, _key: &ItemKey, _left: Dur) {}
     /// Does one step. `Between` is stamped just before and just after the call that makes it effective.
     /// A step that fails has changed nothing, or its revert with `Handle::Null` cleans what it did.
     fn apply<'a>(

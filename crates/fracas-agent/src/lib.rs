@@ -1,3 +1,18 @@
 //! The agent: reconciles what is desired against its journal, runs steps, looks, and reports what really happened.
 
+pub mod dial;
+pub mod disk;
+pub mod enrol;
+pub mod guard;
 pub mod host;
+pub mod identity;
+pub mod journal;
+pub mod lock;
+pub mod outbox;
+pub mod reconcile;
+pub mod reexec;
+pub mod run;
+pub mod session;
+pub mod watch;
+
+pub use reexec::reexec;

@@ -1,0 +1,183 @@
+//! The real host: dispatches steps, inverses and checks to what performs them. It holds the workers; it decides nothing.
+//!
+//! Everything runs on the agent's one thread. What may take longer than some milliseconds (awaiting a worker, scanning
+//! /proc) goes to a blocking thread and comes back; no borrow is held meanwhile.
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use fracas_model::{
+    event::{Between, Measured, Proof},
+    facts::{Facts, HostFacts, Question},
+    id::{HostId, ItemKey},
+    plan::{Check, Step},
+    process::ProcessSelector,
+    time::Stamp,
+    units::Dur,
+};
+
+use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, processes, worker::Spawner};
+
+mod held;
+mod load;
+mod pause;
+mod shot;
+
+/// The machine this program runs on.
+pub struct LinuxHost {
+    clock: Clock,
+    version: String,
+    spawner: Spawner,
+    held: RefCell<held::Workers>,
+    loads: RefCell<load::Loads>,
+    shots: RefCell<shot::Shots>,
+    /// Steps that were refused before anything was done, which looks like our doing from outside: processes that
+    /// somebody else had stopped.
+    untouched: RefCell<BTreeSet<(ItemKey, usize)>>,
+}
+
+impl LinuxHost {
+    /// The host under its enrolled id, with the agent's version for its facts.
+    pub fn start(id: HostId, version: &str) -> Self {
+        Self::with_spawner(id, version, Spawner::start())
+    }
+
+    /// The same with workers from this spawner.
+    pub fn with_spawner(id: HostId, version: &str, spawner: Spawner) -> Self {
+        Self {
+            clock: Clock::of(id),
+            version: version.to_owned(),
+            spawner,
+            held: RefCell::default(),
+            loads: RefCell::default(),
+            shots: RefCell::default(),
+            untouched: RefCell::default(),
+        }
+    }
+
+    /// What starts workers here, for those the agent itself needs.
+    pub fn spawner(&self) -> &Spawner {
+        &self.spawner
+    }
+
+    async fn fill(&self, mut base: Facts, questions: &[Question]) -> Result<Facts, Failure> {
+        base.own_pids.push(std::process::id().cast_signed());
+        base.own_pids.extend(self.spawner.pids());
+        for question in questions {
+            match question {
+                Question::Processes(selector) => {
+                    let wanted = selector.clone();
+                    let read = aside(move || {
+                        let pid = match &wanted {
+                            ProcessSelector::PidFile(path) => processes::pid_in_file(path),
+                            _ => None,
+                        };
+                        (processes::table(&wanted), pid)
+                    });
+                    let (table, pid) = read.await?;
+                    base.processes = table.map_err(|e| Failure(format!("/proc cannot be read: {e}")))?;
+                    base.pid_in_file = pid;
+                }
+                Question::Devices => base.devices = facts::devices(),
+            }
+        }
+        Ok(base)
+    }
+}
+
+/// Does work on a blocking thread.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|e| Failure(format!("a thread of the agent broke: {e}")))
+}
+
+impl Host for LinuxHost {
+    fn now(&self) -> Stamp {
+        self.clock.now()
+    }
+
+    fn facts(&self) -> Local<'_, HostFacts> {
+        Box::pin(async {
+            let (spawner, version) = (self.spawner.clone(), self.version.clone());
+            aside(move || facts::gather(&spawner, &version)).await.unwrap_or_default()
+        })
+    }
+
+    fn answer<'a>(&'a self, base: Facts, questions: &'a [Question]) -> Local<'a, Result<Facts, Failure>> {
+        Box::pin(self.fill(base, questions))
+    }
+
+    fn deadline(&self, key: &ItemKey, left: Dur) {
+        self.held.borrow_mut().deadline(key, left);
+    }
+
+    fn apply<'a>(
+        &'a self,
+        key: &'a ItemKey,
+        index: usize,
+        step: &'a Step,
+    ) -> Local<'a, Result<(Handle, Between), Failure>> {
+        Box::pin(async move {
+            match step {
+                Step::Burn(burn) => self.burn(key, index, burn).await,
+                Step::Seize { process } => self.seize(key, index, process).await,
+                Step::Suspend { process } => self.suspend(key, index, process).await,
+                Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
+                Step::Impair(_)
+                | Step::MakeIfb { .. }
+                | Step::MakeNetem { .. }
+                | Step::MakeClsact { .. }
+                | Step::Redirect { .. } => Err(Failure("network steps are not wired".into())),
+            }
+        })
+    }
+
+    fn revert<'a>(
+        &'a self,
+        key: &'a ItemKey,
+        index: usize,
+        step: &'a Step,
+        handle: Option<&'a Handle>,
+    ) -> Local<'a, Result<Reverted, Failure>> {
+        Box::pin(async move {
+            match step {
+                Step::Burn(_) => {
+                    self.loads.borrow_mut().remove(key);
+                    self.release(key, index, handle).await
+                }
+                Step::Seize { process } => {
+                    let released = self.release(key, index, handle).await?;
+                    pause::let_go(process).await.map(|()| released)
+                }
+                Step::Suspend { .. } if self.untouched.borrow().contains(&(key.clone(), index)) => {
+                    Ok(Reverted::NothingThere)
+                }
+                Step::Suspend { process } => pause::resume(process, handle).await,
+                Step::Signal { .. }
+                | Step::Impair(_)
+                | Step::MakeIfb { .. }
+                | Step::MakeNetem { .. }
+                | Step::MakeClsact { .. }
+                | Step::Redirect { .. } => Ok(Reverted::NothingThere),
+            }
+        })
+    }
+
+    fn check<'a>(&'a self, key: &'a ItemKey, check: &'a Check) -> Local<'a, (Proof, Vec<Measured>)> {
+        Box::pin(async move {
+            match check {
+                Check::CpuUse { .. } => self.loads.borrow_mut().check(key),
+                Check::Stopped { processes } => {
+                    let workers = self.held.borrow().pids(key);
+                    pause::check(processes, &workers)
+                }
+                Check::Gone { processes } => self.gone(key, processes).await,
+                Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
+                Check::Packets { .. } => (Proof::Unverified { why: "network steps are not wired".into() }, vec![]),
+            }
+        })
+    }
+
+    fn lost(&self) -> Local<'_, Vec<(ItemKey, String)>> {
+        Box::pin(async { self.held.borrow_mut().lost() })
+    }
+}

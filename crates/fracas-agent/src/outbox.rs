@@ -1,0 +1,392 @@
+//! Facts on their way up: numbered, kept until the controller has committed them. It decides nothing about them, except
+//! which readings to give up when there is no room.
+//!
+//! How lasting: everything survives the death of the agent (page cache). Facts about items are synced too, since the
+//! journal counts them as told; facts about probes are not, so a power cut may lose the last of them. Numbers are only
+//! meaningful within one life of the file, named by [`Outbox::id`]: a new boot, or a damaged file, begins a new life
+//! and numbers what is left anew. So each fact arrives at least once, and exactly once while the file lives.
+
+use std::{collections::VecDeque, io};
+
+use fracas_model::{
+    event::{Body, Look},
+    id::{BootId, ProbeId},
+    time::Stamp,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    disk::Disk,
+    journal::{End, encode_frame, frame_at, scan_frames},
+};
+
+/// The outbox's file in the state directory.
+pub const FILE: &str = "outbox";
+/// How much may wait, in bytes.
+pub const LIMIT_BYTES: u64 = 64 << 20;
+/// How much may wait in memory because the disk does not take it.
+const MEMORY_BYTES: u64 = 8 << 20;
+/// A file longer than this is replaced once everything in it was acknowledged.
+const COMPACT_BYTES: u64 = 256 << 10;
+const VERSION: u8 = 1;
+
+/// One fact that waits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Waiting {
+    /// Its number, from 1, rising; numbers of readings that were given up are missing.
+    pub seq: u64,
+    /// The stream it belongs to.
+    pub stream: String,
+    /// The fact as JSON.
+    pub body: Vec<u8>,
+    /// The blob of a `ReadingsSealed`; else empty.
+    pub blob: Vec<u8>,
+}
+
+/// See the module.
+pub struct Outbox<D> {
+    disk: D,
+    id: String,
+    boot: BootId,
+    next: u64,
+    waiting: VecDeque<Slot>,
+    /// Bytes of everything that waits.
+    bytes: u64,
+    /// Bytes of what waits in memory.
+    in_memory: u64,
+    /// How many slots could be given up.
+    readings: usize,
+    /// Bytes of the file.
+    size: u64,
+    limit: u64,
+    /// The file's end is unknown after a failed write: it is rewritten before the next one.
+    unsure: bool,
+}
+
+struct Slot {
+    seq: u64,
+    place: Place,
+    /// Raw readings, which may be given up.
+    readings: bool,
+}
+
+enum Place {
+    File { offset: u64, len: usize },
+    Memory(Vec<u8>),
+}
+
+/// What is told of readings that had to be given up.
+struct GivenUp {
+    stream: String,
+    probe: ProbeId,
+    between: Look,
+    count: u64,
+    at: Stamp,
+}
+
+/// First line of a record; the blob follows it.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+enum Head {
+    Life { id: String, boot: BootId, next: u64 },
+    Fact { seq: u64, stream: String, body: Box<Body> },
+    Acked { seq: u64 },
+}
+
+impl<D: Disk> Outbox<D> {
+    /// Opens the outbox, with what an earlier life of the agent left in it. Never fails: what the disk does not take
+    /// is kept in memory.
+    pub async fn open(disk: D, boot: &BootId) -> Self {
+        Self::with_limit(disk, boot, LIMIT_BYTES).await
+    }
+
+    /// The same with another limit.
+    pub async fn with_limit(disk: D, boot: &BootId, limit: u64) -> Self {
+        let bytes = disk.read(FILE).await.unwrap_or_default();
+        let mut outbox = Self {
+            disk,
+            id: uuid::Uuid::new_v4().to_string(),
+            boot: boot.clone(),
+            next: 1,
+            waiting: VecDeque::new(),
+            bytes: 0,
+            in_memory: 0,
+            readings: 0,
+            size: bytes.len() as u64,
+            limit,
+            unsure: false,
+        };
+        if !outbox.load(&bytes) {
+            outbox.new_life(&bytes).await;
+        }
+        outbox
+    }
+
+    /// Takes in what the file holds; whether its life goes on.
+    fn load(&mut self, bytes: &[u8]) -> bool {
+        let (frames, end) = scan_frames(bytes);
+        let mut life = None;
+        for frame in frames {
+            match decode(frame.payload) {
+                Some((Head::Life { id, boot, next }, _)) => {
+                    self.next = next;
+                    life = Some((id, boot));
+                }
+                Some((Head::Fact { seq, stream, body }, _)) => {
+                    let place = Place::File { offset: frame.offset as u64, len: frame.size };
+                    self.push(Slot { seq, place, readings: given_up(stream, &body).is_some() });
+                    self.next = self.next.max(seq + 1);
+                }
+                Some((Head::Acked { seq }, _)) => self.forget(seq),
+                None => {}
+            }
+        }
+        match life {
+            Some((id, born)) if born == self.boot && end == End::Clean => {
+                self.id = id;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    async fn new_life(&mut self, old: &[u8]) {
+        let left = std::mem::take(&mut self.waiting);
+        (self.next, self.bytes, self.readings) = (1, 0, 0);
+        for slot in left {
+            let Place::File { offset, .. } = slot.place else { continue };
+            let Some((Head::Fact { stream, body, .. }, blob)) =
+                frame_at(old, offset as usize).and_then(|f| decode(f.payload))
+            else {
+                continue;
+            };
+            let frame = encode(&Head::Fact { seq: self.next, stream, body }, blob);
+            self.push(Slot { seq: self.next, place: Place::Memory(frame), readings: slot.readings });
+            self.next += 1;
+        }
+        self.unsure = true;
+        if let Err(error) = self.rewrite().await {
+            tracing::warn!(%error, "the outbox cannot be written; facts wait in memory");
+        }
+    }
+
+    fn push(&mut self, slot: Slot) {
+        self.account(&slot, true);
+        self.waiting.push_back(slot);
+    }
+
+    fn account(&mut self, slot: &Slot, added: bool) {
+        let len = slot.len();
+        let in_memory = if matches!(slot.place, Place::Memory(_)) { len } else { 0 };
+        let change = |total: &mut u64, by: u64| *total = if added { *total + by } else { total.saturating_sub(by) };
+        change(&mut self.bytes, len);
+        change(&mut self.in_memory, in_memory);
+        let readings = usize::from(slot.readings);
+        self.readings = if added { self.readings + readings } else { self.readings.saturating_sub(readings) };
+    }
+
+    /// The name of this life of the file.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
+    /// The last number given out; 0 when none was.
+    pub fn last_seq(&self) -> u64 {
+        self.next - 1
+    }
+
+    /// Adds a fact and gives it its number. Never fails: see [`Outbox::open`].
+    pub async fn append(&mut self, stream: &str, body: &Body, blob: &[u8]) -> u64 {
+        let seq = self.next;
+        self.next += 1;
+        let readings = matches!(body, Body::ReadingsSealed { .. });
+        let frame = encode(&Head::Fact { seq, stream: stream.to_owned(), body: Box::new(body.clone()) }, blob);
+        let place = self.store(frame, body.item().is_some()).await;
+        self.push(Slot { seq, place, readings });
+        if self.readings > 0 && (self.bytes > self.limit || self.in_memory > MEMORY_BYTES) {
+            Box::pin(self.make_room()).await;
+        }
+        seq
+    }
+
+    async fn store(&mut self, frame: Vec<u8>, sync: bool) -> Place {
+        if self.unsure && self.rewrite().await.is_err() {
+            return Place::Memory(frame);
+        }
+        let mut done = self.disk.append(FILE, &frame).await;
+        if done.is_ok() && sync {
+            done = self.disk.sync(FILE).await;
+        }
+        match done {
+            Ok(()) => {
+                let place = Place::File { offset: self.size, len: frame.len() };
+                self.size += frame.len() as u64;
+                place
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the outbox cannot be written; facts wait in memory");
+                self.unsure = true;
+                Place::Memory(frame)
+            }
+        }
+    }
+
+    /// Up to `max_bytes` of what waits beyond number `after`, oldest first; at least one if any waits.
+    pub async fn pending(&self, after: u64, max_bytes: usize) -> io::Result<Vec<Waiting>> {
+        let first = self.waiting.partition_point(|slot| slot.seq <= after);
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        for slot in self.waiting.range(first..) {
+            let len = match &slot.place {
+                Place::File { len, .. } => *len,
+                Place::Memory(frame) => frame.len(),
+            };
+            if !found.is_empty() && bytes + len > max_bytes {
+                break;
+            }
+            bytes += len;
+            found.push(self.fetch(slot).await?);
+        }
+        Ok(found)
+    }
+
+    async fn fetch(&self, slot: &Slot) -> io::Result<Waiting> {
+        let frame = self.frame(slot).await?;
+        let broken = || io::Error::other(format!("fact {} in the outbox is damaged", slot.seq));
+        let whole = frame_at(&frame, 0).ok_or_else(broken)?;
+        let Some((Head::Fact { seq, stream, body }, blob)) = decode(whole.payload) else { return Err(broken()) };
+        Ok(Waiting { seq, stream, body: serde_json::to_vec(&body)?, blob: blob.to_vec() })
+    }
+
+    async fn frame(&self, slot: &Slot) -> io::Result<Vec<u8>> {
+        match &slot.place {
+            Place::File { offset, len } => self.disk.read_at(FILE, *offset, *len).await,
+            Place::Memory(frame) => Ok(frame.clone()),
+        }
+    }
+
+    /// The controller has committed everything up to `seq` of the life `id`; other lives are over.
+    pub async fn ack(&mut self, id: &str, seq: u64) {
+        if id != self.id || self.waiting.front().is_none_or(|slot| slot.seq > seq) {
+            return;
+        }
+        self.forget(seq);
+        let gave_back = (self.waiting.is_empty() && self.size > COMPACT_BYTES) || self.size > 2 * self.limit;
+        if self.unsure || gave_back {
+            let _ = self.rewrite().await;
+        } else {
+            // Not synced: it only saves repeating after a restart.
+            self.store(encode(&Head::Acked { seq }, &[]), false).await;
+        }
+    }
+
+    fn forget(&mut self, seq: u64) {
+        while self.waiting.front().is_some_and(|slot| slot.seq <= seq) {
+            if let Some(slot) = self.waiting.pop_front() {
+                self.account(&slot, false);
+            }
+        }
+    }
+
+    /// Gives up the oldest readings until a tenth is free again, and tells of the gap they leave. Nothing else goes.
+    async fn make_room(&mut self) {
+        let (goal, memory_goal) = (self.limit / 10 * 9, MEMORY_BYTES / 10 * 9);
+        let mut lost: Vec<GivenUp> = Vec::new();
+        let mut kept = VecDeque::with_capacity(self.waiting.len());
+        for slot in std::mem::take(&mut self.waiting) {
+            let over_memory = self.in_memory > memory_goal && matches!(slot.place, Place::Memory(_));
+            if !slot.readings || !(self.bytes > goal || over_memory) {
+                kept.push_back(slot);
+                continue;
+            }
+            self.account(&slot, false);
+            let Ok(frame) = self.frame(&slot).await else { continue };
+            let Some((Head::Fact { stream, body, .. }, _)) = frame_at(&frame, 0).and_then(|f| decode(f.payload)) else {
+                continue;
+            };
+            let Some(given_up) = given_up(stream, &body) else { continue };
+            match lost.iter_mut().find(|l| l.probe == given_up.probe && l.stream == given_up.stream) {
+                Some(gap) => gap.widen(&given_up),
+                None => lost.push(given_up),
+            }
+        }
+        self.waiting = kept;
+        for GivenUp { stream, probe, between, count, at } in lost {
+            let why = "raw readings were given up: the controller was away and the outbox is full".into();
+            self.append(&stream, &Body::Gap { probe, missed: count, between, why, at }, &[]).await;
+        }
+        if self.size > 2 * self.limit {
+            let _ = self.rewrite().await;
+        }
+    }
+
+    /// Replaces the file by one with only what waits.
+    async fn rewrite(&mut self) -> io::Result<()> {
+        let mut file = encode(&Head::Life { id: self.id.clone(), boot: self.boot.clone(), next: self.next }, &[]);
+        let mut places = Vec::with_capacity(self.waiting.len());
+        for slot in &self.waiting {
+            let frame = self.frame(slot).await?;
+            places.push(Place::File { offset: file.len() as u64, len: frame.len() });
+            file.extend(frame);
+        }
+        self.disk.replace(FILE, &file).await?;
+        for (slot, place) in self.waiting.iter_mut().zip(places) {
+            slot.place = place;
+        }
+        self.size = file.len() as u64;
+        self.in_memory = 0;
+        self.unsure = false;
+        Ok(())
+    }
+}
+
+impl Slot {
+    fn len(&self) -> u64 {
+        match &self.place {
+            Place::File { len, .. } => *len as u64,
+            Place::Memory(frame) => frame.len() as u64,
+        }
+    }
+}
+
+impl GivenUp {
+    fn widen(&mut self, other: &Self) {
+        self.between.s = self.between.s.min(other.between.s);
+        self.between.c = self.between.c.max(other.between.c);
+        self.count += other.count;
+        self.at = other.at.clone();
+    }
+}
+
+/// What would be told if this had to be given up; `None` for what is never given up.
+fn given_up(stream: String, body: &Body) -> Option<GivenUp> {
+    match body {
+        Body::ReadingsSealed { probe, between, ok, failed, at, .. } => Some(GivenUp {
+            stream,
+            probe: probe.clone(),
+            between: *between,
+            count: u64::from(*ok) + u64::from(*failed),
+            at: at.clone(),
+        }),
+        _ => None,
+    }
+}
+
+fn encode(head: &Head, blob: &[u8]) -> Vec<u8> {
+    // A head is made of strings, numbers and JSON values only: it cannot fail to serialise.
+    let head = serde_json::to_vec(head).unwrap_or_default();
+    encode_frame(VERSION, &[&(head.len() as u32).to_le_bytes()[..], &head, blob].concat())
+}
+
+fn decode(payload: &[u8]) -> Option<(Head, &[u8])> {
+    let len = u32::from_le_bytes(payload.get(..4)?.try_into().ok()?) as usize;
+    let head = serde_json::from_slice(payload.get(4..4 + len)?).ok()?;
+    Some((head, &payload[4 + len..]))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,122 @@
+//! An outbox on a real disk: nothing is lost or told twice while its file lives.
+
+use fracas_model::{
+    event::{Readings, UndoCause},
+    id::ItemKey,
+    time::ClockId,
+};
+
+use super::*;
+use crate::disk::FileDisk;
+
+const STREAM: &str = "run/r";
+
+fn stamp(boot_ns: i64) -> Stamp {
+    Stamp { clock: ClockId { host: "h".into(), boot: "b".into() }, boot_ns, wall_ns: 0, bound_ns: 0 }
+}
+
+fn undoing(n: u32) -> Body {
+    let item = ItemKey { run: "r".into(), entry: "e".into(), occurrence: n, host: "h".into(), generation: 1 };
+    Body::Undoing { item, cause: UndoCause::Expired, at: stamp(n.into()) }
+}
+
+fn sealed(n: i64) -> Body {
+    Body::ReadingsSealed {
+        probe: "p".into(),
+        digest: "00".into(),
+        between: Look { s: n, c: n + 1 },
+        ok: 3,
+        failed: 1,
+        at: stamp(n),
+    }
+}
+
+async fn open(dir: &tempfile::TempDir, boot: &str) -> Outbox<FileDisk> {
+    Outbox::open(FileDisk::new(dir.path()).expect("a disk"), &boot.into()).await
+}
+
+async fn seqs(outbox: &Outbox<FileDisk>) -> Vec<u64> {
+    outbox.pending(0, usize::MAX).await.unwrap().iter().map(|w| w.seq).collect()
+}
+
+#[tokio::test]
+async fn facts_wait_until_acknowledged_even_through_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut outbox = open(&dir, "b").await;
+    for n in 0..5 {
+        outbox.append(STREAM, &undoing(n), b"").await;
+    }
+    let id = outbox.id().to_owned();
+    outbox.ack(&id, 2).await;
+    drop(outbox);
+    let mut again = open(&dir, "b").await;
+    assert_eq!((again.id(), again.last_seq()), (id.as_str(), 5));
+    assert_eq!(seqs(&again).await, [3, 4, 5]);
+    let waiting = again.pending(3, 1).await.unwrap();
+    assert_eq!(waiting.len(), 1, "at least one, whatever its size");
+    assert_eq!(serde_json::from_slice::<Body>(&waiting[0].body).unwrap(), undoing(3));
+    again.ack("another life", 5).await;
+    assert_eq!(seqs(&again).await, [3, 4, 5]);
+    again.ack(&id, 5).await;
+    assert!(again.is_empty());
+    assert_eq!(again.append(STREAM, &undoing(9), b"").await, 6, "numbers are not given twice");
+}
+
+#[tokio::test]
+async fn a_new_boot_numbers_what_is_left_anew() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut outbox = open(&dir, "b").await;
+    for n in 0..3 {
+        outbox.append(STREAM, &undoing(n), b"").await;
+    }
+    let id = outbox.id().to_owned();
+    outbox.ack(&id, 1).await;
+    drop(outbox);
+    let again = open(&dir, "c").await;
+    assert_ne!(again.id(), id);
+    assert_eq!(seqs(&again).await, [1, 2]);
+}
+
+#[tokio::test]
+async fn a_torn_or_damaged_file_keeps_every_whole_fact() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut outbox = open(&dir, "b").await;
+    let blob = serde_json::to_vec(&Readings::default()).unwrap();
+    outbox.append(STREAM, &sealed(5), &blob).await;
+    outbox.append(STREAM, &undoing(1), b"").await;
+    outbox.append(STREAM, &undoing(2), b"").await;
+    drop(outbox);
+    let path = dir.path().join(FILE);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes.truncate(bytes.len() - 3);
+    std::fs::write(&path, &bytes).unwrap();
+    let again = open(&dir, "b").await;
+    let waiting = again.pending(0, usize::MAX).await.unwrap();
+    assert_eq!(waiting.iter().map(|w| w.seq).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(waiting[0].blob, blob);
+}
+
+#[tokio::test]
+async fn when_there_is_no_room_readings_are_given_up_and_the_gap_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FileDisk::new(dir.path()).expect("a disk");
+    let mut outbox = Outbox::with_limit(disk, &"b".into(), 20_000).await;
+    for n in 0..100 {
+        outbox.append(STREAM, &sealed(n * 10), &[7; 500]).await;
+        if n % 20 == 0 {
+            outbox.append(STREAM, &undoing(n as u32), b"").await;
+        }
+    }
+    let waiting = outbox.pending(0, usize::MAX).await.unwrap();
+    let bodies: Vec<Body> = waiting.iter().map(|w| serde_json::from_slice(&w.body).unwrap()).collect();
+    assert_eq!(bodies.iter().filter(|b| matches!(b, Body::Undoing { .. })).count(), 5, "facts are never given up");
+    let kept = bodies.iter().filter(|b| matches!(b, Body::ReadingsSealed { .. })).count() as u64;
+    let lost: u64 = bodies
+        .iter()
+        .filter_map(|b| match b {
+            Body::Gap { missed, .. } => Some(missed),
+            _ => None,
+        })
+        .sum();
+    assert_eq!((kept * 4 + lost, kept < 100), (400, true), "every reading is there or told as missed");
+}

@@ -1,0 +1,365 @@
+//! The agent's talk with its controller: one stream, opened again whenever it breaks. It brings desired states down,
+//! facts up, and keeps the lease alive; it decides nothing about faults.
+//!
+//! It runs beside the reconciler, never inside it: a step that takes seconds must not cost the lease.
+
+use std::{cell::RefCell, collections::BTreeSet, net::SocketAddr, rc::Rc, time::Duration};
+
+use fracas_model::{
+    catalogue::Catalogue,
+    desired::{Desired, Mode},
+    event::Rehearsal,
+    facts::HostFacts,
+    id::ItemKey,
+    time::Stamp,
+    units::Dur,
+};
+use fracas_proto::{
+    PROTOCOL, from_json, to_json,
+    v1::{
+        AgentMessage, ControllerMessage, Hello, Rehearsed, Renew, TakenDesired, agent_message::Message as Up,
+        controller_message::Message as Down, fleet_client::FleetClient,
+    },
+};
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
+use tokio::{
+    sync::{Mutex, Notify, mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tonic::{Status, Streaming};
+
+use crate::{dial::Contact, disk::Disk, outbox::Outbox, reconcile::Lease};
+
+pub mod offset;
+mod upward;
+
+use upward::Upward;
+
+/// Pace of renewals and longest pause between attempts, until the controller says otherwise.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+const RECONNECT_CAP: Duration = Duration::from_secs(30);
+/// DESIGN 5: the lease where the document says nothing.
+const DEFAULT_LEASE: Duration = Duration::from_secs(15);
+/// First pause between attempts, and the same while a fault waits for its lease.
+const RECONNECT_BASE: Duration = Duration::from_secs(1);
+const RECONNECT_BASE_ACTIVE: Duration = Duration::from_millis(100);
+/// Longest time from dialling to the controller's first word.
+const OPENING: Duration = Duration::from_secs(5);
+/// How long a leaving agent waits for its last facts to be acknowledged.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+
+/// What the agent says of itself in each Hello.
+#[derive(Clone, Debug)]
+pub struct About {
+    /// Version of this agent.
+    pub version: String,
+    /// The host.
+    pub facts: HostFacts,
+    /// What documents may name here.
+    pub catalogue: Catalogue,
+}
+
+/// What reconciler and session know of each other.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// Items that may have something on the host.
+    pub open: Vec<ItemKey>,
+    /// The last desired state taken.
+    pub taken: (u64, u64),
+    /// Some fault is active, or about to be.
+    pub needs_lease: bool,
+    /// Every address of the controllers.
+    pub controllers: BTreeSet<SocketAddr>,
+}
+
+/// What leaves through the session beside facts.
+#[derive(Debug)]
+pub enum Say {
+    /// The answer to a rehearsal.
+    Rehearsed(Box<Rehearsal>),
+    /// A desired state was taken.
+    Taken(u64, u64),
+}
+
+/// Shared by everything that runs on the agent's thread.
+pub struct Shared<D> {
+    /// Facts on their way up.
+    pub outbox: Mutex<Outbox<D>>,
+    /// Rung when the outbox has grown.
+    pub more: Notify,
+    /// See [`Standing`].
+    pub standing: RefCell<Standing>,
+    /// The faults' lease.
+    pub lease: Lease,
+    /// This host's clock.
+    pub now: Rc<dyn Fn() -> Stamp>,
+}
+
+/// See the module.
+pub struct Session<D> {
+    /// Where to.
+    pub contact: Contact,
+    /// Who we are.
+    pub about: About,
+    /// What is shared.
+    pub shared: Rc<Shared<D>>,
+    /// Desired states go here; only the last one matters.
+    pub desired: mpsc::UnboundedSender<Desired>,
+    /// What to say.
+    pub say: mpsc::UnboundedReceiver<Say>,
+    /// Becomes true when the agent is leaving: what is in the outbox is sent, then the session ends.
+    pub leaving: watch::Receiver<bool>,
+    /// Seed of the pauses between attempts.
+    pub seed: u64,
+}
+
+/// Why one connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Broken {
+    #[error("{0}")]
+    Line(#[from] std::io::Error),
+    #[error("{}", .0.message())]
+    Said(#[from] Status),
+    #[error("the controller did not answer within {0:?}")]
+    Silent(Duration),
+    #[error("the controller ended the session")]
+    Ended,
+    #[error("the controller said what this agent does not understand: {0}")]
+    Malformed(#[from] fracas_proto::Malformed),
+}
+
+/// Pace and limits that change with what the controller says.
+#[derive(Clone, Copy, Debug)]
+struct Pace {
+    heartbeat: Duration,
+    reconnect_cap: Duration,
+    /// The lease of the last desired state, when it has faults to apply.
+    asked: Option<Duration>,
+    /// The lease that something on the host lives on: the one asked for, or, when nothing is desired any more and
+    /// something is still active, the default.
+    lease: Option<Duration>,
+}
+
+impl Pace {
+    /// Time between renewals.
+    fn renew(&self) -> Duration {
+        self.lease.map_or(self.heartbeat, |lease| (lease / 3).min(self.heartbeat))
+    }
+
+    /// How long the controller may be silent before the line is given up. Idle lines are left to HTTP/2 pings.
+    fn silence(&self) -> Option<Duration> {
+        self.lease.map(|lease| lease * 2 / 3)
+    }
+
+    /// Bounds of the pause before attempt `attempt` (from 0): the full pause is drawn evenly below.
+    fn pause(&self, attempt: u32) -> Duration {
+        let (base, cap) = match self.lease {
+            Some(lease) => (RECONNECT_BASE_ACTIVE, lease / 5),
+            None => (RECONNECT_BASE, self.reconnect_cap),
+        };
+        base.saturating_mul(1 << attempt.min(16)).min(cap)
+    }
+}
+
+impl<D: Disk> Session<D> {
+    /// Runs until the agent leaves.
+    pub async fn run(mut self) {
+        let mut random = ChaCha8Rng::seed_from_u64(self.seed);
+        let mut pace = Pace { heartbeat: HEARTBEAT, reconnect_cap: RECONNECT_CAP, asked: None, lease: None };
+        let mut attempt = 0_u32;
+        let mut turn = 0_usize;
+        let mut leaving = self.leaving.clone();
+        let mut told = String::new();
+        loop {
+            let Some(address) = self.contact.addresses.get(turn % self.contact.addresses.len().max(1)).cloned() else {
+                // Nobody to talk to: the lease is never granted.
+                let _ = leaving.wait_for(|leaving| *leaving).await;
+                return;
+            };
+            let mut welcomed = false;
+            match self.connection(&address, &mut pace, &mut welcomed).await {
+                Ok(()) => return,
+                Err(why) => {
+                    let why = why.to_string();
+                    if welcomed || why != told {
+                        tracing::warn!(controller = address, why, "no contact with the controller");
+                        told = why;
+                    }
+                }
+            }
+            if *leaving.borrow() {
+                return;
+            }
+            if welcomed {
+                attempt = 0;
+                told.clear();
+            } else {
+                turn += 1;
+            }
+            self.follow_standing(&mut pace);
+            let pause = pace.pause(attempt).mul_f64(random.random::<f64>());
+            attempt = attempt.saturating_add(1);
+            tokio::select! {
+                biased;
+                () = sleep(pause) => {}
+                _ = leaving.wait_for(|leaving| *leaving) => {
+                if self.shared.outbox.lock().await.is_empty() {
+                    return;
+                }
+                // One more attempt for the last facts.
+                                }
+            }
+            // Answers that waited belong to the session that asked; the next one asks again.
+            while self.say.try_recv().is_ok() {}
+        }
+    }
+
+    /// One connection, from dialling to its end; `Ok` when the agent leaves in good order.
+    async fn connection(&mut self, address: &str, pace: &mut Pace, welcomed: &mut bool) -> Result<(), Broken> {
+        let opening = timeout(OPENING, self.open(address));
+        let (sender, mut incoming, welcome) = opening.await.map_err(|_| Broken::Silent(OPENING))??;
+        *welcomed = true;
+        tracing::info!(controller = address, version = welcome.controller_version, "in contact with the controller");
+        pace.heartbeat = millis(welcome.heartbeat_ms).max(Duration::from_millis(10));
+        pace.reconnect_cap = millis(welcome.reconnect_cap_ms).max(RECONNECT_BASE);
+        let mut upward = Upward::new(sender, self.shared.clone());
+        let mut leaving = self.leaving.clone();
+        let mut last_words: Option<Instant> = None;
+        let mut heard = Instant::now();
+        let mut renew_at = Instant::now();
+        upward.report().await;
+        loop {
+            if let Some(limit) = last_words
+                && (Instant::now() >= limit || self.shared.outbox.lock().await.is_empty())
+            {
+                return Ok(());
+            }
+            self.follow_standing(pace);
+            let silent_at = pace.silence().map(|limit| heard + limit);
+            tokio::select! {
+                biased;
+                () = sleep_until(renew_at) => {
+                    upward.send(Up::Renew(self.renew()))?;
+                    renew_at = Instant::now() + pace.renew();
+                }
+                message = incoming.message() => {
+                    let message = message?.ok_or(Broken::Ended)?;
+                    heard = Instant::now();
+                    if self.heed(message, &mut upward, pace).await? {
+                        renew_at = heard;
+                    }
+                }
+                Some(say) = self.say.recv() => upward.send(spoken(say))?,
+                () = self.shared.more.notified() => upward.report().await,
+                () = upward.again() => upward.report().await,
+                () = sleep_until(silent_at.unwrap_or(heard)), if silent_at.is_some() => {
+                    return Err(Broken::Silent(pace.silence().unwrap_or_default()));
+                }
+                left = leaving.wait_for(|leaving| *leaving), if last_words.is_none() => {
+                    let _ = left;
+                    last_words = Some(Instant::now() + LAST_WORDS);
+                    upward.report().await;
+                }
+                () = sleep_until(last_words.unwrap_or(heard)), if last_words.is_some() => {}
+            }
+        }
+    }
+
+    /// Dials, says Hello, and waits for Welcome.
+    async fn open(
+        &self,
+        address: &str,
+    ) -> Result<(mpsc::UnboundedSender<AgentMessage>, Streaming<ControllerMessage>, Welcome), Broken> {
+        let (channel, addresses) = self.contact.open(address).await?;
+        self.shared.standing.borrow_mut().controllers.extend(addresses);
+        let (sender, receiver) = mpsc::unbounded_channel();
+        let _ = sender.send(AgentMessage { message: Some(Up::Hello(self.hello())) });
+        let outgoing = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        let mut incoming = FleetClient::new(channel).session(outgoing).await?.into_inner();
+        match incoming.message().await?.and_then(|m| m.message) {
+            Some(Down::Welcome(welcome)) => Ok((sender, incoming, welcome)),
+            Some(_) => Err(Status::failed_precondition("the controller did not begin with Welcome").into()),
+            None => Err(Broken::Ended),
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let standing = self.shared.standing.borrow();
+        Hello {
+            protocol: PROTOCOL,
+            agent_version: self.about.version.clone(),
+            boot_id: (self.shared.now)().clock.boot.as_str().to_owned(),
+            facts_json: to_json(&self.about.facts),
+            catalogue_json: to_json(&self.about.catalogue),
+            epoch: standing.taken.0,
+            revision: standing.taken.1,
+            active_items: standing.open.iter().map(to_json).collect(),
+        }
+    }
+
+    fn renew(&self) -> Renew {
+        let now = (self.shared.now)();
+        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns }
+    }
+
+    /// Does what a message says; true when the lease should be renewed at once.
+    async fn heed(
+        &mut self,
+        message: ControllerMessage,
+        upward: &mut Upward<D>,
+        pace: &mut Pace,
+    ) -> Result<bool, Broken> {
+        match message.message {
+            Some(Down::Grant(grant)) => {
+                let now = (self.shared.now)();
+                let lease = Dur::from_ms(i64::from(grant.lease_ms));
+                self.shared.lease.grant(now.boot_ns, grant.echo_boot_ns, lease);
+                let clock = from_json("clock", &grant.clock_json)?;
+                upward.clock_read(&now, &clock, &grant).await;
+                Ok(false)
+            }
+            Some(Down::Desired(desired)) => {
+                let desired: Desired = from_json("desired", &desired.desired_json)?;
+                let (offered, taken) = ((desired.epoch, desired.revision), self.shared.standing.borrow().taken);
+                if offered < taken {
+                    tracing::warn!(?offered, ?taken, "an older desired state was not taken");
+                    return Ok(false);
+                }
+                let applies = desired.faults.iter().any(|f| f.mode == Mode::Apply);
+                let begins = applies && pace.lease.is_none();
+                pace.asked = applies.then(|| desired.lease.std());
+                let runs = desired.faults.iter().filter(|f| f.mode == Mode::Apply).map(|f| &f.key.run);
+                let fresh = upward.set_runs(runs.chain(desired.probes.iter().map(|p| &p.run)).cloned().collect());
+                let _ = self.desired.send(desired);
+                Ok(begins || fresh)
+            }
+            Some(Down::Ack(ack)) => {
+                upward.acknowledged(&ack.outbox, ack.seq).await;
+                Ok(false)
+            }
+            Some(Down::Welcome(_)) | None => Ok(false),
+        }
+    }
+
+    /// Something that is still active needs its lease although nothing is desired any more.
+    fn follow_standing(&self, pace: &mut Pace) {
+        let needs = self.shared.standing.borrow().needs_lease;
+        pace.lease = pace.asked.or(needs.then_some(DEFAULT_LEASE));
+    }
+}
+
+type Welcome = fracas_proto::v1::Welcome;
+
+fn spoken(say: Say) -> Up {
+    match say {
+        Say::Rehearsed(rehearsal) => Up::Rehearsed(Rehearsed { rehearsal_json: to_json(&rehearsal) }),
+        Say::Taken(epoch, revision) => Up::Taken(TakenDesired { epoch, revision }),
+    }
+}
+
+fn millis(ms: u32) -> Duration {
+    Duration::from_millis(u64::from(ms))
+}

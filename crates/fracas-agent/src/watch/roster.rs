@@ -1,0 +1,151 @@
+//! The probes that run, on the present thread: started, prolonged and stopped to match what is wanted.
+
+use std::collections::BTreeMap;
+
+use fracas_model::{
+    desired::ProbeItem,
+    event::Body,
+    id::{ProbeId, RunId},
+    plan::Refusal,
+    policy::Policy,
+};
+use fracas_probes::{Lookout, Probe};
+use tokio::{
+    sync::{mpsc, watch},
+    task::{JoinHandle, spawn_local},
+};
+
+use super::{Sight, Watcher, pace::Pace, tend::Tended};
+use crate::host::Local;
+
+/// Ticks probes as local tasks: every call must be made inside a `LocalSet`. It is what the real watcher runs on its
+/// thread, and, with a simulated pace, a whole watcher for the simulated world.
+pub struct Roster<P> {
+    table: &'static [&'static dyn Probe],
+    policy: Policy,
+    pace: P,
+    running: BTreeMap<(RunId, ProbeId), Running>,
+    stopping: Vec<JoinHandle<()>>,
+    out: mpsc::UnboundedSender<Sight>,
+    sights: mpsc::UnboundedReceiver<Sight>,
+}
+
+struct Running {
+    item: ProbeItem,
+    /// `None` when it was refused: it is not tried again until it is asked for differently.
+    life: Option<(watch::Sender<i64>, JoinHandle<()>)>,
+}
+
+impl<P: Pace> Roster<P> {
+    /// Knows these kinds of probes and keeps to this policy.
+    pub fn new(table: &'static [&'static dyn Probe], policy: Policy, pace: P) -> Self {
+        let (out, sights) = mpsc::unbounded_channel();
+        Self { table, policy, pace, running: BTreeMap::new(), stopping: Vec::new(), out, sights }
+    }
+
+    fn ready(&self, item: &ProbeItem) -> Result<Box<dyn Lookout>, Refusal> {
+        let known = self.table.iter().find(|p| p.info().name == item.kind).ok_or_else(|| {
+            Refusal::new(format!("this agent has no probe {}", item.kind), "upgrade the agent, or use another probe")
+        })?;
+        known.ready(&item.params, &self.policy)
+    }
+
+    fn start(&self, item: &ProbeItem) -> Running {
+        let life = match self.ready(item) {
+            Ok(lookout) => {
+                let (until, until_ns) = watch::channel(self.until(item));
+                let (pace, out) = (self.pace.clone(), self.out.clone());
+                let tended = Tended { item: item.clone(), lookout, pace: pace.clone(), out: out.clone(), until_ns };
+                let item = item.clone();
+                let task = spawn_local(async move {
+                    if let Err(e) = tended.run().await {
+                        let way_out = "raise the agent's limit of open files, or run fewer probes";
+                        let refusal = Refusal::new(format!("the host gives no timer: {e}"), way_out);
+                        let _ = out.send(refused(&item, refusal, &pace));
+                    }
+                });
+                Some((until, task))
+            }
+            Err(refusal) => {
+                let _ = self.out.send(refused(item, refusal, &self.pace));
+                None
+            }
+        };
+        Running { item: item.clone(), life }
+    }
+
+    fn until(&self, item: &ProbeItem) -> i64 {
+        self.pace.boot_ns().saturating_add(item.until.ns())
+    }
+
+    fn stop(&mut self, key: &(RunId, ProbeId)) {
+        if let Some(Running { life: Some((until, task)), .. }) = self.running.remove(key) {
+            drop(until);
+            self.stopping.push(task);
+        }
+    }
+
+    /// Waits until every probe that was stopped has told its last readings.
+    pub async fn settle(&mut self) {
+        for task in self.stopping.drain(..) {
+            // A probe that panicked has nothing more to tell.
+            let _ = task.await;
+        }
+    }
+
+    /// What was told and not taken yet.
+    pub fn told(&mut self) -> Vec<Sight> {
+        std::iter::from_fn(|| self.sights.try_recv().ok()).collect()
+    }
+}
+
+/// The fact that a probe cannot run.
+pub(super) fn refused(item: &ProbeItem, refusal: Refusal, pace: &impl Pace) -> Sight {
+    let body = Body::ProbeRefused { probe: item.probe.clone(), refusal, at: pace.now() };
+    Sight { stream: format!("run/{}", item.run), body, blob: None }
+}
+
+impl<P: Pace> Watcher for Roster<P> {
+    fn set(&mut self, wanted: &[ProbeItem]) {
+        // How long it may run is not part of what it is.
+        let same = |running: &Running| {
+            wanted.iter().any(|w| ProbeItem { until: running.item.until, ..w.clone() } == running.item)
+        };
+        let over = |running: &Running| running.life.as_ref().is_some_and(|(_, task)| task.is_finished());
+        let gone: Vec<_> =
+            self.running.iter().filter(|(_, r)| !same(r) || over(r)).map(|(key, _)| key.clone()).collect();
+        for key in &gone {
+            self.stop(key);
+        }
+        self.stopping.retain(|task| !task.is_finished());
+        for item in wanted {
+            let key = (item.run.clone(), item.probe.clone());
+            if let Some(running) = self.running.get(&key) {
+                if let Some((until, _)) = &running.life {
+                    until.send_replace(self.until(item));
+                }
+            } else {
+                let started = self.start(item);
+                self.running.insert(key, started);
+            }
+        }
+    }
+
+    fn next(&mut self) -> Local<'_, Sight> {
+        Box::pin(async {
+            match self.sights.recv().await {
+                Some(sight) => sight,
+                // Never: a sender is kept here.
+                None => std::future::pending().await,
+            }
+        })
+    }
+
+    fn close(&mut self) -> Local<'_, Vec<Sight>> {
+        Box::pin(async {
+            self.set(&[]);
+            self.settle().await;
+            self.told()
+        })
+    }
+}

@@ -1,0 +1,134 @@
+//! One probe's life: tick, look, record, until nobody asks for it any more.
+
+use std::{cmp, io};
+
+use fracas_model::{
+    desired::ProbeItem,
+    event::{Body, Look, Reading},
+};
+use fracas_probes::{Lookout, Seen};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use sha2::{Digest as _, Sha256};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
+
+use super::{
+    Sight,
+    pace::{Alarm as _, Pace},
+    record::Recorder,
+};
+
+/// Longest time a reading waits to be told.
+const SEAL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+/// Fastest tick, nanoseconds: what the promise on lateness was measured for.
+const FASTEST: i64 = 10_000_000;
+/// Most looks of one probe that are out at once: each may hold a connection, and a host has few descriptors.
+const MOST_OUT: i64 = 128;
+
+/// What one probe needs.
+pub(super) struct Tended<P> {
+    pub(super) item: ProbeItem,
+    pub(super) lookout: Box<dyn Lookout>,
+    pub(super) pace: P,
+    pub(super) out: mpsc::UnboundedSender<Sight>,
+    /// Boot time at which it ends by itself; it ends at once when the sender is gone.
+    pub(super) until_ns: watch::Receiver<i64>,
+}
+
+/// How many looks may be out: what the timeout explains and one more, at least 4, at most [`MOST_OUT`].
+fn cap(item: &ProbeItem, every: i64) -> usize {
+    let explained = item.timeout.ns().max(0) / every + i64::from(item.timeout.ns() % every != 0) + 1;
+    explained.clamp(4, MOST_OUT) as usize
+}
+
+/// When, within the first period, this probe of this run ticks: fixed for a run, unlike for all others, so that probes
+/// and vantages do not beat in step with each other or with the service.
+fn phase(item: &ProbeItem, host: &str, every: i64) -> i64 {
+    let digest = Sha256::digest(format!("{}/{}/{host}", item.run, item.probe));
+    let head = digest.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
+    (head % every.unsigned_abs()) as i64
+}
+
+impl<P: Pace> Tended<P> {
+    /// Ticks until it is stopped or its time is over, then seals what is left. Fails when the host has no timer.
+    pub(super) async fn run(mut self) -> io::Result<()> {
+        let every = self.item.every.ns().max(FASTEST);
+        let cap = cap(&self.item, every);
+        let mut recorder = Recorder::new(&self.item);
+        let mut alarm = self.pace.alarm()?;
+        let started = self.pace.now();
+        let mut due = started.boot_ns + phase(&self.item, started.clock.host.as_str(), every);
+        alarm.arm(due)?;
+        self.tell(recorder.sight(Body::ProbeStarted { probe: self.item.probe.clone(), at: started }));
+        let mut looks = FuturesUnordered::new();
+        let mut seal_at: Option<Instant> = None;
+        loop {
+            tokio::select! {
+                biased;
+                rang = alarm.rang() => {
+                    rang?;
+                    let now = self.pace.boot_ns();
+                    if now >= *self.until_ns.borrow() {
+                        break;
+                    }
+                    let late = (now - due) / every;
+                    if late > 0 {
+                        let between = Look { s: due, c: due + (late - 1) * every };
+                        recorder.missed(late.unsigned_abs(), between, "the host did not wake in time");
+                        due += late * every;
+                    }
+                    if looks.len() < cap {
+                        looks.push(look(&self.pace, &*self.lookout, &self.item));
+                    } else {
+                        recorder.missed(1, Look { s: due, c: due }, &format!("{cap} looks are still out"));
+                    }
+                    due += every;
+                    alarm.arm(due)?;
+                }
+                Some(reading) = looks.next(), if !looks.is_empty() => {
+                    if let Some(edge) = recorder.looked(reading, &self.pace.now()) {
+                        self.tell(edge);
+                    }
+                }
+                () = sleep_until(seal_at.unwrap_or_else(Instant::now)), if seal_at.is_some() => {
+                    self.tell_all(recorder.seal(&self.pace.now()));
+                    seal_at = None;
+                }
+                asked = self.until_ns.changed() => {
+                    if asked.is_err() {
+                        break;
+                    }
+                }
+            }
+            if seal_at.is_none() && recorder.pending() {
+                seal_at = Some(Instant::now() + SEAL_AFTER);
+            }
+        }
+        self.tell_all(recorder.seal(&self.pace.now()));
+        Ok(())
+    }
+
+    fn tell(&self, sight: Sight) {
+        // Nobody listens only when the whole agent ends.
+        let _ = self.out.send(sight);
+    }
+
+    fn tell_all(&self, sights: Vec<Sight>) {
+        for sight in sights {
+            self.tell(sight);
+        }
+    }
+}
+
+/// One look, bounded by the probe's timeout; a look that is given up failed at that moment.
+async fn look<P: Pace>(pace: &P, lookout: &dyn Lookout, item: &ProbeItem) -> Reading {
+    let s = pace.boot_ns();
+    let seen: Seen = match tokio::time::timeout(item.timeout.std(), lookout.look()).await {
+        Ok(seen) => seen,
+        Err(_) => Err(format!("no answer within {}", item.timeout)),
+    };
+    let c = cmp::max(pace.boot_ns(), s);
+    Reading { look: Look { s, c }, ok: seen.is_ok(), why: seen.err().unwrap_or_default() }
+}

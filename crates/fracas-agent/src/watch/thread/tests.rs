@@ -1,0 +1,200 @@
+//! The real watcher with real timers and scripted looks: edges, seals, gaps, refusals, ends.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicI64, AtomicU32, Ordering},
+};
+
+use fracas_model::{
+    catalogue::{Params, ProbeInfo},
+    event::{Body, Readings},
+    units::Dur,
+};
+use fracas_probes::{LookFuture, Lookout};
+
+use super::*;
+
+/// Looks that do as their parameter says.
+struct Scripted;
+
+struct Script(String);
+
+static LOOKS: AtomicU32 = AtomicU32::new(0);
+static HANGING: AtomicI64 = AtomicI64::new(0);
+
+struct Hanging;
+
+impl Drop for Hanging {
+    fn drop(&mut self) {
+        HANGING.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Probe for Scripted {
+    fn info(&self) -> ProbeInfo {
+        ProbeInfo {
+            name: "scripted".into(),
+            summary: String::new(),
+            help: String::new(),
+            params: vec![],
+            example: String::new(),
+        }
+    }
+
+    fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+        match params.text("script") {
+            Some("refuse") => Err(Refusal::new("not here", "elsewhere")),
+            script => Ok(Box::new(Script(script.unwrap_or("ok").to_owned()))),
+        }
+    }
+}
+
+impl Lookout for Script {
+    fn look(&self) -> LookFuture {
+        match self.0.as_str() {
+            "hang" => Box::pin(async {
+                HANGING.fetch_add(1, Ordering::SeqCst);
+                let _hanging = Hanging;
+                std::future::pending().await
+            }),
+            "fifth fails" => Box::pin(async {
+                if LOOKS.fetch_add(1, Ordering::SeqCst) == 4 { Err("status 500".into()) } else { Ok(()) }
+            }),
+            _ => Box::pin(async { Ok(()) }),
+        }
+    }
+}
+
+fn item(script: &str, every_ms: i64, timeout_ms: i64) -> ProbeItem {
+    let mut params = Params::default();
+    params.0.insert("script".into(), script.into());
+    ProbeItem {
+        run: "r1".into(),
+        probe: script.replace(' ', "-").as_str().into(),
+        kind: "scripted".into(),
+        params,
+        every: Dur::from_ms(every_ms),
+        timeout: Dur::from_ms(timeout_ms),
+        until: Dur::from_secs(600),
+    }
+}
+
+fn watcher() -> ThreadWatcher {
+    ThreadWatcher::new(&[&Scripted], Policy::builtin(), Clock::of("h".into()))
+}
+
+/// Facts up to the first that satisfies, that one included.
+async fn until(watcher: &mut ThreadWatcher, enough: impl Fn(&Body) -> bool) -> Vec<Sight> {
+    let mut sights = Vec::new();
+    loop {
+        sights.push(watcher.next().await);
+        if sights.last().is_some_and(|s| enough(&s.body)) {
+            return sights;
+        }
+    }
+}
+
+fn kinds(sights: &[Sight]) -> BTreeMap<&'static str, u32> {
+    let mut kinds = BTreeMap::new();
+    for sight in sights {
+        let kind = match &sight.body {
+            Body::ProbeStarted { .. } => "started",
+            Body::ProbeRefused { .. } => "refused",
+            Body::Edge { .. } => "edge",
+            Body::Gap { .. } => "gap",
+            Body::ReadingsSealed { .. } => "sealed",
+            _ => "other",
+        };
+        *kinds.entry(kind).or_default() += 1;
+    }
+    kinds
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_dip_of_one_look_gives_three_edges_and_every_reading_is_sealed() {
+    let mut watcher = watcher();
+    watcher.set(&[item("fifth fails", 10, 50)]);
+    let mut sights = until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+    sights.extend(watcher.close().await);
+    let edges: Vec<bool> = sights
+        .iter()
+        .filter_map(|s| match &s.body {
+            Body::Edge { ok, .. } => Some(*ok),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(edges, [true, false, true]);
+    assert!(matches!(sights[0].body, Body::ProbeStarted { .. }));
+    let readings: Vec<_> = sights
+        .iter()
+        .filter_map(|s| s.blob.as_deref())
+        .flat_map(|blob| serde_json::from_slice::<Readings>(blob).unwrap().unpack())
+        .collect();
+    assert_eq!(readings.len(), LOOKS.load(Ordering::SeqCst) as usize, "every look is in a blob");
+    assert_eq!(readings.iter().filter(|r| !r.ok).count(), 1);
+    assert!(readings.iter().all(|r| r.look.s <= r.look.c));
+    let first = readings[0].look.s;
+    // Start to start at a fixed rate: the k-th look never begins before its time, however late others were.
+    let early = readings.iter().map(|r| (r.look.s - first) % 10_000_000).min().unwrap();
+    assert!(early >= 0, "{early}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn hanging_looks_are_given_up_capped_and_released() {
+    let mut watcher = watcher();
+    // A timeout of ten periods allows eleven looks out; a missed tick needs a look that outlives its timeout, so the
+    // cap is seen through the floor of four: nothing is missed here, and everything fails.
+    watcher.set(&[item("hang", 10, 100)]);
+    let sights = until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+    let kinds = kinds(&sights);
+    assert_eq!(kinds["edge"], 1);
+    let Some(Body::ReadingsSealed { ok, failed, .. }) = sights.last().map(|s| s.body.clone()) else { panic!() };
+    assert!(ok == 0 && failed > 10, "{ok} ok, {failed} failed");
+    let blob = sights.last().unwrap().blob.clone().unwrap();
+    let readings = serde_json::from_slice::<Readings>(&blob).unwrap().unpack();
+    for reading in &readings {
+        assert_eq!(reading.why, "no answer within 100ms");
+        assert!(reading.look.c - reading.look.s >= 100_000_000, "given up when it says: {reading:?}");
+    }
+    assert!(HANGING.load(Ordering::SeqCst) <= 11, "capped");
+    watcher.close().await;
+    assert_eq!(HANGING.load(Ordering::SeqCst), 0, "released");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_cannot_run_is_refused_once() {
+    let mut watcher = watcher();
+    let unknown = ProbeItem { kind: "telepathy".into(), ..item("x", 10, 10) };
+    for _ in 0..3 {
+        watcher.set(&[item("refuse", 10, 10), unknown.clone()]);
+    }
+    let sights = watcher.close().await;
+    assert_eq!(kinds(&sights), BTreeMap::from([("refused", 2)]));
+    assert!(sights.iter().any(|s| matches!(&s.body, Body::ProbeRefused { refusal, .. } if refusal.why == "not here")));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn asked_again_it_goes_on_and_unasked_it_ends() {
+    let mut watcher = watcher();
+    let short = ProbeItem { until: Dur::from_ms(60), ..item("ok", 10, 10) };
+    watcher.set(std::slice::from_ref(&short));
+    watcher.set(&[ProbeItem { until: Dur::from_ms(70), ..short.clone() }]);
+    // It ends by itself and seals what it saw; nobody stopped it.
+    let sights = until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+    assert_eq!(kinds(&sights)["started"], 1, "asked again it is the same probe");
+    let Some(Body::ReadingsSealed { ok, .. }) = sights.last().map(|s| s.body.clone()) else { panic!() };
+    assert!((1..=8).contains(&ok), "{ok} looks in 70 ms");
+    // Stopped by a new set, it seals too.
+    watcher.set(&[item("ok", 10, 10)]);
+    until(&mut watcher, |b| matches!(b, Body::Edge { .. })).await;
+    watcher.set(&[]);
+    until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn without_probes_there_is_no_thread() {
+    let mut watcher = watcher();
+    watcher.set(&[]);
+    assert!(watcher.orders.is_none());
+    assert!(watcher.close().await.is_empty());
+}

@@ -1,0 +1,39 @@
+//! The real host tried on processes this program starts itself: workers, loads, pauses, signals.
+//! The program is its own worker and its own victim, so nothing else on the machine is touched.
+
+#![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
+#![expect(clippy::exit, clippy::large_stack_arrays, reason = "victims are programs of a few lines")]
+
+use std::process::ExitCode;
+
+use libtest_mimic::{Arguments, Trial};
+
+#[path = "host/burn.rs"]
+mod burn;
+#[path = "host/pause.rs"]
+mod pause;
+#[path = "host/shot.rs"]
+mod shot;
+#[path = "host/stage.rs"]
+mod stage;
+#[path = "host/workers.rs"]
+mod workers;
+
+fn main() -> ExitCode {
+    if let Some(code) = fracas_agent::reexec() {
+        return fracas_agent::reexec::exit_code(code);
+    }
+    if let Some(code) = stage::play() {
+        return code;
+    }
+    let trials = [workers::trials(), burn::trials(), pause::trials(), shot::trials()];
+    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// A trial that fails by panicking.
+fn trial(name: &str, run: fn()) -> Trial {
+    Trial::test(name, move || {
+        run();
+        Ok(())
+    })
+}
