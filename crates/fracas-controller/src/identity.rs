@@ -14,11 +14,12 @@ use ring::{
 };
 use rustls::pki_types::CertificateDer;
 
+use self::authority::Authority;
+pub(crate) use self::server::provider;
 pub use self::{
     authority::{HOST_CERTIFICATE_DAYS, HostCertificate, peer_host, peer_serial},
     server::{SERVER_NAME, ServerCertificate},
 };
-use self::authority::Authority;
 use crate::{
     chain::{self, Digest, hex, sha256},
     datadir::{Access, DataDir, DataDirError},
@@ -167,14 +168,13 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
 }
 
 fn audit_key(dir: &DataDir) -> Result<Ed25519KeyPair, IdentityError> {
-    let pkcs8 = match dir.read("audit.key", Access::Private)? {
-        Some(pkcs8) => pkcs8,
-        None => {
-            let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-                .map_err(|e| IdentityError::Crypto { what: "the audit key", detail: e.to_string() })?;
-            dir.write("audit.key", made.as_ref(), Access::Private)?;
-            made.as_ref().to_vec()
-        }
+    let pkcs8 = if let Some(pkcs8) = dir.read("audit.key", Access::Private)? {
+        pkcs8
+    } else {
+        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+            .map_err(|e| IdentityError::Crypto { what: "the audit key", detail: e.to_string() })?;
+        dir.write("audit.key", made.as_ref(), Access::Private)?;
+        made.as_ref().to_vec()
     };
     let key = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|e| IdentityError::Unusable {
         path: dir.join("audit.key"),
@@ -196,17 +196,16 @@ fn admin_digest(dir: &DataDir) -> Result<Digest, IdentityError> {
         detail: detail.to_owned(),
         remedy: REMEDY,
     };
-    let token = match dir.read("admin.token", Access::Private)? {
-        Some(token) => String::from_utf8(token).map_err(|_| unusable("admin.token", "not a text"))?,
-        None => {
-            if let Some(kept) = dir.read("admin.digest", Access::Private)? {
-                let text = String::from_utf8_lossy(&kept);
-                return chain::digest_from_hex(text.trim()).ok_or_else(|| unusable("admin.digest", "not a digest"));
-            }
-            let made = format!("fat1.{}", hex(&random::<32>()));
-            dir.write("admin.token", made.as_bytes(), Access::Private)?;
-            made
+    let token = if let Some(token) = dir.read("admin.token", Access::Private)? {
+        String::from_utf8(token).map_err(|_| unusable("admin.token", "not a text"))?
+    } else {
+        if let Some(kept) = dir.read("admin.digest", Access::Private)? {
+            let text = String::from_utf8_lossy(&kept);
+            return chain::digest_from_hex(text.trim()).ok_or_else(|| unusable("admin.digest", "not a digest"));
         }
+        let made = format!("fat1.{}", hex(&random::<32>()));
+        dir.write("admin.token", made.as_bytes(), Access::Private)?;
+        made
     };
     let token = token.trim();
     if !token.starts_with("fat1.") || token.len() < 37 {

@@ -4,6 +4,10 @@
 
 pub mod chain;
 pub mod clock;
-pub mod fleet;
+pub mod datadir;
 pub mod history;
+pub mod identity;
+pub mod listen;
 pub mod store;
+pub mod tokens;
+pub mod verify;

@@ -1,0 +1,163 @@
+//! Real handshakes over loopback: with a certificate, without, with a wrong one, too many, too slow.
+
+use std::net::Ipv4Addr;
+
+use rcgen::{CertificateParams, KeyPair};
+use rustls::{
+    ClientConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
+};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_stream::StreamExt;
+
+use super::*;
+use crate::{datadir::DataDir, identity::SERVER_NAME};
+
+const NOW_NS: fn() -> i64 = || {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Realtime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+};
+const HOST: &str = "0b9e4c1e-55d4-4b53-9f30-5e1c63b4b0aa";
+
+struct Rig {
+    _folder: tempfile::TempDir,
+    identity: Identity,
+}
+
+impl Rig {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(&folder.path().join("d")).unwrap();
+        let identity = Identity::open(&dir, &[], NOW_NS()).unwrap();
+        Self { _folder: folder, identity }
+    }
+
+    /// A host's key and the certificate this rig's authority gives it.
+    fn host(&self) -> (KeyPair, String) {
+        let key = KeyPair::generate().unwrap();
+        let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
+        let signed = self.identity.sign_csr(&csr, &HOST.into(), "web-1", 30, NOW_NS()).unwrap();
+        (key, signed.pem)
+    }
+
+    fn client(&self, host: Option<(KeyPair, String)>) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.identity.ca_der().clone()).unwrap();
+        let config = ClientConfig::builder_with_provider(crate::identity::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots);
+        let config = match host {
+            None => config.with_no_client_auth(),
+            Some((key, pem)) => {
+                let chain = vec![CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()];
+                config.with_client_auth_cert(chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap()).unwrap()
+            }
+        };
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+async fn fleet(rig: &Rig, limits: Limits) -> (SocketAddr, impl Stream<Item = io::Result<Conn>> + Send + Unpin + use<>) {
+    let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the fleet", "--fleet-listen").await.unwrap();
+    (listener.local_addr().unwrap(), accept(listener, fleet_tls(&rig.identity).unwrap(), limits))
+}
+
+async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+    connector.connect(ServerName::try_from(SERVER_NAME).unwrap(), TcpStream::connect(address).await?).await
+}
+
+const ROOMY: Limits = Limits { hosts: 8, strangers: 8 };
+
+#[tokio::test]
+async fn a_host_is_known_by_its_certificate_and_a_stranger_is_nobody() {
+    let rig = Rig::new();
+    let (address, mut incoming) = fleet(&rig, ROOMY).await;
+    let (key, pem) = rig.host();
+    let serial = peer_serial(&CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).unwrap();
+    for (host, expected) in [(Some((key, pem)), Some((HOST.into(), serial))), (None, None)] {
+        let mut client = connect(&rig.client(host), address).await.unwrap();
+        let mut conn = incoming.next().await.unwrap().unwrap();
+        let peer = conn.connect_info();
+        assert_eq!(peer.host.zip(peer.serial), expected);
+        assert_eq!(peer.address, Some(client.get_ref().0.local_addr().unwrap()));
+        client.write_all(b"ping").await.unwrap();
+        let mut word = [0; 4];
+        conn.read_exact(&mut word).await.unwrap();
+        conn.write_all(&word).await.unwrap();
+        conn.flush().await.unwrap();
+        client.read_exact(&mut word).await.unwrap();
+        assert_eq!(&word, b"ping");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_of_another_authority_ends_the_handshake() {
+    let (rig, other) = (Rig::new(), Rig::new());
+    let (address, mut incoming) = fleet(&rig, ROOMY).await;
+    let mut foreign = connect(&rig.client(Some(other.host())), address).await.unwrap();
+    // With TLS 1.3 a client hears of it at its first read.
+    assert!(foreign.read_u8().await.is_err());
+    connect(&rig.client(None), address).await.unwrap();
+    assert_eq!(incoming.next().await.unwrap().unwrap().peer().host, None, "only the stranger came through");
+}
+
+#[tokio::test]
+async fn strangers_cannot_take_the_hosts_places() {
+    let rig = Rig::new();
+    let (address, mut incoming) = fleet(&rig, Limits { hosts: 1, strangers: 1 }).await;
+    let stranger = rig.client(None);
+    let _first = connect(&stranger, address).await.unwrap();
+    let held = incoming.next().await.unwrap().unwrap();
+    let mut second = connect(&stranger, address).await.unwrap();
+    assert!(second.read_u8().await.is_err(), "the second stranger is let go");
+    let _host = connect(&rig.client(Some(rig.host())), address).await.unwrap();
+    assert!(incoming.next().await.unwrap().unwrap().peer().host.is_some());
+    drop(held);
+    let _third = connect(&stranger, address).await.unwrap();
+    assert_eq!(incoming.next().await.unwrap().unwrap().peer().host, None, "a place was free again");
+}
+
+#[tokio::test]
+async fn plain_text_does_not_disturb() {
+    let rig = Rig::new();
+    let (address, mut incoming) = fleet(&rig, ROOMY).await;
+    let mut rude = TcpStream::connect(address).await.unwrap();
+    rude.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+    let _silent = TcpStream::connect(address).await.unwrap();
+    let _good = connect(&rig.client(None), address).await.unwrap();
+    incoming.next().await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn dropping_the_stream_frees_the_port() {
+    let rig = Rig::new();
+    let (address, incoming) = fleet(&rig, ROOMY).await;
+    let taken = bind(address, "the fleet", "--fleet-listen").await.unwrap_err().to_string();
+    assert_eq!(
+        taken,
+        format!(
+            "cannot listen on {address} for the fleet: another program uses that port; choose another with --fleet-listen"
+        )
+    );
+    drop(incoming);
+    while TcpStream::connect(address).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    bind(address, "the fleet", "--fleet-listen").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_front_serves_http_by_both_names() {
+    let rig = Rig::new();
+    let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the front", "--front-listen").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut incoming = accept(listener, front_tls(&rig.identity).unwrap(), ROOMY);
+    for name in ["localhost", "127.0.0.1", SERVER_NAME] {
+        let name = ServerName::try_from(name).unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let _stream = rig.client(Some(rig.host())).connect(name, socket).await.unwrap();
+        assert_eq!(incoming.next().await.unwrap().unwrap().peer().host, None, "the front asks for no certificate");
+    }
+}
