@@ -1,0 +1,473 @@
+//! The arguments of `fracas`, as data. The help teaches: every command ends with an example that a test parses.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use fracas_model::units::Dur;
+
+use crate::exit;
+
+/// The operator's commands alone; the `fracas` binary flattens [`Command`] into a larger tree.
+#[derive(Debug, Parser)]
+#[command(name = "fracas", version, about = ABOUT, after_help = exit::TABLE, disable_help_subcommand = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// One line about the program.
+pub const ABOUT: &str = "Starts trouble on purpose, measures the recovery, undoes everything.";
+
+/// Options of every command.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "Connection and output")]
+pub struct Global {
+    /// File with the controller's address, CA and token file
+    #[arg(long, global = true, value_name = "FILE", env = "FRACAS_CONTEXT")]
+    pub context: Option<PathBuf>,
+    /// Address of the controller's front listener
+    #[arg(long, global = true, value_name = "HOST:PORT", env = "FRACAS_CONTROLLER")]
+    pub controller: Option<String>,
+    /// Certificate of the controller's CA, PEM
+    #[arg(long, global = true, value_name = "FILE", env = "FRACAS_CA")]
+    pub ca: Option<PathBuf>,
+    /// File with the access token; the token itself may stand in FRACAS_TOKEN
+    #[arg(long, global = true, value_name = "FILE", env = "FRACAS_TOKEN_FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Form of the output
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub output: OutputForm,
+    /// Colours; auto: on a terminal, unless NO_COLOR is set
+    #[arg(long, global = true, value_enum, default_value_t)]
+    pub color: ColorChoice,
+    /// Print results only
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+}
+
+/// Form of the output.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum OutputForm {
+    /// For people.
+    #[default]
+    Text,
+    /// For programs; every object names its schema.
+    Json,
+}
+
+/// When to use colours.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum ColorChoice {
+    /// On a terminal, unless `NO_COLOR` is set.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Check documents, offline: syntax, types, units, references. Prints every error of every file
+    #[command(after_help = "Example:\n  fracas validate kill-db.yaml slow-net.yaml --set delay=200ms")]
+    Validate(ValidateArgs),
+    /// Print the JSON Schema of documents or of what `--output json` prints
+    #[command(after_help = "Example:\n  fracas schema --kind experiment\n  fracas schema --kind event")]
+    Schema(SchemaArgs),
+    /// Write a starter document to change to your needs
+    #[command(after_help = "Example:\n  fracas new kill-db.yaml\n  fracas new > kill-db.yaml")]
+    New(NewArgs),
+    /// Show what a run would do: drawn hosts, timeline, every change to every host and its undo. Changes nothing
+    #[command(after_help = "Example:\n  fracas plan kill-db.yaml --seed 42\n\nExit code 7: some host refuses.")]
+    Plan(PlanArgs),
+    /// Run an experiment, watch it live, end with its verdict. Ctrl-C stops it and undoes everything
+    #[command(after_help = RUN_HELP)]
+    Run(RunArgs),
+    /// Watch a run until its end, from any terminal; ends with the run's exit code
+    #[command(
+        after_help = "Example:\n  fracas watch last\n  fracas watch 1nf3k8 --after 120 --output json\n\nCtrl-C leaves; the run goes on (see `fracas stop`)."
+    )]
+    Watch(WatchArgs),
+    /// List runs, newest first
+    #[command(after_help = "Example:\n  fracas runs --limit 10\n  fracas runs --output json")]
+    Runs(RunsArgs),
+    /// Show one run: state, entries, faults on each host and its whole history
+    #[command(after_help = "Example:\n  fracas show last\n  fracas show 1nf3k8 --output json")]
+    Show(RunName),
+    /// End one run: everything is undone
+    #[command(after_help = "Example:\n  fracas stop last --reason 'customers call'")]
+    Stop(StopArgs),
+    /// End all runs and let none start until cleared
+    #[command(
+        after_help = "Example:\n  fracas halt --reason 'real incident'\n  fracas halt clear --reason 'incident closed'"
+    )]
+    Halt(HaltArgs),
+    /// List hosts; set their labels; make tokens for new ones
+    #[command(
+        after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db"
+    )]
+    Hosts(HostsArgs),
+    /// List the faults, or explain one: parameters, defaults, needs, an example document
+    #[command(after_help = "Example:\n  fracas faults\n  fracas faults net-delay")]
+    Faults(NameArgs),
+    /// List the probes, or explain one
+    #[command(after_help = "Example:\n  fracas probes\n  fracas probes http")]
+    Probes(NameArgs),
+    /// Print or write the report of a run
+    #[command(after_help = "Example:\n  fracas report last\n  fracas report 1nf3k8 --format html --to report.html")]
+    Report(ReportArgs),
+    /// Print the completion script of a shell
+    #[command(after_help = "Example:\n  fracas completions bash > /etc/bash_completion.d/fracas")]
+    Completions(CompletionsArgs),
+    /// Print the version
+    #[command(after_help = "Example:\n  fracas version --output json")]
+    Version,
+}
+
+const RUN_HELP: &str = "Example:
+  fracas run kill-db.yaml
+  fracas run slow-net.yaml --set delay=200ms --seed 42 --report slow-net.html
+  fracas run kill-db.yaml --detach --yes
+  fracas run hog.yaml --local
+
+The first Ctrl-C stops the run and shows the undo; the second leaves it to the controller and exits with 130.
+On a terminal it shows what will be hit and asks, unless --yes is given.
+
+Exit codes:
+  0 pass   1 fail   2 document refused   3 inconclusive   4 aborted   5 error
+  6 undo unconfirmed   7 refused before the start   130 left by the second Ctrl-C";
+
+/// Values for a document's parameters.
+#[derive(Clone, Debug, Default, Args)]
+pub struct ParameterArgs {
+    /// Sets a parameter of the document; beats --values
+    #[arg(long = "set", value_name = "NAME=VALUE", value_parser = assignment)]
+    pub set: Vec<(String, String)>,
+    /// File that maps parameter names to values, YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub values: Option<PathBuf>,
+}
+
+/// A document and what fixes its meaning.
+#[derive(Clone, Debug, Args)]
+pub struct DocumentArgs {
+    /// The document; `-` reads standard input
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Its parameters.
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
+    /// Seed of every random choice; the same seed draws the same hosts. 0: a new one
+    #[arg(long, default_value_t = 0, hide_default_value = true)]
+    pub seed: u64,
+    /// Environment the run belongs to
+    #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
+    pub environment: String,
+}
+
+/// Arguments of `validate`.
+#[derive(Debug, Args)]
+pub struct ValidateArgs {
+    /// Documents; `-` reads standard input
+    #[arg(value_name = "FILE", required = true)]
+    pub files: Vec<PathBuf>,
+    /// Their parameters.
+    #[command(flatten)]
+    pub parameters: ParameterArgs,
+}
+
+/// Arguments of `schema`.
+#[derive(Debug, Args)]
+pub struct SchemaArgs {
+    /// Of what
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: SchemaKind,
+}
+
+/// What a schema describes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum SchemaKind {
+    /// Experiment documents.
+    #[default]
+    Experiment,
+    /// One line of `run --output json`.
+    Event,
+    /// The last line of `run --output json`.
+    Result,
+}
+
+/// Arguments of `new`.
+#[derive(Debug, Args)]
+pub struct NewArgs {
+    /// File to make; it must not exist. Without it the document goes to standard output
+    #[arg(value_name = "FILE")]
+    pub file: Option<PathBuf>,
+}
+
+/// Arguments of `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// What to plan.
+    #[command(flatten)]
+    pub document: DocumentArgs,
+}
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// What to run.
+    #[command(flatten)]
+    pub document: DocumentArgs,
+    /// Run on this machine alone: starts a controller and an agent that end with the command
+    #[arg(long, conflicts_with = "detach")]
+    pub local: bool,
+    /// Start it and return at once
+    #[arg(long, conflicts_with = "report")]
+    pub detach: bool,
+    /// Write the report to this file at the end; .json and .md choose those forms, anything else is HTML
+    #[arg(long, value_name = "FILE")]
+    pub report: Option<PathBuf>,
+    /// Do not ask before starting
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Which run.
+#[derive(Debug, Args)]
+pub struct RunName {
+    /// Run id, a unique prefix of one, or `last`
+    pub run: String,
+}
+
+/// Arguments of `watch`.
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Events with a greater sequence number only (text lines and JSON)
+    #[arg(long, value_name = "SEQ", default_value_t = 0, hide_default_value = true)]
+    pub after: u64,
+}
+
+/// Arguments of `runs`.
+#[derive(Debug, Args)]
+pub struct RunsArgs {
+    /// At most this many
+    #[arg(long, default_value_t = 50)]
+    pub limit: u32,
+}
+
+/// Arguments of `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Why, for the history
+    #[arg(long, default_value = "stopped by hand")]
+    pub reason: String,
+}
+
+/// Arguments of `halt`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct HaltArgs {
+    /// Lift the halt instead.
+    #[command(subcommand)]
+    pub command: Option<HaltCommand>,
+    /// Why, for the history
+    #[arg(long, required = true)]
+    pub reason: Option<String>,
+}
+
+/// What else can be done about a halt.
+#[derive(Debug, Subcommand)]
+pub enum HaltCommand {
+    /// Let runs start again
+    #[command(after_help = "Example:\n  fracas halt clear --reason 'incident closed'")]
+    Clear {
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Arguments of `hosts`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct HostsArgs {
+    /// Change something instead of listing.
+    #[command(subcommand)]
+    pub command: Option<HostsCommand>,
+    /// Only hosts with these labels, in Kubernetes syntax
+    #[arg(long, short = 'l', value_name = "SELECTOR", default_value = "", hide_default_value = true)]
+    pub selector: String,
+}
+
+/// What can be done to hosts.
+#[derive(Debug, Subcommand)]
+pub enum HostsCommand {
+    /// Set (`name=value`) and remove (`name-`) labels of a host
+    #[command(after_help = "Example:\n  fracas hosts label db-1 role=db tier=primary old-")]
+    Label {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Changes
+        #[arg(value_name = "NAME=VALUE|NAME-", required = true, value_parser = label_change)]
+        changes: Vec<LabelChange>,
+    },
+    /// Make a token with which one new host may join, and print what to type there
+    #[command(after_help = "Example:\n  fracas hosts join-token --ttl 30m --label role=db --label tier=primary")]
+    JoinToken {
+        /// How long it may be used
+        #[arg(long, default_value = "30m", value_name = "DURATION")]
+        ttl: Dur,
+        /// Labels the host gets
+        #[arg(long = "label", value_name = "NAME=VALUE", value_parser = assignment)]
+        labels: Vec<(String, String)>,
+    },
+}
+
+/// One change of a label.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LabelChange {
+    /// Give it this value.
+    Set(String, String),
+    /// Take it away.
+    Remove(String),
+}
+
+/// Arguments of `faults` and `probes`.
+#[derive(Debug, Args)]
+pub struct NameArgs {
+    /// Explain this one
+    pub name: Option<String>,
+}
+
+/// Arguments of `report`.
+#[derive(Debug, Args)]
+pub struct ReportArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// Form of the report; without it --to's ending decides
+    #[arg(long, value_enum)]
+    pub format: Option<ReportForm>,
+    /// Write it to this file
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+}
+
+/// Form of a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ReportForm {
+    /// For a terminal.
+    Text,
+    /// The report as data.
+    Json,
+    /// One self-contained page.
+    Html,
+    /// For tickets and wikis.
+    Markdown,
+}
+
+/// Arguments of `completions`.
+#[derive(Debug, Args)]
+pub struct CompletionsArgs {
+    /// Which shell
+    pub shell: clap_complete::Shell,
+}
+
+fn assignment(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".to_owned()),
+    }
+}
+
+fn label_change(text: &str) -> Result<LabelChange, String> {
+    if let Ok((name, value)) = assignment(text) {
+        return Ok(LabelChange::Set(name, value));
+    }
+    match text.strip_suffix('-') {
+        Some(name) if !name.is_empty() => Ok(LabelChange::Remove(name.to_owned())),
+        _ => Err("write NAME=VALUE to set a label or NAME- to remove it".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    /// Splits like a shell: single quotes keep spaces; a redirection ends the command.
+    fn words(line: &str) -> Vec<String> {
+        let line = line.split(" > ").next().unwrap_or_default();
+        let mut words = vec![String::new()];
+        let mut quoted = false;
+        for c in line.chars() {
+            match c {
+                '\'' => quoted = !quoted,
+                ' ' if !quoted => words.push(String::new()),
+                _ => words.last_mut().unwrap().push(c),
+            }
+        }
+        words
+    }
+
+    fn check(command: &clap::Command, path: &str, checked: &mut usize) {
+        let help = command.get_after_help().unwrap_or_else(|| panic!("{path} has no example")).to_string();
+        let examples: Vec<&str> = help.lines().filter_map(|l| l.strip_prefix("  fracas ")).collect();
+        assert!(!examples.is_empty(), "{path} has no example");
+        for example in examples {
+            let line = format!("fracas {example}");
+            assert!(line.starts_with(path.split(' ').take(2).collect::<Vec<_>>().join(" ").as_str()), "{path}: {line}");
+            Cli::try_parse_from(words(&line)).unwrap_or_else(|e| panic!("{line}: {e}"));
+            *checked += 1;
+        }
+        for child in command.get_subcommands() {
+            check(child, &format!("{path} {}", child.get_name()), checked);
+        }
+    }
+
+    #[test]
+    fn the_tree_is_sound_and_every_commands_help_has_an_example_that_parses() {
+        Cli::command().debug_assert();
+        let mut checked = 0;
+        for command in Cli::command().get_subcommands() {
+            check(command, &format!("fracas {}", command.get_name()), &mut checked);
+        }
+        assert!(checked >= 16, "{checked}");
+    }
+
+    #[test]
+    fn labels_are_set_and_removed() {
+        let cli = Cli::try_parse_from(["fracas", "hosts", "label", "db-1", "a=b=c", "old-"]).unwrap();
+        let Command::Hosts(HostsArgs { command: Some(HostsCommand::Label { changes, .. }), .. }) = cli.command else {
+            panic!("not label")
+        };
+        assert_eq!(changes, [LabelChange::Set("a".into(), "b=c".into()), LabelChange::Remove("old".into())]);
+        assert!(Cli::try_parse_from(["fracas", "hosts", "label", "db-1", "novalue"]).is_err());
+    }
+
+    #[test]
+    fn a_halt_needs_a_reason_and_its_clearing_too() {
+        assert!(Cli::try_parse_from(["fracas", "halt"]).is_err());
+        assert!(Cli::try_parse_from(["fracas", "halt", "clear"]).is_err());
+        assert!(Cli::try_parse_from(["fracas", "run", "a.yaml", "--local", "--detach"]).is_err());
+    }
+
+    #[test]
+    fn global_options_stand_anywhere() {
+        let cli = Cli::try_parse_from(["fracas", "runs", "--output", "json", "--controller", "c:1"]).unwrap();
+        assert_eq!((cli.global.output, cli.global.controller.as_deref()), (OutputForm::Json, Some("c:1")));
+    }
+}

@@ -1,0 +1,41 @@
+//! One file per command, and the one place that maps arguments to them.
+
+mod completions;
+mod explain;
+mod halt;
+mod hosts;
+mod new;
+mod plan;
+mod report;
+mod run;
+mod runs;
+mod schema;
+mod show;
+mod stop;
+mod validate;
+mod version;
+mod watch;
+
+use crate::{Session, args::Command, error::CliError};
+
+/// Does it; the exit code on success.
+pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u8, CliError> {
+    match command {
+        Command::Validate(given) => validate::validate(session, &given),
+        Command::New(given) => new::new(session, &given),
+        Command::Run(given) => run::run(session, &given).await,
+        Command::Report(given) => report::report(session, &given).await,
+        Command::Plan(given) => plan::plan(session, &given).await,
+        Command::Watch(given) => watch::watch(session, &given).await,
+        Command::Runs(given) => runs::runs(session, &given).await,
+        Command::Show(given) => show::show(session, &given).await,
+        Command::Stop(given) => stop::stop(session, &given).await,
+        Command::Halt(given) => halt::halt(session, given).await,
+        Command::Hosts(given) => hosts::hosts(session, given).await,
+        Command::Faults(given) => explain::faults(session, &given),
+        Command::Probes(given) => explain::probes(session, &given),
+        Command::Completions(given) => completions::completions(session, &given),
+        Command::Version => version::version(session),
+        Command::Schema(given) => schema::schema(session, &given),
+    }
+}

@@ -1,0 +1,128 @@
+//! `fracas hosts`: the fleet as a table, labels, and tokens for new hosts.
+
+use std::collections::BTreeMap;
+
+use fracas_model::units::Dur;
+use serde_json::json;
+
+use crate::{
+    Session,
+    args::{HostsArgs, HostsCommand, LabelChange},
+    client::HostSummary,
+    error::CliError,
+    exit,
+    table::table,
+    times,
+};
+
+pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8, CliError> {
+    match given.command {
+        None => list(session, &given.selector).await,
+        Some(HostsCommand::Label { host, changes }) => label(session, &host, changes).await,
+        Some(HostsCommand::JoinToken { ttl, labels }) => join_token(session, ttl, labels).await,
+    }
+}
+
+async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
+    let hosts = session.client()?.hosts(selector).await?;
+    if session.output.json {
+        session.output.json("fracas.hosts/v1", &json!({ "hosts": hosts }))?;
+    } else if hosts.is_empty() && selector.is_empty() {
+        session.output.notice("no host yet; let one join: fracas hosts join-token");
+    } else if hosts.is_empty() {
+        session.output.notice(&format!("no host matches {selector}; all hosts: fracas hosts"));
+    } else {
+        let now = times::now();
+        let rows: Vec<Vec<String>> = hosts.iter().map(|host| row(host, now)).collect();
+        session.output.text(&table(session.width(), &["host", "id", "state", "labels", "faults", "cannot"], &rows))?;
+    }
+    Ok(exit::PASS)
+}
+
+fn row(host: &HostSummary, now: i64) -> Vec<String> {
+    let state = match (host.connected, host.last_seen_wall_ns) {
+        _ if !host.quarantined.is_empty() => format!("QUARANTINED: {}", host.quarantined),
+        (true, _) if host.observer => "connected, observer".to_owned(),
+        (true, _) => "connected".to_owned(),
+        (false, 0) => "never seen".to_owned(),
+        (false, seen) => format!("out of contact for {}", times::running(Dur::from_ns(now - seen))),
+    };
+    let runs: Vec<String> = host.runs.iter().map(|run| format!("run {run}")).collect();
+    // Facts are labels too, but would drown those that people gave.
+    let labels: Vec<String> =
+        host.labels.iter().filter(|(name, _)| !name.starts_with("fact/")).map(|(n, v)| format!("{n}={v}")).collect();
+    let lacking = host.facts.iter().flat_map(|f| &f.abilities).filter(|(_, ability)| !ability.works);
+    let lacking: Vec<String> = lacking.map(|(capability, _)| word(*capability)).collect();
+    let id = host.id.as_str().split('-').next().unwrap_or_default().to_owned();
+    vec![host.name.clone(), id, state, labels.join(","), runs.join(", "), lacking.join(", ")]
+}
+
+/// The kebab-case word of a capability, as in `--output json`.
+fn word(capability: fracas_model::catalogue::Capability) -> String {
+    serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+async fn label(session: &Session<'_>, host: &str, changes: Vec<LabelChange>) -> Result<u8, CliError> {
+    let (mut set, mut remove) = (BTreeMap::new(), Vec::new());
+    for change in changes {
+        match change {
+            LabelChange::Set(name, value) => drop(set.insert(name, value)),
+            LabelChange::Remove(name) => remove.push(name),
+        }
+    }
+    let host = session.client()?.label_host(host, set, remove).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        let labels: Vec<String> = host.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        session.output.line(&format!("{}: {}", host.name, labels.join(",")))?;
+    }
+    Ok(exit::PASS)
+}
+
+async fn join_token(session: &Session<'_>, ttl: Dur, labels: Vec<(String, String)>) -> Result<u8, CliError> {
+    let client = session.client()?;
+    let (token, expires_wall_ns) = client.join_token(ttl, labels.into_iter().collect()).await?;
+    let command = format!("fracas-agent join {token}");
+    if session.output.json {
+        let answer = json!({ "token": token, "expiresWallNs": expires_wall_ns, "command": command });
+        session.output.json("fracas.joinToken/v1", &answer)?;
+    } else {
+        let until = times::local_second(expires_wall_ns, session.output.zone);
+        session.output.notice(&format!("good for one host until {until}; on that host, as root:"));
+        session.output.line(&command)?;
+    }
+    Ok(exit::PASS)
+}
+
+#[cfg(test)]
+mod tests {
+    use fracas_model::{
+        catalogue::Capability,
+        facts::{Ability, HostFacts},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_host_in_a_row() {
+        let ability = Ability { works: false, why: "no module".into(), fix: "modprobe".into() };
+        let facts = HostFacts { abilities: [(Capability::Netem, ability)].into(), ..HostFacts::default() };
+        let labels = [("role".to_owned(), "db".to_owned()), ("fact/arch".to_owned(), "x86_64".to_owned())];
+        let mut host = HostSummary {
+            id: "0b1c2d3e-aaaa-bbbb-cccc-000000000000".into(),
+            name: "db-1".into(),
+            connected: false,
+            labels: labels.into(),
+            facts: Some(facts),
+            last_seen_wall_ns: 1_000_000_000,
+            runs: vec!["r1".into()],
+            quarantined: String::new(),
+            observer: false,
+        };
+        let now = 91_000_000_000;
+        assert_eq!(row(&host, now), ["db-1", "0b1c2d3e", "out of contact for 1m30s", "role=db", "run r1", "netem"]);
+        host.quarantined = "run r0 left its undo open".into();
+        assert_eq!(row(&host, now)[2], "QUARANTINED: run r0 left its undo open");
+    }
+}

@@ -1,0 +1,73 @@
+//! `fracas report`: fetch a report as data, render it here, print or write it.
+
+use std::{fs, path::Path};
+
+use fracas_model::report::Report;
+
+use crate::{
+    Session,
+    args::{ReportArgs, ReportForm},
+    error::CliError,
+    exit,
+};
+
+pub(crate) async fn report(session: &Session<'_>, given: &ReportArgs) -> Result<u8, CliError> {
+    let form = given.format.unwrap_or_else(|| match &given.to {
+        Some(path) => form_of(path),
+        None if session.output.json => ReportForm::Json,
+        None => ReportForm::Text,
+    });
+    let client = session.client()?;
+    let run = client.run(&given.run.run).await?;
+    let (report, complete) = client.report::<Report>(&run.run).await?;
+    if !complete {
+        session.output.notice("the run has not ended: this report is a snapshot");
+    }
+    match &given.to {
+        None => session.output.text(&rendered(&report, form, session))?,
+        Some(path) => {
+            save(path, &rendered_for_file(&report, form))?;
+            session.output.notice(&format!("report written to {}", path.display()));
+        }
+    }
+    Ok(exit::PASS)
+}
+
+/// The form that a file's ending means.
+fn form_of(path: &Path) -> ReportForm {
+    match path.extension().and_then(|e| e.to_str()) {
+        Some("json") => ReportForm::Json,
+        Some("md" | "markdown") => ReportForm::Markdown,
+        Some("txt") => ReportForm::Text,
+        _ => ReportForm::Html,
+    }
+}
+
+/// Says before a run is started that its report could not be written.
+pub(crate) fn writable(path: &Path) -> Result<(), CliError> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() || !folder.is_dir() {
+        let why = if path.is_dir() { "it is a directory" } else { "its directory does not exist" };
+        return Err(CliError::usage(format!("the report cannot be written to {}: {why}", path.display())));
+    }
+    Ok(())
+}
+
+/// Writes the report in the form that the file's ending means.
+pub(crate) fn write(report: &Report, path: &Path) -> Result<(), CliError> {
+    save(path, &rendered_for_file(report, form_of(path)))
+}
+
+fn save(path: &Path, text: &str) -> Result<(), CliError> {
+    fs::write(path, text).map_err(|e| CliError::file("write", path, &e))
+}
+
+fn rendered(report: &Report, _: ReportForm, _: &Session<'_>) -> String {
+    serde_json::to_string(report).unwrap_or_default()
+}
+fn rendered_for_file(report: &Report, _: ReportForm) -> String {
+    serde_json::to_string(report).unwrap_or_default()
+}
+pub(crate) fn summary(report: &Report, _: &Session<'_>) -> String {
+    serde_json::to_string(report).unwrap_or_default()
+}

@@ -1,0 +1,197 @@
+//! `fracas run`: start, attend, conclude. What Ctrl-C does is in `attend`; what a run does is the controller's business.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use fracas_model::{experiment::Action, id::RunId, report::Report};
+use serde_json::json;
+
+use super::{plan, report};
+use crate::{
+    LocalController, Session,
+    args::RunArgs,
+    attend::{OnInterrupt, Outcome, attend},
+    client::{Client, ClientError, PlanAnswer, Submission},
+    error::CliError,
+    exit,
+    live::Ending,
+    output::Output,
+    schema::RESULT,
+    source, words,
+};
+
+/// How often a start is asked for when the connection breaks before the answer; the key makes repeats harmless.
+const STARTS: u32 = 3;
+
+pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, CliError> {
+    let submission = source::submission(&given.document)?;
+    if let Some(path) = &given.report {
+        report::writable(path)?;
+    }
+    if !given.local {
+        return on(session, given, &session.client()?, submission).await;
+    }
+    session.output.notice("starting a controller and an agent inside this command");
+    let started = session.world.local.start().await;
+    let LocalController { access, stop } =
+        started.map_err(|e| CliError::failure(format!("the local controller does not start: {e:#}")))?;
+    let code = match Client::new(&access) {
+        Ok(client) => on(session, given, &client, submission).await,
+        Err(error) => Err(error.into()),
+    };
+    stop().await;
+    code
+}
+
+async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submission) -> Result<u8, CliError> {
+    let output = session.output;
+    if output.asks && !given.yes && !given.local && !agreed(output, client, &what).await? {
+        output.notice("nothing was started");
+        return Ok(exit::REFUSED);
+    }
+    let run = start(client, what).await?;
+    if given.detach {
+        if output.json {
+            output.json("fracas.started/v1", &json!({ "run": run }))?;
+        } else {
+            output.line(run.as_str())?;
+            output.notice(&format!("it goes on by itself; watch it: fracas watch {run}; end it: fracas stop {run}"));
+        }
+        return Ok(exit::PASS);
+    }
+    let outcome = attend(client, &run, 0, OnInterrupt::Stop, output).await?;
+    conclude(session, client, &run, outcome, given.report.as_deref()).await
+}
+
+async fn start(client: &Client, what: Submission) -> Result<RunId, ClientError> {
+    let key = uuid::Uuid::new_v4().to_string();
+    for _ in 1..STARTS {
+        match client.start_run(what.clone(), &key).await {
+            Err(error) if error.passing() => {}
+            answer => return answer,
+        }
+    }
+    client.start_run(what, &key).await
+}
+
+/// Shows who would suffer what and asks. A plan that cannot run is shown with its reasons instead.
+async fn agreed(output: Output, client: &Client, what: &Submission) -> Result<bool, CliError> {
+    let answer = client.plan(what.clone()).await?;
+    if plan::refused(&answer) {
+        return Err(CliError { exit: exit::REFUSED, text: plan::refusals(&answer).trim().to_owned() });
+    }
+    output.text(&question(&answer))?;
+    io::stdout().flush()?;
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        io::stdin().read_line(&mut line).map(|_| line)
+    });
+    let line = line.await.map_err(|e| CliError::failure(e.to_string()))??;
+    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+}
+
+fn question(answer: &PlanAnswer) -> String {
+    let mut by_host: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for entry in &answer.experiment.timeline {
+        let Action::Fault { target, .. } = &entry.action else { continue };
+        for host in answer.targets.get(target).into_iter().flatten() {
+            let name = answer.hosts.get(host).map_or(host.as_str(), String::as_str);
+            by_host.entry(name).or_default().insert(words::action(entry));
+        }
+    }
+    let mut text =
+        format!("{} would put {} under fault:\n", answer.experiment.name, words::count(by_host.len(), "host"));
+    for (host, faults) in by_host {
+        text += &format!("  {host}: {}\n", faults.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    text + "start? [y/N] "
+}
+
+/// Prints how it ended, writes the report that was asked for, and gives the exit code.
+pub(crate) async fn conclude(
+    session: &Session<'_>,
+    client: &Client,
+    run: &RunId,
+    outcome: Outcome,
+    to: Option<&Path>,
+) -> Result<u8, CliError> {
+    let Outcome::Finished(ending) = outcome else { return Ok(exit::LEFT) };
+    let report = client.report::<Report>(run).await;
+    let name = report.as_ref().map(|(r, _)| r.name.clone()).unwrap_or_default();
+    let written = match (&report, to) {
+        (Ok((report, _)), Some(path)) => Some(report::write(report, path)),
+        _ => None,
+    };
+    if session.output.json {
+        session.output.json(RESULT, &result(run, &name, &ending, to.filter(|_| matches!(written, Some(Ok(()))))))?;
+    } else if let Ok((report, _)) = &report {
+        session.output.text(&report::summary(report, session))?;
+    } else {
+        session.output.line(&format!("{}: {}", words::verdict(&ending.verdict), ending.reasons.join("; ")))?;
+    }
+    if let Err(error) = &report {
+        session.output.notice(&format!("the report could not be fetched: {error}; later: fracas report {run}"));
+    }
+    if let (Some(Ok(())), Some(path)) = (&written, to) {
+        session.output.notice(&format!("report written to {}", path.display()));
+    }
+    // The run's verdict is what callers act on: a report that could not be written is said, and hides nothing.
+    if let Some(Err(error)) = written {
+        session.output.notice(&format!("fracas: {error}"));
+    }
+    Ok(ending.exit_code)
+}
+
+fn result(run: &RunId, name: &str, ending: &Ending, report: Option<&Path>) -> serde_json::Value {
+    let verdict = words::verdict(&ending.verdict).replace(' ', "-");
+    let mut result = json!({
+        "run": run, "name": name, "verdict": verdict, "exitCode": ending.exit_code, "reasons": ending.reasons,
+    });
+    if let Some(path) = report {
+        result["report"] = path.display().to_string().into();
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests {
+    use fracas_model::event::{Body, VerdictWord};
+
+    use super::*;
+    use crate::{fixture, output::tagged, schema};
+
+    #[test]
+    fn the_result_line_meets_its_schema() {
+        let schema = jsonschema::validator_for(&schema::result()).unwrap();
+        let verdicts =
+            [VerdictWord::Pass, VerdictWord::UndoUnconfirmed, VerdictWord::Refused, VerdictWord::Inconclusive];
+        for verdict in verdicts {
+            let ending = Ending { verdict, exit_code: 6, reasons: vec!["a host is silent".into()] };
+            let line = tagged(RESULT, &result(&"r1".into(), "shop", &ending, Some(Path::new("a.html"))));
+            assert!(schema.is_valid(&line), "{line}");
+        }
+    }
+
+    #[test]
+    fn the_question_names_hosts_and_what_they_suffer() {
+        let Body::Planned { document, targets, hosts, .. } = fixture::history().remove(0).body else { panic!() };
+        let answer = PlanAnswer {
+            seed: 7,
+            intent: String::new(),
+            plan: String::new(),
+            experiment: serde_json::from_value(document).unwrap(),
+            targets,
+            hosts,
+            rehearsals: Vec::new(),
+            refusals: Vec::new(),
+            warnings: Vec::new(),
+        };
+        assert_eq!(
+            question(&answer),
+            "shop-survives would put 1 host under fault:\n  db-1: crash on primary, lag on primary for 20s\nstart? [y/N] "
+        );
+    }
+}

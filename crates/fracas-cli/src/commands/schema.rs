@@ -1,0 +1,21 @@
+//! `fracas schema`: the JSON Schemas that are this tool's contracts.
+
+use fracas_model::schema::json_schema;
+
+use crate::{
+    Session,
+    args::{SchemaArgs, SchemaKind},
+    error::CliError,
+    exit, schema,
+};
+
+pub(crate) fn schema(session: &Session<'_>, given: &SchemaArgs) -> Result<u8, CliError> {
+    let schema = match given.kind {
+        SchemaKind::Experiment => json_schema(&session.world.catalogue),
+        SchemaKind::Event => schema::event(),
+        SchemaKind::Result => schema::result(),
+    };
+    // Never tagged: a schema with a key of its own would not be the published one.
+    session.output.line(&format!("{schema:#}"))?;
+    Ok(exit::PASS)
+}

@@ -1,0 +1,53 @@
+//! `fracas validate`: all errors of all files, offline, against the catalogue this build carries.
+
+use fracas_model::{
+    diagnostic::{Diagnostic, Severity},
+    document::read_experiment,
+};
+use serde_json::json;
+
+use crate::{Session, args::ValidateArgs, error::CliError, exit, source, words};
+
+pub(crate) fn validate(session: &Session<'_>, given: &ValidateArgs) -> Result<u8, CliError> {
+    let parameters = source::parameters(&given.parameters)?;
+    let (mut found, mut unreadable) = (Vec::new(), false);
+    for path in &given.files {
+        let text = match source::text(path) {
+            Ok(text) => text,
+            Err(error) => {
+                // The other files are still checked: one list of everything that is wrong.
+                session.output.notice(&format!("fracas: {error}"));
+                unreadable = true;
+                continue;
+            }
+        };
+        let name = source::name(path);
+        match read_experiment(&name, &text, &parameters, &session.world.catalogue) {
+            Ok(read) => {
+                found.extend(read.warnings);
+                if !session.output.json {
+                    session.output.notice(&format!("{name}: {} is valid", read.experiment.name));
+                }
+            }
+            Err(diagnostics) => found.extend(diagnostics),
+        }
+    }
+    let errors = found.iter().filter(|d| d.severity == Severity::Error).count();
+    print(session, &found, errors)?;
+    Ok(if errors > 0 || unreadable { exit::USAGE } else { exit::PASS })
+}
+
+fn print(session: &Session<'_>, found: &[Diagnostic], errors: usize) -> Result<(), CliError> {
+    if session.output.json {
+        session.output.json("fracas.validation/v1", &json!({ "errors": errors, "diagnostics": found }))?;
+        return Ok(());
+    }
+    for diagnostic in found {
+        session.output.line(&format!("{}\n", diagnostic.render()))?;
+    }
+    let warnings = found.len() - errors;
+    if !found.is_empty() {
+        session.output.notice(&format!("{}, {}", words::count(errors, "error"), words::count(warnings, "warning")));
+    }
+    Ok(())
+}

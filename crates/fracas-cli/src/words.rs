@@ -1,0 +1,64 @@
+//! Model values in the words of the command line: triggers, actions, verdicts. Events in words are the model's.
+
+use fracas_model::{
+    event::VerdictWord,
+    experiment::{Action, AfterWhat, Entry, Trigger},
+    units::Dur,
+};
+
+/// When an entry starts: `at 10s`, `5s after kill ended`.
+pub(crate) fn trigger(trigger: &Trigger) -> String {
+    match trigger {
+        Trigger::At(offset) => format!("at {offset}"),
+        Trigger::After { what, delay } => {
+            let what = match what {
+                AfterWhat::Started(entry) => format!("{entry} started"),
+                AfterWhat::Effective(entry) => format!("{entry} is effective"),
+                AfterWhat::Ended(entry) => format!("{entry} ended"),
+                AfterWhat::Recovered(service) => format!("{service} recovered"),
+            };
+            if *delay == Dur::ZERO { format!("after {what}") } else { format!("{delay} after {what}") }
+        }
+    }
+}
+
+/// What an entry does: `net-delay on primary for 1m`, `wait 10s`.
+pub(crate) fn action(entry: &Entry) -> String {
+    match &entry.action {
+        Action::Wait { duration } => format!("wait {duration}"),
+        Action::Fault { fault, target, duration, .. } => {
+            let lasting = duration.map(|d| format!(" for {d}")).unwrap_or_default();
+            format!("{fault} on {target}{lasting}")
+        }
+    }
+}
+
+/// `pass`, `undo unconfirmed`.
+pub(crate) fn verdict(verdict: &VerdictWord) -> &'static str {
+    match verdict {
+        VerdictWord::Pass => "pass",
+        VerdictWord::Fail => "fail",
+        VerdictWord::Inconclusive => "inconclusive",
+        VerdictWord::Aborted => "aborted",
+        VerdictWord::Error => "error",
+        VerdictWord::UndoUnconfirmed => "undo unconfirmed",
+        VerdictWord::Refused => "refused",
+    }
+}
+
+/// `1 run`, `2 runs`.
+pub(crate) fn count(n: usize, one: &str) -> String {
+    if n == 1 { format!("1 {one}") } else { format!("{n} {one}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn triggers_read_like_the_document() {
+        let after = Trigger::After { what: AfterWhat::Recovered("shop".into()), delay: Dur::from_secs(5) };
+        assert_eq!(trigger(&after), "5s after shop recovered");
+        assert_eq!(trigger(&Trigger::At(Dur::ZERO)), "at 0s");
+    }
+}
