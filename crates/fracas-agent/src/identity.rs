@@ -24,6 +24,8 @@ const CERTIFICATE: &str = "cert.pem";
 const AUTHORITY: &str = "ca.pem";
 /// File of the host's id.
 const HOST: &str = "host_id";
+/// Every file of an identity, in the state directory.
+pub const FILES: [&str; 4] = [KEY, CERTIFICATE, AUTHORITY, HOST];
 
 /// A host's credentials, as PEM texts.
 #[derive(Clone, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! The agent: reconciles what is desired against its journal, runs steps, looks, and reports what really happened.
 
+pub mod command;
 pub mod dial;
 pub mod disk;
 pub mod enrol;
@@ -8,10 +9,12 @@ pub mod host;
 pub mod identity;
 pub mod journal;
 pub mod lock;
+pub mod logging;
 pub mod outbox;
 pub mod reconcile;
 pub mod reexec;
 pub mod run;
+pub mod service;
 pub mod session;
 pub mod watch;
 

@@ -182,6 +182,11 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         self.lease.clone()
     }
 
+    /// What the host can do, once that was tried.
+    pub fn set_facts(&mut self, facts: HostFacts) {
+        self.setup.facts = facts;
+    }
+
     /// Addresses (`ip:port`) of the controller, which network faults must let pass.
     pub fn set_controllers(&mut self, controllers: Vec<String>) {
         self.controllers = controllers;

@@ -204,11 +204,11 @@ impl<D: Disk> Session<D> {
                 biased;
                 () = sleep(pause) => {}
                 _ = leaving.wait_for(|leaving| *leaving) => {
-                if self.shared.outbox.lock().await.is_empty() {
-                    return;
+                    if self.shared.outbox.lock().await.is_empty() {
+                        return;
+                    }
+                    // One more attempt for the last facts.
                 }
-                // One more attempt for the last facts.
-                                }
             }
             // Answers that waited belong to the session that asked; the next one asks again.
             while self.say.try_recv().is_ok() {}
@@ -302,7 +302,8 @@ impl<D: Disk> Session<D> {
 
     fn renew(&self) -> Renew {
         let now = (self.shared.now)();
-        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns }
+        let open_items = self.shared.standing.borrow().open.len() as u32;
+        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns, open_items }
     }
 
     /// Does what a message says; true when the lease should be renewed at once.

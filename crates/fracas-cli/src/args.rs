@@ -134,7 +134,7 @@ const RUN_HELP: &str = "Example:
   fracas run kill-db.yaml
   fracas run slow-net.yaml --set delay=200ms --seed 42 --report slow-net.html
   fracas run kill-db.yaml --detach --yes
-  fracas run hog.yaml --local
+  fracas run hog.yaml --local --label role=db
 
 The first Ctrl-C stops the run and shows the undo; the second leaves it to the controller and exits with 130.
 On a terminal it shows what will be hit and asks, unless --yes is given.
@@ -227,6 +227,9 @@ pub struct RunArgs {
     /// Run on this machine alone: starts a controller and an agent that end with the command
     #[arg(long, conflicts_with = "detach")]
     pub local: bool,
+    /// With --local: a label of this machine, for the document's selectors; `local=true` is always there
+    #[arg(long, value_name = "NAME=VALUE", value_parser = assignment, requires = "local")]
+    pub label: Vec<(String, String)>,
     /// Start it and return at once
     #[arg(long, conflicts_with = "report")]
     pub detach: bool,

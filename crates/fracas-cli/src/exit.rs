@@ -6,6 +6,8 @@ pub const PASS: u8 = 0;
 pub const USAGE: u8 = 2;
 /// Something failed that is no verdict: no connection, no file, a bug.
 pub const ERROR: u8 = 5;
+/// Some host has not confirmed that it is clean.
+pub const UNDO_UNCONFIRMED: u8 = 6;
 /// Refused before anything changed.
 pub const REFUSED: u8 = 7;
 /// The second Ctrl-C left while a run was still going on.

@@ -24,7 +24,7 @@ mod table;
 pub mod times;
 mod words;
 
-use std::{future::Future, io::Write as _, pin::Pin};
+use std::{collections::BTreeMap, future::Future, io::Write as _, pin::Pin};
 
 use fracas_model::catalogue::Catalogue;
 
@@ -53,8 +53,8 @@ pub struct World<'a> {
 
 /// Starts a controller and an agent inside this process, for `run --local`.
 pub trait Local: Send + Sync {
-    /// Starts both and returns when the agent is connected.
-    fn start(&self) -> BoxFuture<'_, anyhow::Result<LocalController>>;
+    /// Starts both, the agent's host having these labels, and returns when it is connected.
+    fn start(&self, labels: BTreeMap<String, String>) -> BoxFuture<'_, anyhow::Result<LocalController>>;
 }
 
 /// A controller inside this process.

@@ -196,6 +196,25 @@ impl Fleet {
         }
     }
 
+    /// Lets hosts take part in a run that has no wish yet, so that what they report finds its history.
+    pub fn join(&self, run: &RunId, lease: Dur, hosts: &[HostId]) {
+        let mut state = self.lock();
+        let entry = state.wishes.entry(run.clone()).or_insert_with(|| (lease, BTreeMap::new()));
+        for host in hosts {
+            entry.1.entry(host.clone()).or_default();
+        }
+    }
+
+    /// Wishes nothing of a run's hosts, which still take part.
+    pub fn spare(&self, run: &RunId) {
+        let mut state = self.lock();
+        let Some((_, wishes)) = state.wishes.get_mut(run) else { return };
+        for wish in wishes.values_mut() {
+            *wish = Wish::default();
+        }
+        state.push();
+    }
+
     /// A run has no wish any more.
     pub fn forget(&self, run: &RunId) {
         let mut state = self.lock();

@@ -102,6 +102,12 @@ pub enum HistoryError {
 #[derive(Clone)]
 pub struct History(Arc<Shared>);
 
+impl std::fmt::Debug for History {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("History").field("epoch", &self.0.epoch).finish_non_exhaustive()
+    }
+}
+
 struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,

@@ -1,13 +1,23 @@
-//! The controller: keeps histories, decides by asking the model, and tells every host what it should be suffering.
+//! The controller: histories, the fleet, runs and who may call them.
 //!
-//! It never links a fault or a probe, and it never acts on a host: desired state goes down, history comes up.
+//! It computes what each host should suffer and sends that whole set; it never sends a command to a host.
 
+pub mod access;
+pub mod agents;
+pub mod api;
 pub mod chain;
 pub mod clock;
+pub mod config;
+pub mod controller;
 pub mod datadir;
+pub mod driver;
+pub mod enrol;
+pub mod fleet;
 pub mod history;
 pub mod identity;
 pub mod listen;
+pub mod runs;
+pub mod server;
 pub mod store;
 pub mod tokens;
 pub mod verify;

@@ -253,7 +253,7 @@ pub struct Limits {
     /// At most this many hosts.
     #[serde(default)]
     pub max_targets: Option<u32>,
-    /// At most this share of the hosts that the rule's selector matches.
+    /// At most this share of all hosts that the document's targets match.
     #[serde(default)]
     pub max_percent: Option<Percent>,
     /// How shares are rounded to hosts.

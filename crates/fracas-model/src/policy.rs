@@ -1,8 +1,15 @@
 //! What the owner of a host allows. It beats any controller and cannot be changed remotely.
 
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
-use crate::{process::Process, units::Dur};
+use crate::{
+    diagnostic::Diagnostic,
+    document::read_generic,
+    process::Process,
+    shape::{Field, Shape},
+    units::Dur,
+};
 
 /// The host owner's rules; [`Policy::builtin`] where there is no file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -22,6 +29,70 @@ pub struct Policy {
     pub exec_allow: Vec<String>,
     /// The user that `exec` runs as.
     pub exec_user: String,
+}
+
+/// The form of a policy file: `kind: HostPolicy`.
+pub fn policy_shape() -> Shape {
+    let list = |of| Shape::List { of: Box::new(of), min: 0, max: 1000 };
+    let port = Shape::Integer { min: 1, max: 65_535 };
+    let builtin = Policy::builtin();
+    Shape::Object(vec![
+        Field::required("apiVersion", Shape::choice(&["fracas/v1"]), "Version of this grammar."),
+        Field::required("kind", Shape::choice(&["HostPolicy"]), "What this document is."),
+        Field::with_default(
+            "allowFaults",
+            list(Shape::Text { max: 64 }),
+            json!(builtin.allow_faults),
+            "Names of the faults that are allowed; \"*\" allows all, an empty list none.",
+        ),
+        Field::with_default(
+            "maxDuration",
+            Shape::duration(Dur::from_secs(1), Dur::from_secs(31 * 86_400)),
+            builtin.max_duration.to_string(),
+            "The longest a fault may last here.",
+        ),
+        Field::with_default(
+            "protectProcesses",
+            list(Shape::Text { max: 64 }),
+            json!(builtin.protect_processes),
+            "Names of processes that are never touched, beside init, sshd and the like.",
+        ),
+        Field::with_default(
+            "passPorts",
+            list(port),
+            json!(builtin.pass_ports),
+            "Ports that network faults always let pass, beside the controller's.",
+        ),
+        Field::with_default(
+            "passNetworks",
+            list(Shape::Cidr),
+            json!(builtin.pass_networks),
+            "Networks that network faults always let pass.",
+        ),
+        Field::with_default(
+            "execAllow",
+            list(Shape::Path),
+            json!(builtin.exec_allow),
+            "Programs that `exec` may start.",
+        ),
+        Field::with_default(
+            "execUser",
+            Shape::Text { max: 64 },
+            builtin.exec_user,
+            "The user that programs started by `exec` run as.",
+        ),
+    ])
+}
+
+/// Reads a policy file. The error is every mistake; whoever gets it must go on with [`Policy::nothing`].
+pub fn read_policy(name: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
+    let (mut value, _) = read_generic(name, text, &policy_shape())?;
+    if let Value::Object(fields) = &mut value {
+        fields.remove("apiVersion");
+        fields.remove("kind");
+    }
+    // Everything the type holds is in the shape, with a default.
+    Ok(serde_json::from_value(value).unwrap_or_else(|_| Policy::nothing()))
 }
 
 impl Policy {
@@ -80,5 +151,27 @@ impl Policy {
         } else {
             None
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_says_nothing_is_the_builtin() {
+        let read = read_policy("p", "apiVersion: fracas/v1\nkind: HostPolicy\n");
+        assert_eq!(read, Ok(Policy::builtin()));
+    }
+
+    #[test]
+    fn what_is_written_counts_and_mistakes_are_told() {
+        let text = "apiVersion: fracas/v1\nkind: HostPolicy\nallowFaults: [net-delay]\nmaxDuration: 60s\n\
+                    passPorts: [22, 5432]\nexecAllow: [/usr/bin/true]\n";
+        let policy = read_policy("p", text).expect("valid");
+        assert!(policy.allows("net-delay") && !policy.allows("cpu-load"));
+        assert_eq!((policy.max_duration, policy.pass_ports.len()), (Dur::from_secs(60), 2));
+        let wrong = read_policy("p", &text.replace("allowFaults", "allowfaults")).expect_err("a mistake");
+        assert_eq!((wrong[0].line, wrong[0].help.as_deref().map(|h| h.contains("allowFaults"))), (3, Some(true)));
     }
 }

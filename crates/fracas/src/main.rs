@@ -1,3 +1,73 @@
-//! The binary an operator installs: composition root only.
+//! The binary an operator installs: composition root only. It hands parts to each other and decides nothing.
 
-fn main() {}
+mod controller;
+mod inside;
+mod local;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory as _, Parser, Subcommand};
+use fracas_agent::command::AgentArgs;
+use fracas_cli::{
+    World,
+    args::{ABOUT, Command as OperatorCommand, Global},
+    context::Surroundings,
+    exit,
+};
+
+use crate::controller::ControllerArgs;
+
+/// Everything `fracas` can be asked.
+#[derive(Debug, Parser)]
+#[command(name = "fracas", version, about = ABOUT, after_help = exit::TABLE, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Operator(OperatorCommand),
+    /// Run a controller: keeps the histories, drives the runs, tells agents what is desired
+    Controller(ControllerArgs),
+    /// Run an agent on this host, as `fracas-agent` does
+    Agent(AgentArgs),
+}
+
+fn main() -> ExitCode {
+    if let Some(code) = fracas_agent::reexec() {
+        return fracas_agent::reexec::exit_code(code);
+    }
+    let Cli { global, command } = Cli::parse();
+    ExitCode::from(match command {
+        Command::Controller(args) => controller::main(args),
+        Command::Agent(args) => fracas_agent::command::main(args),
+        Command::Operator(command) => operator(global, command),
+    })
+}
+
+fn operator(global: Global, command: OperatorCommand) -> u8 {
+    let world = World {
+        catalogue: fracas_agent::service::catalogue(fracas_faults::ALL),
+        tree: Cli::command(),
+        surroundings: Surroundings::from_environment(|name| std::env::var_os(name)),
+        local: &local::InProcess,
+    };
+    match inside::runtime() {
+        Ok(runtime) => runtime.block_on(fracas_cli::main(global, command, world)),
+        Err(error) => inside::fatal(&error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_whole_tree_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -12,6 +12,11 @@ use super::{trials, worker::Spawner};
 
 /// Everything. Takes up to a second: abilities are tried, one with a worker.
 pub fn gather(spawner: &Spawner, version: &str) -> HostFacts {
+    HostFacts { abilities: trials::all(spawner), ..describe(version) }
+}
+
+/// Everything that can be read without trying anything.
+pub fn describe(version: &str) -> HostFacts {
     let memory = RefreshKind::nothing().with_memory(MemoryRefreshKind::nothing().with_ram());
     let cores = cores();
     HostFacts {
@@ -24,7 +29,7 @@ pub fn gather(spawner: &Spawner, version: &str) -> HostFacts {
         memory_bytes: System::new_with_specifics(memory).map_or(0, |s| s.total_memory()),
         agent_version: version.to_owned(),
         uid: rustix::process::geteuid().as_raw(),
-        abilities: trials::all(spawner),
+        abilities: BTreeMap::new(),
     }
 }
 

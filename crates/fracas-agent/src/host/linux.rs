@@ -59,6 +59,11 @@ impl LinuxHost {
         &self.spawner
     }
 
+    /// What can be said of this host without trying anything: an observer's facts.
+    pub fn described(&self) -> HostFacts {
+        facts::describe(&self.version)
+    }
+
     async fn fill(&self, mut base: Facts, questions: &[Question]) -> Result<Facts, Failure> {
         base.own_pids.push(std::process::id().cast_signed());
         base.own_pids.extend(self.spawner.pids());

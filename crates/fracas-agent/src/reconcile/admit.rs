@@ -4,6 +4,7 @@ use fracas_faults::Fault;
 use fracas_model::{
     catalogue::{FaultInfo, Nature},
     desired::FaultItem,
+    digest,
     event::Rehearsal,
     facts::Facts,
     id::ItemKey,
@@ -173,12 +174,5 @@ fn named(claim: &Claim) -> String {
         Claim::Process(pid) => format!("process {pid}"),
         Claim::Core(core) => format!("core {core}"),
         Claim::Network { direction, dimension, .. } => format!("{direction:?} {dimension}").to_lowercase(),
-    }
-}
-
-/// TEMP until the model has it.
-mod digest {
-    pub(super) fn of_plan(plan: &fracas_model::plan::Plan) -> String {
-        serde_json::to_string(plan).unwrap_or_default()
     }
 }

@@ -35,7 +35,12 @@ pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, Cl
         return on(session, given, &session.client()?, submission).await;
     }
     session.output.notice("starting a controller and an agent inside this command");
-    let started = session.world.local.start().await;
+    if given.report.is_none() {
+        session.output.notice("its history ends with the command; --report FILE keeps a report");
+    }
+    let mut labels: BTreeMap<String, String> = given.label.iter().cloned().collect();
+    labels.entry("local".into()).or_insert_with(|| "true".into());
+    let started = session.world.local.start(labels).await;
     let LocalController { access, stop } =
         started.map_err(|e| CliError::failure(format!("the local controller does not start: {e:#}")))?;
     let code = match Client::new(&access) {

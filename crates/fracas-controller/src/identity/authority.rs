@@ -18,8 +18,8 @@ use crate::{
     datadir::{Access, DataDir},
 };
 
-/// How long a host's certificate lives unless configured.
-pub const HOST_CERTIFICATE_DAYS: u32 = 30;
+/// How long a host's certificate lives unless configured. Long, because a host cannot renew it by itself yet.
+pub const HOST_CERTIFICATE_DAYS: u32 = 365;
 
 /// How long the authority lives: longer than anybody keeps a fleet without touching it.
 const AUTHORITY_DAYS: i64 = 3650;

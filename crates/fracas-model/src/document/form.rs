@@ -168,7 +168,7 @@ fn limits() -> Shape {
             Shape::Integer { min: 1, max: MOST_HOSTS },
             "At most this many hosts under fault.",
         ),
-        Field::optional("maxPercent", share(), "At most this share of the hosts that a target's selector matches."),
+        Field::optional("maxPercent", share(), "At most this share of all hosts that the document's targets match."),
         Field::with_default(
             "rounding",
             Shape::choice(&["floor", "ceil", "atLeastOne"]),

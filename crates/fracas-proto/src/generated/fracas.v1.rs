@@ -81,6 +81,9 @@ pub struct Renew {
     pub wall_ns: i64,
     #[prost(sfixed64, tag = "3")]
     pub bound_ns: i64,
+    /// How many items may have something on the host now; 0 says that the host is clean.
+    #[prost(uint32, tag = "4")]
+    pub open_items: u32,
 }
 /// Facts, in the outbox's order.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -1,0 +1,267 @@
+//! The arguments of `fracas-agent`, which are those of `fracas agent` too, and what they do.
+
+use std::{
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use fracas_model::{facts::HostFacts, policy::Policy};
+
+use crate::{
+    disk::FileDisk,
+    enrol::Token,
+    guard::Outcome,
+    host::{Host as _, linux::LinuxHost},
+    journal::Journal,
+    lock::{self, Lock},
+    logging::LogArgs,
+    run::Left,
+    service::{self, Kind, Options, PolicySource, VERSION},
+};
+
+/// Where the host owner's rules are looked for unless told.
+pub const POLICY: &str = "/etc/fracas/policy.yaml";
+
+const HELP: &str = "Example:
+  fracas hosts join-token --label role=db > token          (where the operator is)
+  fracas-agent --controller ctl.internal:7767 --join-token-file token
+
+It dials out, enrols with the token at its first start, and applies what the controller asks for, within this host's
+own policy. Everything it applies ends by itself: after its time, when contact is lost for longer than the lease, and
+when this process dies. As an ordinary user it works too and says what it cannot do: fracas-agent check.
+
+Exit codes: 0 everything undone, 2 wrong arguments, 5 failed, 6 something could not be undone.";
+
+/// Arguments of the agent.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true)]
+pub struct AgentArgs {
+    /// Options of a running agent.
+    #[command(flatten)]
+    pub run: RunArgs,
+    /// Something else than running.
+    #[command(subcommand)]
+    pub command: Option<AgentCommand>,
+}
+
+/// Options of a running agent.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RunArgs {
+    /// Fleet address of a controller; several are tried in turn. Remembered from the enrolment
+    #[arg(long, value_name = "HOST:PORT", env = "FRACAS_FLEET", value_delimiter = ',')]
+    pub controller: Vec<String>,
+    /// File with a join token, for the first start; the token itself may stand in FRACAS_JOIN_TOKEN
+    #[arg(long, value_name = "FILE")]
+    pub join_token_file: Option<PathBuf>,
+    /// Name of this host for people [default: its host name]
+    #[arg(long)]
+    pub name: Option<String>,
+    /// The host owner's rules; without a file at the default place the built-in ones hold
+    #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
+    pub policy: Option<PathBuf>,
+    /// Where everything is kept.
+    #[command(flatten)]
+    pub state: StateArgs,
+    /// The log.
+    #[command(flatten)]
+    pub log: LogArgs,
+}
+
+/// Where an agent keeps everything.
+#[derive(Clone, Debug, Default, Args)]
+pub struct StateArgs {
+    /// Directory of the agent's journal and certificate [default: /var/lib/fracas-agent, or below XDG_STATE_HOME]
+    #[arg(long, value_name = "DIR", env = "FRACAS_AGENT_STATE")]
+    pub state_dir: Option<PathBuf>,
+}
+
+/// What an agent's program does beside running.
+#[derive(Clone, Debug, Subcommand)]
+pub enum AgentCommand {
+    /// Undo everything that is open on this host, whatever a controller wants; works offline
+    #[command(
+        after_help = "Example:\n  fracas-agent undo-all\n\nA running agent is to be stopped instead: it undoes everything as it ends."
+    )]
+    UndoAll(StateArgs),
+    /// Show what is open on this host; works offline
+    #[command(after_help = "Example:\n  fracas-agent status")]
+    Status(StateArgs),
+    /// Try what this host can do, and say what is missing and how to get it; works offline, changes nothing
+    #[command(after_help = "Example:\n  fracas-agent check")]
+    Check,
+    /// Show the rules that hold on this host; works offline
+    #[command(after_help = "Example:\n  fracas-agent policy --policy policy.yaml")]
+    Policy {
+        /// The rules' file
+        #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
+        policy: Option<PathBuf>,
+    },
+    /// Print the version
+    #[command(after_help = "Example:\n  fracas-agent version")]
+    Version,
+}
+
+impl StateArgs {
+    /// The directory meant.
+    pub fn dir(&self) -> PathBuf {
+        self.state_dir.clone().unwrap_or_else(|| {
+            let absolute = |name: &str| std::env::var_os(name).map(PathBuf::from).filter(|p| p.is_absolute());
+            let below = || absolute("XDG_STATE_HOME").or_else(|| Some(absolute("HOME")?.join(".local/state")));
+            match below() {
+                Some(home) if !rustix::process::geteuid().is_root() => home.join("fracas-agent"),
+                _ => "/var/lib/fracas-agent".into(),
+            }
+        })
+    }
+}
+
+impl RunArgs {
+    /// As options; the token is read from its file or from `FRACAS_JOIN_TOKEN`.
+    fn options(self) -> anyhow::Result<Options> {
+        let text = match &self.join_token_file {
+            Some(path) => Some(
+                fs::read_to_string(path)
+                    .map_err(|e| anyhow::anyhow!("the join token cannot be read from {}: {e}", path.display()))?,
+            ),
+            None => std::env::var("FRACAS_JOIN_TOKEN").ok().filter(|t| !t.is_empty()),
+        };
+        Ok(Options {
+            state_dir: self.state.dir(),
+            controllers: self.controller,
+            token: text.map(|t| t.parse::<Token>()).transpose()?,
+            name: self.name,
+            policy: policy_source(self.policy),
+            kind: Kind::Full,
+        })
+    }
+}
+
+fn policy_source(given: Option<PathBuf>) -> PolicySource {
+    given.map_or_else(|| PolicySource::IfThere(POLICY.into()), PolicySource::File)
+}
+
+/// Does what the arguments say and gives the exit code. It makes its own runtime: an agent runs on one thread.
+pub fn main(args: AgentArgs) -> u8 {
+    let done = match args.command {
+        None => run(args.run),
+        Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
+        Some(AgentCommand::Status(state)) => status(&state.dir()),
+        Some(AgentCommand::Check) => check(),
+        Some(AgentCommand::Policy { policy }) => {
+            LogArgs::default().begin();
+            policy_shown(&service::policy(&policy_source(policy)))
+        }
+        Some(AgentCommand::Version) => say(&format!("fracas-agent {VERSION}")).map(|()| 0),
+    };
+    done.unwrap_or_else(|error| {
+        let _ = writeln!(std::io::stderr(), "fracas-agent: {error:#}");
+        5
+    })
+}
+
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn run(args: RunArgs) -> anyhow::Result<u8> {
+    args.log.begin();
+    let options = args.options()?;
+    let left = runtime()?.block_on(async {
+        let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+        let asked = async {
+            tokio::select! {
+                _ = term.recv() => {}
+                _ = tokio::signal::ctrl_c() => {}
+            }
+            tracing::info!("asked to end: undoing everything first");
+        };
+        anyhow::Ok(Box::pin(service::serve(options, asked)).await?)
+    })?;
+    Ok(match left {
+        Left::Clean => 0,
+        Left::Open(open) => {
+            tracing::error!(open, "something could not be undone in time; the guard goes on with it");
+            6
+        }
+    })
+}
+
+fn undo_all(dir: &Path) -> anyhow::Result<u8> {
+    LogArgs::default().begin();
+    if Lock::is_held(dir, lock::AGENT) {
+        anyhow::bail!("an agent is running on {}: stop it, and it undoes everything as it ends", dir.display());
+    }
+    match runtime()?.block_on(service::undo_all(dir))? {
+        Outcome::Clean => say("clean: nothing of Fracas is on this host").map(|()| 0),
+        Outcome::TakenOver => say("an agent was started meanwhile and undoes everything itself").map(|()| 0),
+    }
+}
+
+fn status(dir: &Path) -> anyhow::Result<u8> {
+    let journal = runtime()?.block_on(async { anyhow::Ok(Journal::open(FileDisk::new(dir)?).await) })?;
+    let running = Lock::is_held(dir, lock::AGENT);
+    let mut text =
+        format!("state    {}\nagent    {}\n", dir.display(), if running { "running" } else { "not running" });
+    if let Some(trouble) = journal.trouble() {
+        text += &format!("journal  {trouble}\n");
+    }
+    let open = &journal.state().open;
+    text += &format!("open     {}\n", if open.is_empty() { "nothing".to_owned() } else { open.len().to_string() });
+    for (key, item) in open {
+        let undoing = item.undoing.map(|cause| format!(", undoing ({cause:?})")).unwrap_or_default();
+        text += &format!("  {key}  {}: {}{undoing}\n", item.fault, item.plan.summary);
+    }
+    say(text.trim_end())?;
+    Ok(u8::from(!open.is_empty() && !running))
+}
+
+fn check() -> anyhow::Result<u8> {
+    let facts = runtime()?.block_on(async { LinuxHost::start("check".into(), VERSION).facts().await });
+    say(&checked(&facts))?;
+    Ok(0)
+}
+
+fn checked(facts: &HostFacts) -> String {
+    let mut text = format!(
+        "host     {}\nsystem   {}, kernel {}, {}\ncores    {}\nuser     {}\n\n",
+        facts.hostname,
+        facts.os,
+        facts.kernel,
+        facts.arch,
+        facts.cpus,
+        if facts.uid == 0 { "root".to_owned() } else { facts.uid.to_string() }
+    );
+    for (capability, ability) in &facts.abilities {
+        let name =
+            serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+        text += &format!("{} {name}\n", if ability.works { "yes" } else { "no " });
+        if !ability.works {
+            text += &format!("      why: {}\n      fix: {}\n", ability.why, ability.fix);
+        }
+    }
+    let (mut can, mut cannot) = (Vec::new(), Vec::new());
+    for info in service::catalogue(crate::reconcile::ALL).faults {
+        let works = info.needs.is_empty() || info.needs.iter().any(|way| way.iter().all(|c| facts.can(*c)));
+        if works { can.push(info.name) } else { cannot.push(info.name) }
+    }
+    text += &format!("\nfaults that work here: {}", can.join(", "));
+    if !cannot.is_empty() {
+        text += &format!("\nfaults that do not:    {}", cannot.join(", "));
+    }
+    text
+}
+
+fn policy_shown(policy: &Policy) -> anyhow::Result<u8> {
+    let value = serde_json::to_value(policy)?;
+    let lines: String =
+        value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}\n")).collect();
+    say(&format!("apiVersion: fracas/v1\nkind: HostPolicy\n{}", lines.trim_end()))?;
+    Ok(0)
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(std::io::stdout(), "{text}")?;
+    Ok(())
+}

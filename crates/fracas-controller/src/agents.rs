@@ -1,0 +1,239 @@
+//! The Fleet service: one stream per agent. It translates, acknowledges what is durable, and grants leases.
+//!
+//! It decides nothing: what a host should suffer comes from [`crate::fleet`], what it reported goes to the history.
+
+use std::{pin::Pin, sync::Arc};
+
+use fracas_model::{
+    catalogue::Catalogue,
+    event::{Body, Rehearsal},
+    facts::HostFacts,
+    id::{HostId, RunId},
+    time::ClockId,
+    units::Dur,
+};
+use fracas_proto::{
+    from_json, to_json,
+    v1::{
+        Ack, AgentMessage, ControllerMessage, Desired, EnrolReply, EnrolRequest, Grant, Hello, Renew, Report, Welcome,
+        agent_message::Message as FromAgent, controller_message::Message as ToAgent, fleet_server,
+    },
+};
+use futures_util::Stream;
+use tokio::sync::mpsc;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::{
+    driver::stream_of_host,
+    enrol::Gate,
+    fleet::{Connection, Fleet},
+    history::{History, HistoryError, Reported},
+    listen::Peer,
+};
+
+/// Pace of Renew while nothing is active.
+const HEARTBEAT_MS: u32 = 5_000;
+/// Longest pause between an idle agent's attempts to reconnect.
+const RECONNECT_CAP_MS: u32 = 30_000;
+/// Lease of a host without faults: only shown, nothing lives on it.
+const IDLE_LEASE: Dur = Dur::from_secs(15);
+/// Messages that may wait for a slow agent; a full queue ends the session.
+const OUTGOING: usize = 64;
+
+/// The service.
+#[derive(Clone)]
+pub struct Agents {
+    history: History,
+    fleet: Fleet,
+    gate: Arc<dyn Gate>,
+}
+
+impl std::fmt::Debug for Agents {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Agents").finish_non_exhaustive()
+    }
+}
+
+impl Agents {
+    /// A service over one history and one fleet.
+    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>) -> Self {
+        Self { history, fleet, gate }
+    }
+}
+
+type Outgoing = mpsc::Sender<Result<ControllerMessage, Status>>;
+
+#[tonic::async_trait]
+impl fleet_server::Fleet for Agents {
+    async fn enrol(&self, request: Request<EnrolRequest>) -> Result<Response<EnrolReply>, Status> {
+        self.gate.enrol(request.into_inner()).await.map(Response::new)
+    }
+
+    type SessionStream = Pin<Box<dyn Stream<Item = Result<ControllerMessage, Status>> + Send>>;
+
+    async fn session(
+        &self,
+        request: Request<Streaming<AgentMessage>>,
+    ) -> Result<Response<Self::SessionStream>, Status> {
+        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.host.clone());
+        let host = peer.ok_or_else(|| Status::unauthenticated("a session needs a host certificate: enrol first"))?;
+        if !self.fleet.hosts().contains_key(&host) {
+            return Err(Status::permission_denied(format!("host {host} was never enrolled here: enrol it anew")));
+        }
+        let (sender, receiver) = mpsc::channel(OUTGOING);
+        let session = Session { agents: self.clone(), host, outgoing: sender };
+        tokio::spawn(session.run(request.into_inner()));
+        let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
+            receiver.recv().await.map(|message| (message, receiver))
+        });
+        Ok(Response::new(Box::pin(stream)))
+    }
+}
+
+struct Session {
+    agents: Agents,
+    host: HostId,
+    outgoing: Outgoing,
+}
+
+impl Session {
+    async fn run(self, mut incoming: Streaming<AgentMessage>) {
+        let opened = match incoming.message().await {
+            Ok(Some(AgentMessage { message: Some(FromAgent::Hello(hello)) })) => self.open(&hello).await,
+            Ok(_) => Err(Status::invalid_argument("a session begins with Hello")),
+            Err(status) => Err(status),
+        };
+        let ended = match opened {
+            Ok(connection) => {
+                let number = connection.number;
+                let ended = self.serve(&mut incoming, connection).await;
+                self.agents.fleet.disconnect(&self.host, number);
+                ended
+            }
+            Err(status) => Err(status),
+        };
+        if let Err(status) = ended {
+            tracing::info!(host = %self.host, reason = status.message(), "session ended");
+            let _ = self.outgoing.send(Err(status)).await;
+        }
+    }
+
+    async fn open(&self, hello: &Hello) -> Result<Connection, Status> {
+        if hello.protocol != fracas_proto::PROTOCOL {
+            return Err(Status::failed_precondition(format!(
+                "agent speaks protocol {}, this controller {}: upgrade the older of the two",
+                hello.protocol,
+                fracas_proto::PROTOCOL
+            )));
+        }
+        let facts: HostFacts = from_json("facts", &hello.facts_json).map_err(malformed)?;
+        let catalogue: Catalogue = from_json("catalogue", &hello.catalogue_json).map_err(malformed)?;
+        let now = self.agents.history.now();
+        let connection = self.agents.fleet.connect(&self.host, facts, &catalogue, now);
+        let welcome = Welcome {
+            controller_version: env!("CARGO_PKG_VERSION").to_owned(),
+            heartbeat_ms: HEARTBEAT_MS,
+            reconnect_cap_ms: RECONNECT_CAP_MS,
+        };
+        self.send(ToAgent::Welcome(welcome)).await?;
+        tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");
+        Ok(connection)
+    }
+
+    async fn serve(&self, incoming: &mut Streaming<AgentMessage>, connection: Connection) -> Result<(), Status> {
+        let mut desired = connection.desired;
+        desired.mark_changed();
+        loop {
+            tokio::select! {
+                changed = desired.changed() => {
+                    if changed.is_err() {
+                        return Err(Status::aborted("a newer session of this host took over"));
+                    }
+                    let desired_json = to_json(&*desired.borrow_and_update());
+                    self.send(ToAgent::Desired(Desired { desired_json })).await?;
+                }
+                message = incoming.message() => match message? {
+                    Some(AgentMessage { message: Some(message) }) => self.take(message).await?,
+                    Some(_) => {}
+                    None => return Ok(()),
+                },
+            }
+        }
+    }
+
+    async fn take(&self, message: FromAgent) -> Result<(), Status> {
+        match message {
+            FromAgent::Hello(_) => Err(Status::invalid_argument("Hello comes once")),
+            FromAgent::Renew(renew) => self.renew(renew).await,
+            FromAgent::Report(report) => self.report(report).await,
+            FromAgent::Rehearsed(rehearsed) => {
+                let rehearsal: Rehearsal = from_json("rehearsal", &rehearsed.rehearsal_json).map_err(malformed)?;
+                self.agents.fleet.rehearsed(&self.host, rehearsal);
+                Ok(())
+            }
+            FromAgent::Taken(_) => Ok(()),
+        }
+    }
+
+    async fn renew(&self, renew: Renew) -> Result<(), Status> {
+        let received = self.agents.history.now();
+        let mut quarantined = false;
+        self.agents.fleet.record(&self.host, |record| {
+            record.last_seen = Some(received.clone());
+            quarantined = record.quarantined.is_some();
+        });
+        if quarantined && renew.open_items == 0 {
+            self.release().await?;
+        }
+        let lease = self.agents.fleet.lease_of(&self.host).unwrap_or(IDLE_LEASE);
+        let sent = self.agents.history.now();
+        let clock: &ClockId = &sent.clock;
+        let grant = Grant {
+            echo_boot_ns: renew.boot_ns,
+            lease_ms: u32::try_from(lease.ns() / 1_000_000).unwrap_or(u32::MAX),
+            received_ns: received.boot_ns,
+            sent_ns: sent.boot_ns,
+            clock_json: to_json(clock),
+        };
+        self.send(ToAgent::Grant(grant)).await
+    }
+
+    /// A host that was left open says that nothing of ours is on it any more.
+    async fn release(&self) -> Result<(), Status> {
+        let body = Body::HostReleased { why: "it reported that it is clean".into(), at: self.agents.history.now() };
+        let released = self.agents.history.append(&stream_of_host(&self.host), vec![body]).await;
+        released.map_err(|e| Status::unavailable(e.to_string()))?;
+        self.agents.fleet.record(&self.host, |record| record.quarantined = None);
+        tracing::info!(host = %self.host, "quarantine lifted: the host is clean");
+        Ok(())
+    }
+
+    async fn report(&self, report: Report) -> Result<(), Status> {
+        let reported = report.events.into_iter().map(|event| Reported {
+            seq: event.seq,
+            stream: event.stream,
+            body: event.body,
+            blob: (!event.blob.is_empty()).then_some(event.blob),
+        });
+        let takes_part = |stream: &str| {
+            let run = stream.strip_prefix("run/").map(RunId::from);
+            run.is_some_and(|run| self.agents.fleet.takes_part(&self.host, &run))
+        };
+        let ingested = self.agents.history.ingest(&self.host, &report.outbox, reported.collect(), &takes_part).await;
+        match ingested {
+            Ok(ingested) => self.send(ToAgent::Ack(Ack { outbox: report.outbox, seq: ingested.acked })).await,
+            Err(error @ HistoryError::BadReport { .. }) => Err(Status::invalid_argument(error.to_string())),
+            // The agent keeps what was not acknowledged and sends it again after it has reconnected.
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+
+    async fn send(&self, message: ToAgent) -> Result<(), Status> {
+        let message = ControllerMessage { message: Some(message) };
+        self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent left"))
+    }
+}
+
+fn malformed(error: fracas_proto::Malformed) -> Status {
+    Status::invalid_argument(error.to_string())
+}

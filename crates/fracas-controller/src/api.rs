@@ -1,0 +1,386 @@
+//! The Operator service: wire to model and back, after checking who calls. It decides nothing.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use fracas_model::{
+    event::{Body, Event},
+    id::HostId,
+    plan::Refusal,
+    report,
+    selector::Selector,
+};
+use fracas_proto::{
+    to_json,
+    v1::{
+        GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest, HaltReply,
+        HaltRequest, HistoryEvent, Host, LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply,
+        ListRunsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, StartRunReply,
+        StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, operator_server,
+    },
+};
+use futures_util::Stream;
+use tonic::{Request, Response, Status};
+
+use crate::{
+    access::Principal,
+    driver::{stream_of, stream_of_host},
+    enrol::Gate,
+    fleet::Fleet,
+    history::{History, HistoryError},
+    runs::{self, RunError, Runs},
+    store::{RunIndex, StoreError},
+};
+
+/// Events sent at once to somebody who watches.
+const PAGE: usize = 256;
+/// Runs listed when no limit is given, and the most that are listed.
+const LISTED: (u32, u32) = (50, 1000);
+/// Longest source text taken, bytes (the parser's own limit).
+const MAX_SOURCE: usize = 1 << 20;
+
+/// Life of a join token when none is asked for, and the longest, seconds.
+const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
+
+/// The service.
+#[derive(Clone)]
+pub struct Api {
+    runs: Runs,
+    history: History,
+    fleet: Fleet,
+    audit: String,
+    gate: Arc<dyn Gate>,
+}
+
+impl std::fmt::Debug for Api {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Api").finish_non_exhaustive()
+    }
+}
+
+impl Api {
+    /// A service over the controller's parts; `audit` is its audit stream.
+    pub fn new(runs: Runs, history: History, fleet: Fleet, audit: String, gate: Arc<dyn Gate>) -> Self {
+        Self { runs, history, fleet, audit, gate }
+    }
+
+    async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
+        let store = self.history.store();
+        let mut found = match run {
+            "last" => store.runs(1).await,
+            "" => return Err(Status::invalid_argument("name a run: an id, a unique prefix of one, or `last`")),
+            prefix => store.run_prefix(prefix).await,
+        }
+        .map_err(|e| status(&e.into()))?;
+        match found.len() {
+            0 => Err(Status::not_found(format!("no run `{run}` here: `fracas runs` lists them"))),
+            1 => Ok(found.remove(0)),
+            n => Err(Status::invalid_argument(format!("`{run}` is the start of {n} run ids: write more of it"))),
+        }
+    }
+
+    async fn append_audit(&self, body: Body) -> Result<(), Status> {
+        self.history.append(&self.audit, vec![body]).await.map(drop).map_err(|e| status(&e))
+    }
+
+    async fn called(&self, by: &Principal, method: &str, environment: &str) -> Result<(), Status> {
+        let environment = if environment.is_empty() { "default" } else { environment }.to_owned();
+        let (by, method, at) = (by.id.clone(), method.to_owned(), self.history.now());
+        self.append_audit(Body::Called { by, method, environment, refused: None, at }).await
+    }
+
+    fn host_view(&self, id: &HostId, record: &crate::fleet::HostRecord) -> Host {
+        Host {
+            id: id.to_string(),
+            name: record.name.clone(),
+            connected: record.connected,
+            labels: record.all_labels().into_iter().collect(),
+            facts_json: record.facts.as_ref().map(to_json).unwrap_or_default(),
+            last_seen_wall_ns: record.last_seen.as_ref().map_or(0, |at| at.wall_ns),
+            runs: self.fleet.runs_on(id).iter().map(ToString::to_string).collect(),
+            quarantined: record.quarantined.as_ref().map(ToString::to_string).unwrap_or_default(),
+            observer: record.observer,
+        }
+    }
+
+    fn find_host(&self, host: &str) -> Result<HostId, Status> {
+        let hosts = self.fleet.hosts();
+        let fits = |(id, record): &(&HostId, &crate::fleet::HostRecord)| {
+            record.name == host || (!host.is_empty() && id.as_str().starts_with(host))
+        };
+        let mut found = hosts.iter().filter(fits).map(|(id, _)| id.clone());
+        match (found.next(), found.next()) {
+            (Some(id), None) => Ok(id),
+            (None, _) => Err(Status::not_found(format!("no host `{host}`: `fracas hosts` lists them"))),
+            _ => Err(Status::invalid_argument(format!("`{host}` names several hosts: use the id"))),
+        }
+    }
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+
+#[tonic::async_trait]
+impl operator_server::Operator for Api {
+    async fn plan(&self, request: Request<PlanRequest>) -> Reply<PlanReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let asked = StartRunRequest {
+            source: wire.source,
+            source_name: wire.source_name,
+            parameters: wire.parameters,
+            seed: wire.seed,
+            environment: wire.environment,
+            idempotency_key: String::new(),
+        };
+        let planned = self.runs.plan(&asked_for(asked, by)?).await.map_err(|e| refused(&e))?;
+        Ok(Response::new(PlanReply { plan_json: to_json(&planned) }))
+    }
+
+    async fn start_run(&self, request: Request<StartRunRequest>) -> Reply<StartRunReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "StartRun", &wire.environment).await?;
+        let run = self.runs.start(&asked_for(wire, by)?).await.map_err(|e| refused(&e))?;
+        Ok(Response::new(StartRunReply { run: run.to_string() }))
+    }
+
+    async fn stop_run(&self, request: Request<StopRunRequest>) -> Reply<StopRunReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "StopRun", "").await?;
+        let (found, _) = self.find(&wire.run).await?;
+        let reason = if wire.reason.is_empty() { "no reason given".to_owned() } else { wire.reason };
+        self.runs.stop(&found.run, &by.id, &reason).await.map_err(|e| status(&e))?;
+        Ok(Response::new(StopRunReply {}))
+    }
+
+    async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
+        let by = principal(&request)?;
+        let reason = request.into_inner().reason;
+        // First the hosts, then the record: a halt must work even when the history cannot be written.
+        self.fleet.halt(Some(reason.clone()));
+        let active = self.runs.active();
+        for run in &active {
+            let (by, why) = (format!("halt:{}", by.id), format!("halted by {}: {reason}", by.id));
+            self.runs.stop(run, &by, &why).await.map_err(|e| status(&e))?;
+        }
+        let runs = active.iter().map(ToString::to_string).collect();
+        self.append_audit(Body::Halted { by: by.id, reason, at: self.history.now() }).await?;
+        Ok(Response::new(HaltReply { halted: true, runs }))
+    }
+
+    async fn clear_halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
+        let by = principal(&request)?;
+        let reason = request.into_inner().reason;
+        self.append_audit(Body::HaltCleared { by: by.id, reason, at: self.history.now() }).await?;
+        self.fleet.halt(None);
+        Ok(Response::new(HaltReply { halted: false, runs: Vec::new() }))
+    }
+
+    async fn list_runs(&self, request: Request<ListRunsRequest>) -> Reply<ListRunsReply> {
+        principal(&request)?;
+        let limit = match request.into_inner().limit {
+            0 => LISTED.0,
+            asked => asked.min(LISTED.1),
+        };
+        let rows = self.history.store().runs(limit as usize).await.map_err(|e| status(&e.into()))?;
+        Ok(Response::new(ListRunsReply { runs: rows.into_iter().map(|(row, head)| summary(row, head)).collect() }))
+    }
+
+    async fn get_run(&self, request: Request<GetRunRequest>) -> Reply<RunSummary> {
+        principal(&request)?;
+        let (row, head) = self.find(&request.into_inner().run).await?;
+        Ok(Response::new(summary(row, head)))
+    }
+
+    type WatchRunStream = Pin<Box<dyn Stream<Item = Result<HistoryEvent, Status>> + Send>>;
+
+    async fn watch_run(&self, request: Request<WatchRunRequest>) -> Reply<Self::WatchRunStream> {
+        principal(&request)?;
+        let wire = request.into_inner();
+        let (row, _) = self.find(&wire.run).await?;
+        let stream = stream_of(&row.run);
+        let heads = self.history.subscribe(&stream).await.map_err(|e| status(&e))?;
+        let watching = Watching { history: self.history.clone(), stream, heads, after: wire.after, ended: false };
+        let pages = futures_util::stream::unfold(watching, Watching::next_page);
+        Ok(Response::new(Box::pin(futures_util::StreamExt::flat_map(pages, futures_util::stream::iter))))
+    }
+
+    async fn get_report(&self, request: Request<GetReportRequest>) -> Reply<GetReportReply> {
+        principal(&request)?;
+        let (row, _) = self.find(&request.into_inner().run).await?;
+        let events = self.history.read(&stream_of(&row.run), 0).await.map_err(|e| status(&e))?;
+        let blobs = crate::driver::blobs(&self.history, &events).await.map_err(|e| status(&e))?;
+        let sealed = events.iter().any(|e| matches!(e.body, Body::ReportSealed { .. }));
+        let report = report::build(&events, &blobs);
+        Ok(Response::new(GetReportReply { report_json: to_json(&report), r#final: sealed }))
+    }
+
+    async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Reply<ListHostsReply> {
+        principal(&request)?;
+        let text = request.into_inner().selector;
+        let selector = if text.trim().is_empty() { None } else { Some(text.parse::<Selector>()) };
+        let selector = selector.transpose().map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let hosts = self.fleet.hosts();
+        let matching =
+            hosts.iter().filter(|(_, record)| selector.as_ref().is_none_or(|s| s.matches(&record.all_labels())));
+        Ok(Response::new(ListHostsReply { hosts: matching.map(|(id, r)| self.host_view(id, r)).collect() }))
+    }
+
+    async fn label_host(&self, request: Request<LabelHostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let id = self.find_host(&wire.host)?;
+        let labels: BTreeMap<String, String> = wire.set.into_iter().collect();
+        settable(labels.keys().chain(&wire.remove))?;
+        valid(&labels)?;
+        let set = labels;
+        let mut labels = self.fleet.hosts().get(&id).map(|record| record.labels.clone()).unwrap_or_default();
+        labels.extend(set);
+        labels.retain(|key, _| !wire.remove.contains(key));
+        let body = Body::HostLabelled { labels: labels.clone(), by: by.id, at: self.history.now() };
+        self.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
+        self.fleet.record(&id, |record| record.labels = labels);
+        let hosts = self.fleet.hosts();
+        let record = hosts.get(&id).ok_or_else(|| Status::not_found("the host is gone"))?;
+        Ok(Response::new(self.host_view(&id, record)))
+    }
+
+    async fn make_join_token(&self, request: Request<MakeJoinTokenRequest>) -> Reply<MakeJoinTokenReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let labels: BTreeMap<String, String> = wire.labels.into_iter().collect();
+        settable(labels.keys())?;
+        valid(&labels)?;
+        let ttl = match wire.ttl_seconds {
+            0 => TOKEN_SECONDS.0,
+            asked => asked.min(TOKEN_SECONDS.1),
+        };
+        let made = self.gate.make(ttl, labels, &by.id).await.map_err(|e| status(&e))?;
+        Ok(Response::new(MakeJoinTokenReply { token: made.text, expires_wall_ns: made.expires_wall_ns }))
+    }
+
+    async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {
+        principal(&request)?;
+        Ok(Response::new(GetCatalogueReply { catalogue_json: to_json(&self.fleet.catalogue()) }))
+    }
+}
+
+struct Watching {
+    history: History,
+    stream: String,
+    heads: tokio::sync::watch::Receiver<u64>,
+    after: u64,
+    ended: bool,
+}
+
+type Page = Vec<Result<HistoryEvent, Status>>;
+
+impl Watching {
+    async fn next_page(mut self) -> Option<(Page, Self)> {
+        while !self.ended {
+            self.heads.borrow_and_update();
+            let records = match self.history.read_stored(&self.stream, self.after, PAGE).await {
+                Ok(records) => records,
+                Err(error) => {
+                    self.ended = true;
+                    return Some((vec![Err(status(&error))], self));
+                }
+            };
+            if records.is_empty() {
+                self.ended = self.heads.changed().await.is_err();
+                continue;
+            }
+            self.after = records.last().map_or(self.after, |record| record.seq);
+            self.ended = records.last().is_some_and(sealed);
+            let event = |r: crate::store::Stored| HistoryEvent { seq: r.seq, stored: r.stored, hash: r.hash.to_vec() };
+            return Some((records.into_iter().map(event).map(Ok).collect(), self));
+        }
+        None
+    }
+}
+
+/// Whether this is the last record a run can have.
+fn sealed(record: &crate::store::Stored) -> bool {
+    serde_json::from_slice::<Event>(&record.stored).is_ok_and(|e| matches!(e.body, Body::ReportSealed { .. }))
+}
+
+/// Labels under these prefixes are not for operators to set.
+fn settable<'a>(mut keys: impl Iterator<Item = &'a String>) -> Result<(), Status> {
+    match keys.find(|key| key.starts_with("fact/") || key.starts_with("fracas/")) {
+        None => Ok(()),
+        Some(key) => {
+            let whose = if key.starts_with("fact/") { "the agent's own" } else { "the controller's own" };
+            Err(Status::invalid_argument(format!("label {key} is {whose}: choose a name without that prefix")))
+        }
+    }
+}
+
+/// Whether every label could be selected.
+fn valid(labels: &BTreeMap<String, String>) -> Result<(), Status> {
+    for (key, value) in labels {
+        format!("{key}={value}")
+            .parse::<Selector>()
+            .map_err(|e| Status::invalid_argument(format!("label {key}={value}: {e}")))?;
+    }
+    Ok(())
+}
+
+fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
+    let known = request.extensions().get::<Principal>().cloned();
+    known
+        .ok_or_else(|| Status::unauthenticated("no valid token came with the call: send `authorization: Bearer TOKEN`"))
+}
+
+fn asked_for(wire: StartRunRequest, by: Principal) -> Result<runs::Request, Status> {
+    if wire.source.len() > MAX_SOURCE {
+        return Err(Status::invalid_argument("the document is larger than 1 MiB"));
+    }
+    Ok(runs::Request {
+        source: wire.source,
+        source_name: wire.source_name,
+        parameters: wire.parameters.into_iter().collect(),
+        seed: wire.seed,
+        environment: if wire.environment.is_empty() { "default".into() } else { wire.environment },
+        by: by.id,
+        idempotency_key: wire.idempotency_key,
+    })
+}
+
+fn summary(row: RunIndex, head_seq: u64) -> RunSummary {
+    RunSummary {
+        run: row.run.to_string(),
+        name: row.name,
+        state: row.state,
+        verdict: row.verdict,
+        exit_code: row.exit_code.into(),
+        reason: row.reason,
+        started_wall_ns: row.started_wall_ns,
+        ended_wall_ns: row.ended_wall_ns.unwrap_or(0),
+        by: row.by,
+        environment: row.environment,
+        head_seq,
+    }
+}
+
+/// Document errors and refusals travel whole, as JSON in the status details, so that the CLI can show them as its own.
+fn refused(error: &RunError) -> Status {
+    match error {
+        RunError::Document(diagnostics) => {
+            let text = diagnostics.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join("\n");
+            Status::with_details(tonic::Code::InvalidArgument, text, to_json(diagnostics).into_bytes().into())
+        }
+        RunError::Refused(refusals) => {
+            let text = refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n");
+            Status::with_details(tonic::Code::FailedPrecondition, text, to_json(refusals).into_bytes().into())
+        }
+        RunError::History(error) => status(error),
+    }
+}
+
+fn status(error: &HistoryError) -> Status {
+    match error {
+        HistoryError::Store(StoreError::Full { .. }) => Status::resource_exhausted(error.to_string()),
+        HistoryError::Store(_) => Status::unavailable(error.to_string()),
+        _ => Status::internal(error.to_string()),
+    }
+}

@@ -1,0 +1,172 @@
+//! The controller without its sockets and files: what the history says is restored, runs are taken up, services made.
+//!
+//! Who connects and how is [`crate::server`]'s business; a simulation gives its own connections.
+
+use std::{future::Future, io, sync::Arc};
+
+use fracas_model::{
+    event::Body,
+    id::{HostId, RunId},
+};
+use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer};
+use tokio_stream::Stream;
+use tonic::transport::Server;
+
+use crate::{
+    access::{Authenticated, Doorkeeper},
+    agents::Agents,
+    api::Api,
+    enrol::{Gate, OBSERVER_LABEL},
+    fleet::Fleet,
+    history::{History, HistoryError},
+    listen::Conn,
+    runs::Runs,
+};
+
+/// Streams and requests at once on one connection.
+const STREAMS: u32 = 256;
+/// How often an idle connection is tried by an HTTP/2 ping, and how long the answer may take.
+const PING: (std::time::Duration, std::time::Duration) =
+    (std::time::Duration::from_secs(15), std::time::Duration::from_secs(10));
+
+/// A controller over one history.
+#[derive(Clone, Debug)]
+pub struct Controller {
+    history: History,
+    fleet: Fleet,
+    runs: Runs,
+    audit: String,
+}
+
+impl Controller {
+    /// Restores hosts and the halt from the history. Call [`resume`](Self::resume) before any host is served.
+    pub async fn open(history: History, id: &HostId) -> Result<Self, HistoryError> {
+        let (audit, fleet) = (format!("audit/{id}"), Fleet::new(history.epoch()));
+        let started = Body::ControllerStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            epoch: history.epoch(),
+            at: history.now(),
+        };
+        history.append(&audit, vec![started]).await?;
+        let mut halted = None;
+        for event in history.read(&audit, 0).await? {
+            match event.body {
+                Body::Halted { reason, .. } => halted = Some(reason),
+                Body::HaltCleared { .. } => halted = None,
+                _ => {}
+            }
+        }
+        if halted.is_some() {
+            tracing::warn!(reason = halted, "everything is halted since before this start");
+            fleet.halt(halted);
+        }
+        for stream in history.store().streams("host/").await? {
+            restore(&history, &fleet, &stream).await?;
+        }
+        let runs = Runs::new(history.clone(), fleet.clone(), audit.clone());
+        Ok(Self { history, fleet, runs, audit })
+    }
+
+    /// Takes up the runs that have not ended; returns how many, once their wishes are known.
+    pub async fn resume(&self) -> Result<usize, HistoryError> {
+        self.runs.resume().await
+    }
+
+    /// The history.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The fleet.
+    pub fn fleet(&self) -> &Fleet {
+        &self.fleet
+    }
+
+    /// The runs.
+    pub fn runs(&self) -> &Runs {
+        &self.runs
+    }
+
+    /// Name of the audit stream.
+    pub fn audit(&self) -> &str {
+        &self.audit
+    }
+
+    /// Ends every run that is active, in the name of the controller.
+    pub async fn stop_all(&self, reason: &str) {
+        for run in self.runs.active() {
+            self.stop(&run, reason).await;
+        }
+    }
+
+    async fn stop(&self, run: &RunId, reason: &str) {
+        if let Err(error) = self.runs.stop(run, "controller", reason).await {
+            tracing::error!(%run, %error, "the run could not be asked to end; its faults end with their leases");
+        }
+    }
+
+    /// Serves agents until `shutdown` resolves.
+    pub async fn serve_fleet(
+        &self,
+        incoming: impl Stream<Item = io::Result<Conn>>,
+        gate: Arc<dyn Gate>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate);
+        let service = FleetServer::new(agents).max_decoding_message_size(8 << 20);
+        server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
+    }
+
+    /// Serves people and programs until `shutdown` resolves. Only the health service answers without a token.
+    pub async fn serve_front(
+        &self,
+        incoming: impl Stream<Item = io::Result<Conn>>,
+        gate: Arc<dyn Gate>,
+        doors: Arc<dyn Doorkeeper>,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<(), tonic::transport::Error> {
+        let api = Api::new(self.runs.clone(), self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
+        let authenticated = Authenticated(doors);
+        let operator = OperatorServer::with_interceptor(api, authenticated.clone());
+        let (health, healthy) = tonic_health::server::health_reporter();
+        health.set_serving::<OperatorServer<Api>>().await;
+        let reflection = tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(fracas_proto::DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+            .build_v1()
+            .expect("the descriptors were made from our own proto files");
+        let reflection = tonic::service::interceptor::InterceptedService::new(reflection, authenticated);
+        server()
+            .add_service(operator)
+            .add_service(healthy)
+            .add_service(reflection)
+            .serve_with_incoming_shutdown(incoming, shutdown)
+            .await
+    }
+}
+
+fn server() -> Server {
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(PING.0))
+        .http2_keepalive_timeout(Some(PING.1))
+}
+
+/// A host as its stream tells it.
+async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), HistoryError> {
+    let id = HostId::new(stream.trim_start_matches("host/"));
+    for event in history.read(stream, 0).await? {
+        fleet.record(&id, |record| match event.body {
+            Body::HostEnrolled { name, labels, .. } => {
+                record.name = name;
+                record.observer = labels.contains_key(OBSERVER_LABEL);
+                record.labels = labels;
+            }
+            Body::HostLabelled { labels, .. } => record.labels = labels,
+            Body::HostQuarantined { run, .. } => record.quarantined = Some(run),
+            Body::HostReleased { .. } => record.quarantined = None,
+            _ => {}
+        });
+    }
+    Ok(())
+}

@@ -1,0 +1,361 @@
+//! Accepting runs: read the document, draw targets, rehearse on every drawn host, record, drive. No run logic here.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use fracas_model::{
+    desired::{FaultItem, Mode},
+    diagnostic::Diagnostic,
+    digest,
+    document::{self, ReadExperiment},
+    event::{Body, Rehearsal},
+    experiment::{Action, Experiment},
+    id::{HostId, ItemKey, RunId, TargetId},
+    plan::Refusal,
+    run::OBSERVER,
+    target::{self, Drawn, HostView},
+};
+use rand::RngExt as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+
+use crate::{
+    driver::{Driver, stream_of},
+    fleet::Fleet,
+    history::{Extra, History, HistoryError},
+    store::{RunIndex, StoreError},
+};
+
+/// How long hosts may take to answer a rehearsal.
+const REHEARSAL_PATIENCE: Duration = Duration::from_secs(10);
+
+/// A request to plan or start a run.
+#[derive(Clone, Debug, Default)]
+pub struct Request {
+    /// Document text.
+    pub source: String,
+    /// Its file name, for messages.
+    pub source_name: String,
+    /// Values given for parameters.
+    pub parameters: BTreeMap<String, String>,
+    /// Seed of random choices; 0: one is drawn.
+    pub seed: u64,
+    /// Environment the caller acts in.
+    pub environment: String,
+    /// Pseudonymous id of the caller.
+    pub by: String,
+    /// Unique per intended run; empty: none.
+    pub idempotency_key: String,
+}
+
+/// What a run would do, before it does it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Planned {
+    /// Seed of random choices.
+    pub seed: u64,
+    /// Digest of intent, hex.
+    pub intent: String,
+    /// Digest of the plan, hex.
+    pub plan: String,
+    /// The document as it was understood.
+    pub experiment: Experiment,
+    /// Hosts drawn for each target.
+    pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    /// Names of those hosts.
+    pub hosts: BTreeMap<HostId, String>,
+    /// What each host said it would do.
+    pub rehearsals: Vec<Rehearsal>,
+    /// Everything that stands in the way; empty: the run may start.
+    pub refusals: Vec<Refusal>,
+    /// Remarks on the document.
+    pub warnings: Vec<Diagnostic>,
+    /// Remarks on the draw: hosts that match and were left out.
+    pub notes: Vec<String>,
+}
+
+/// Why a run was not accepted.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The document is wrong.
+    #[error("the document has {} errors", .0.len())]
+    Document(Vec<Diagnostic>),
+    /// Somebody or something does not allow it now; the texts say what to do.
+    #[error("the run was refused")]
+    Refused(Vec<Refusal>),
+    /// The history cannot be written or read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// Accepts runs and keeps their drivers going.
+#[derive(Clone, Debug)]
+pub struct Runs {
+    history: History,
+    fleet: Fleet,
+    audit: String,
+    active: Arc<Active>,
+}
+
+/// Runs that have a driver.
+#[derive(Debug, Default)]
+struct Active {
+    runs: Mutex<BTreeSet<RunId>>,
+    changed: watch::Sender<()>,
+    closed: Mutex<Option<String>>,
+}
+
+impl Runs {
+    /// Over one history and one fleet; `audit` is the controller's audit stream.
+    pub fn new(history: History, fleet: Fleet, audit: String) -> Self {
+        Self { history, fleet, audit, active: Arc::default() }
+    }
+
+    /// Takes up every run that has not ended: at start, after a crash. Returns how many, once the fleet knows what each
+    /// of them wishes.
+    pub async fn resume(&self) -> Result<usize, HistoryError> {
+        let mut settling = Vec::new();
+        for stream in self.history.store().streams("run/").await? {
+            let run = RunId::new(stream.trim_start_matches("run/"));
+            let rows = self.history.store().run_prefix(run.as_str()).await?;
+            if rows.iter().all(|(row, _)| row.run != run || row.state != "finished") {
+                settling.push(self.spawn(run));
+            }
+        }
+        let resumed = settling.len();
+        for mut settled in settling {
+            // A driver that ended before it wished anything drops its sender, which is as good.
+            let _ = settled.wait_for(|settled| *settled).await;
+        }
+        Ok(resumed)
+    }
+
+    fn spawn(&self, run: RunId) -> watch::Receiver<bool> {
+        let driver = Driver::new(run.clone(), self.audit.clone(), self.history.clone(), self.fleet.clone());
+        let (settled, active) = (driver.settled(), Arc::clone(&self.active));
+        active.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
+        tokio::spawn(async move {
+            if let Err(error) = driver.drive().await {
+                tracing::error!(%run, %error, "the run cannot be driven; its faults end with their leases");
+            }
+            active.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
+            active.changed.send_replace(());
+        });
+        settled
+    }
+
+    /// Runs that have not ended.
+    pub fn active(&self) -> Vec<RunId> {
+        self.active.runs.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+    }
+
+    /// Waits until no run is active.
+    pub async fn idle(&self) {
+        let mut changed = self.active.changed.subscribe();
+        while !self.active().is_empty() {
+            if changed.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// From now on no run starts; `reason` is what callers are told.
+    pub fn close(&self, reason: &str) {
+        *self.active.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason.to_owned());
+    }
+
+    /// Asks a run to end; one that has ended needs it no more.
+    pub async fn stop(&self, run: &RunId, by: &str, reason: &str) -> Result<(), HistoryError> {
+        let body = Body::StopRequested { by: by.to_owned(), reason: reason.to_owned(), at: self.history.now() };
+        match self.history.append(&stream_of(run), vec![body]).await {
+            Ok(_) | Err(HistoryError::Closed { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Why nothing may start now, if so.
+    fn shut(&self) -> Option<Refusal> {
+        if let Some(reason) = self.active.closed.lock().unwrap_or_else(PoisonError::into_inner).clone() {
+            return Some(Refusal::new(reason, "try again when the controller is back"));
+        }
+        let reason = self.fleet.halted()?;
+        Some(Refusal::new(format!("everything is halted: {reason}"), "clear it with `fracas halt clear --reason ...`"))
+    }
+
+    /// Reads, draws and rehearses; changes nothing anywhere.
+    pub async fn plan(&self, request: &Request) -> Result<Planned, RunError> {
+        let run = self.new_run_id();
+        let planned = self.plan_as(&run, request).await;
+        self.fleet.forget(&run);
+        planned.map(|(planned, _)| planned)
+    }
+
+    /// Starts a run and returns its id; a repeated key returns the run it started before.
+    pub async fn start(&self, request: &Request) -> Result<RunId, RunError> {
+        if let Some(known) = self.known(&request.idempotency_key).await? {
+            return Ok(known);
+        }
+        if let Some(refusal) = self.shut() {
+            return Err(RunError::Refused(vec![refusal]));
+        }
+        let run = self.new_run_id();
+        let planned = self.plan_as(&run, request).await;
+        self.fleet.forget(&run);
+        let (planned, read) = planned?;
+        if !planned.refusals.is_empty() {
+            return Err(RunError::Refused(planned.refusals));
+        }
+        let at = self.history.now();
+        let index = RunIndex {
+            run: run.clone(),
+            name: planned.experiment.name.clone(),
+            state: "planned".into(),
+            verdict: String::new(),
+            exit_code: 0,
+            reason: String::new(),
+            started_wall_ns: at.wall_ns,
+            ended_wall_ns: None,
+            by: request.by.clone(),
+            environment: request.environment.clone(),
+        };
+        let body = Body::Planned {
+            run: run.clone(),
+            document: read.canonical,
+            source: request.source.clone(),
+            source_name: request.source_name.clone(),
+            intent: planned.intent,
+            plan: planned.plan,
+            seed: planned.seed,
+            targets: planned.targets,
+            hosts: planned.hosts,
+            rehearsed: planned.rehearsals,
+            by: request.by.clone(),
+            environment: request.environment.clone(),
+            at,
+        };
+        let key = &request.idempotency_key;
+        let extra = Extra {
+            expected: Some(0),
+            index: Some(index),
+            idempotency: (!key.is_empty()).then(|| (key.clone(), run.clone())),
+        };
+        match self.history.append_with(&stream_of(&run), vec![body], extra).await {
+            Ok(_) => {
+                drop(self.spawn(run.clone()));
+                Ok(run)
+            }
+            Err(HistoryError::Store(StoreError::KeyTaken { run, .. })) => Ok(run),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn known(&self, key: &str) -> Result<Option<RunId>, RunError> {
+        if key.is_empty() {
+            return Ok(None);
+        }
+        Ok(self.history.store().idempotency(key).await.map_err(HistoryError::from)?)
+    }
+
+    fn new_run_id(&self) -> RunId {
+        let seconds = self.history.now().wall_ns / 1_000_000_000;
+        RunId::generate(seconds.unsigned_abs(), rand::rng().random())
+    }
+
+    async fn plan_as(&self, run: &RunId, request: &Request) -> Result<(Planned, ReadExperiment), RunError> {
+        let catalogue = self.fleet.catalogue();
+        let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue)
+            .map_err(RunError::Document)?;
+        let seed = if request.seed == 0 { rand::rng().random() } else { request.seed };
+        let drawn = target::draw(&read.experiment, &self.views(), seed).map_err(RunError::Refused)?;
+        let items = items(run, &read.experiment, &drawn);
+        let (rehearsals, mut refusals) = self.rehearse(run, items, &drawn).await;
+        refusals.extend(rehearsals.iter().flat_map(|r| &r.refusals).cloned());
+        let intent = digest::intent(&read.canonical);
+        let mut targets = drawn.targets.clone();
+        if let Some(observer) = &drawn.observer {
+            targets.insert(TargetId::from(OBSERVER), vec![observer.clone()]);
+        }
+        let plan = digest::plan(&intent, seed, &targets, &rehearsals);
+        let planned = Planned {
+            seed,
+            intent,
+            plan,
+            experiment: read.experiment.clone(),
+            targets,
+            hosts: drawn.names,
+            rehearsals,
+            refusals,
+            warnings: read.warnings.clone(),
+            notes: drawn.notes,
+        };
+        Ok((planned, read))
+    }
+
+    async fn rehearse(&self, run: &RunId, items: Vec<FaultItem>, drawn: &Drawn) -> (Vec<Rehearsal>, Vec<Refusal>) {
+        let mut waiting: BTreeSet<ItemKey> = items.iter().map(|item| item.key.clone()).collect();
+        let mut answers = self.fleet.rehearse(run, items);
+        let mut rehearsals = Vec::new();
+        let all = async {
+            while !waiting.is_empty() {
+                let Some(answer) = answers.recv().await else { return };
+                if waiting.remove(&answer.item) {
+                    rehearsals.push(answer);
+                }
+            }
+        };
+        // A host that does not answer in time is refused by name below.
+        let _ = tokio::time::timeout(REHEARSAL_PATIENCE, all).await;
+        rehearsals.sort_by(|a, b| a.item.cmp(&b.item));
+        let silent = waiting.into_iter().map(|key| {
+            let name = drawn.names.get(&key.host).map_or(key.host.as_str(), String::as_str);
+            Refusal::new(
+                format!(
+                    "host {name} did not say within {} s what {} would do",
+                    REHEARSAL_PATIENCE.as_secs(),
+                    key.entry
+                ),
+                "look at it with `fracas hosts`, then try again",
+            )
+        });
+        (rehearsals, silent.collect())
+    }
+
+    fn views(&self) -> Vec<HostView> {
+        let view = |(id, record): (HostId, crate::fleet::HostRecord)| HostView {
+            id,
+            labels: record.all_labels(),
+            name: record.name,
+            connected: record.connected,
+            quarantined: record.quarantined.map(|run| format!("run {run} was left unconfirmed on it")),
+            observer: record.observer,
+        };
+        self.fleet.hosts().into_iter().map(view).collect()
+    }
+}
+
+fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> {
+    let mut items = Vec::new();
+    for entry in &experiment.timeline {
+        let Action::Fault { fault, params, target, duration } = &entry.action else { continue };
+        for host in drawn.targets.get(target).into_iter().flatten() {
+            items.push(FaultItem {
+                key: ItemKey {
+                    run: run.clone(),
+                    entry: entry.id.clone(),
+                    occurrence: 0,
+                    host: host.clone(),
+                    generation: 1,
+                },
+                mode: Mode::Rehearse,
+                fault: fault.clone(),
+                params: params.clone(),
+                duration: *duration,
+                plan_digest: None,
+            });
+        }
+    }
+    items
+}

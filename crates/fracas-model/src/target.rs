@@ -1,0 +1,333 @@
+//! Drawing hosts: from labels, the document's rules and a seed to the hosts of each target, or every reason why not.
+//!
+//! Pure: the hosts are an argument, chance comes from the seed alone. It knows nothing of faults but who suffers one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rand::{SeedableRng as _, seq::SliceRandom as _};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    experiment::{Action, Experiment, OnEmpty, Pick, Rounding, Target},
+    id::{HostId, TargetId},
+    plan::Refusal,
+    selector::Selector,
+    units::Percent,
+};
+
+/// A host as far as drawing must know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HostView {
+    /// Its id.
+    pub id: HostId,
+    /// Its name, for messages.
+    pub name: String,
+    /// All its labels, `fact/` included.
+    pub labels: BTreeMap<String, String>,
+    /// Whether its agent is in contact.
+    pub connected: bool,
+    /// Why it gets no fault, if so.
+    pub quarantined: Option<String>,
+    /// The controller's own observer: looks, and is never drawn.
+    pub observer: bool,
+}
+
+/// Who was drawn.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Drawn {
+    /// Hosts of each target, by id; empty where the rule allows it.
+    pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    /// The host that probes without `from` look from; `None` when every probe has one.
+    pub observer: Option<HostId>,
+    /// Names of all of them.
+    pub names: BTreeMap<HostId, String>,
+    /// Remarks: hosts that match and were left out, and why.
+    pub notes: Vec<String>,
+}
+
+/// Draws hosts for every target. The error is every reason why the run must not start; never empty.
+///
+/// The same document, hosts and seed give the same draw: ChaCha8, targets in the order of their names, hosts by id.
+pub fn draw(experiment: &Experiment, hosts: &[HostView], seed: u64) -> Result<Drawn, Vec<Refusal>> {
+    let mut random = ChaCha8Rng::seed_from_u64(seed);
+    let mut draw = Draw { experiment, hosts, drawn: Drawn::default(), refusals: Vec::new() };
+    let mut population = BTreeSet::new();
+    for (id, target) in &experiment.targets {
+        let matching = draw.matching(id, target);
+        population.extend(matching.iter().map(|host| host.id.clone()));
+        let chosen = draw.choose(id, target, matching, &mut random);
+        draw.drawn.targets.insert(id.clone(), chosen);
+    }
+    draw.observer();
+    draw.limits(population.len());
+    if draw.refusals.is_empty() { Ok(draw.drawn) } else { Err(draw.refusals) }
+}
+
+struct Draw<'a> {
+    experiment: &'a Experiment,
+    hosts: &'a [HostView],
+    drawn: Drawn,
+    refusals: Vec<Refusal>,
+}
+
+impl<'a> Draw<'a> {
+    fn refuse(&mut self, why: impl Into<String>, instead: impl Into<String>) {
+        self.refusals.push(Refusal::new(why, instead));
+    }
+
+    /// Hosts whose labels fit, in order of id.
+    fn matching(&mut self, id: &TargetId, target: &Target) -> Vec<&'a HostView> {
+        let selector = match target.select.parse::<Selector>() {
+            Ok(selector) => selector,
+            Err(error) => {
+                self.refuse(format!("target {id}: {error}"), "correct the selector");
+                return Vec::new();
+            }
+        };
+        let fits = |host: &&HostView| !host.observer && selector.matches(&host.labels);
+        let mut found: Vec<&HostView> = self.hosts.iter().filter(fits).collect();
+        found.sort_by(|a, b| a.id.cmp(&b.id));
+        found
+    }
+
+    fn suffers(&self, id: &TargetId) -> bool {
+        let on = |action: &Action| matches!(action, Action::Fault { target, .. } if target == id);
+        self.experiment.timeline.iter().any(|entry| on(&entry.action))
+    }
+
+    fn choose(
+        &mut self,
+        id: &TargetId,
+        target: &Target,
+        matching: Vec<&'a HostView>,
+        random: &mut ChaCha8Rng,
+    ) -> Vec<HostId> {
+        if matching.is_empty() {
+            if target.on_empty == OnEmpty::Fail {
+                let near = self.near(target);
+                self.refuse(format!("target {id}: no host matches {}", target.select), near);
+            }
+            return Vec::new();
+        }
+        let (mut free, away) = self.free(id, &matching);
+        let wanted = self.wanted(id, target.pick.as_ref(), matching.len(), free.len());
+        if free.is_empty() || free.len() < wanted {
+            let left_out = if away.is_empty() { String::new() } else { format!(" ({})", away.join("; ")) };
+            let (all, can) = (matching.len(), free.len());
+            self.refuse(
+                format!("target {id}: {wanted} of {all} matching hosts are to be drawn and {can} can be{left_out}"),
+                "start the agents that are away, ask for fewer hosts, or change the selector",
+            );
+            return Vec::new();
+        }
+        self.drawn.notes.extend(away.iter().map(|why| format!("target {id}: left out {why}")));
+        free.shuffle(random);
+        free.truncate(wanted);
+        free.sort_by(|a, b| a.id.cmp(&b.id));
+        self.drawn.names.extend(free.iter().map(|host| (host.id.clone(), host.name.clone())));
+        free.into_iter().map(|host| host.id.clone()).collect()
+    }
+
+    /// Hosts that can be drawn, and those that cannot with the reason.
+    fn free(&self, id: &TargetId, matching: &[&'a HostView]) -> (Vec<&'a HostView>, Vec<String>) {
+        let suffers = self.suffers(id);
+        let (mut free, mut away) = (Vec::new(), Vec::new());
+        for host in matching {
+            match &host.quarantined {
+                Some(why) if suffers => away.push(format!("{}: quarantined, {why}", host.name)),
+                _ if !host.connected => away.push(format!("{}: its agent is not in contact", host.name)),
+                _ => free.push(*host),
+            }
+        }
+        (free, away)
+    }
+
+    fn wanted(&mut self, id: &TargetId, pick: Option<&Pick>, matching: usize, free: usize) -> usize {
+        match pick {
+            Some(Pick { count: Some(count), .. }) => *count as usize,
+            Some(Pick { percent: Some(percent), .. }) => {
+                let wanted = share(*percent, matching, self.experiment.limits.rounding);
+                if wanted == 0 {
+                    self.refuse(
+                        format!("target {id}: {percent} of {matching} matching hosts is less than one host"),
+                        "ask for a greater share, or write `rounding: atLeastOne` under `limits`",
+                    );
+                }
+                wanted
+            }
+            None | Some(Pick { count: None, percent: None }) => free,
+        }
+    }
+
+    /// What to do when nothing matches: names what hosts there are.
+    fn near(&self, target: &Target) -> String {
+        let known: Vec<&str> = self.hosts.iter().filter(|h| !h.observer).map(|h| h.name.as_str()).collect();
+        if known.is_empty() {
+            return "no host has joined yet: make a token with `fracas hosts join`, then start an agent with it".into();
+        }
+        let key = target.select.split(['=', '!', ' ', ',']).find(|part| !part.is_empty()).unwrap_or_default();
+        let values: BTreeSet<&str> = self.hosts.iter().filter_map(|h| h.labels.get(key)).map(String::as_str).collect();
+        let values: Vec<&str> = values.into_iter().take(8).collect();
+        if values.is_empty() {
+            format!(
+                "no host has the label {key}: see `fracas hosts`, set it with `fracas hosts label HOST {key}=VALUE`"
+            )
+        } else {
+            format!("values of {key} here: {}; see `fracas hosts`", values.join(", "))
+        }
+    }
+
+    fn observer(&mut self) {
+        let mut lonely = self.experiment.probes.iter().filter(|(_, probe)| probe.from.is_none()).map(|(id, _)| id);
+        let Some(probe) = lonely.next() else { return };
+        match self.hosts.iter().find(|host| host.observer && host.connected) {
+            Some(host) => {
+                self.drawn.observer = Some(host.id.clone());
+                self.drawn.names.insert(host.id.clone(), host.name.clone());
+            }
+            None => self.refuse(
+                format!("probe {probe} has no `from`, and this controller has no observer in contact"),
+                "write `from:` with a target, or start the controller with its observer",
+            ),
+        }
+    }
+
+    fn limits(&mut self, population: usize) {
+        let suffering: BTreeSet<&HostId> =
+            self.drawn.targets.iter().filter(|(id, _)| self.suffers(id)).flat_map(|(_, hosts)| hosts).collect();
+        let (count, limits) = (suffering.len(), &self.experiment.limits);
+        let names: Vec<String> = suffering.iter().map(|id| self.drawn.names[*id].clone()).collect();
+        let names = names.join(", ");
+        if let Some(most) = limits.max_targets
+            && count > most as usize
+        {
+            self.refuse(
+                format!("{count} hosts would be under fault ({names}), and `limits.maxTargets` is {most}"),
+                "pick fewer hosts, or raise the limit",
+            );
+        }
+        if let Some(percent) = limits.max_percent {
+            let most = share(percent, population, limits.rounding);
+            if count > most {
+                self.refuse(
+                    format!(
+                        "{count} hosts would be under fault ({names}), and `limits.maxPercent` allows {percent} of \
+                         the {population} hosts that the document's targets match: {most}"
+                    ),
+                    "pick fewer hosts, raise the limit, or write `rounding: atLeastOne`",
+                );
+            }
+        }
+    }
+}
+
+/// A share of hosts as a number of them.
+fn share(percent: Percent, of: usize, rounding: Rounding) -> usize {
+    let exact = percent.0 * of as f64 / 100.0;
+    match rounding {
+        // A hair above, so that a third of three written as 33.333334 % does not depend on the last bit.
+        Rounding::Floor => (exact + 1e-9).floor() as usize,
+        Rounding::Ceil => (exact - 1e-9).ceil() as usize,
+        Rounding::AtLeastOne => ((exact + 1e-9).floor() as usize).max(usize::from(of > 0)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::document::{read_experiment, tests::catalogue};
+
+    fn experiment(targets: &str, limits: &str) -> Experiment {
+        let text = format!(
+            "apiVersion: fracas/v1\nkind: Experiment\nname: x\ntargets: {targets}\n\
+             timeline: [{{ id: k, at: 0s, target: db, fault: {{ process-kill: {{ name: a }} }} }}]\nlimits: {limits}\n"
+        );
+        read_experiment("t", &text, &BTreeMap::new(), &catalogue()).expect("valid").experiment
+    }
+
+    fn host(id: &str, role: &str) -> HostView {
+        HostView {
+            id: id.into(),
+            name: format!("name-{id}"),
+            labels: [("role".to_owned(), role.to_owned())].into(),
+            connected: true,
+            quarantined: None,
+            observer: false,
+        }
+    }
+
+    fn fleet() -> Vec<HostView> {
+        (0..10).map(|i| host(&format!("h{i}"), if i < 6 { "db" } else { "web" })).collect()
+    }
+
+    fn told(experiment: &Experiment, hosts: &[HostView]) -> String {
+        match draw(experiment, hosts, 1) {
+            Ok(drawn) => format!("{:?}", drawn.targets[&TargetId::from("db")]),
+            Err(refusals) => refusals.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
+    #[test]
+    fn the_seed_decides_and_the_order_of_hosts_does_not() {
+        let experiment = experiment("{ db: { select: role=db, pick: { count: 2 } } }", "{}");
+        let mut hosts = fleet();
+        let first = draw(&experiment, &hosts, 42).unwrap();
+        hosts.reverse();
+        assert_eq!(draw(&experiment, &hosts, 42).unwrap(), first);
+        assert_eq!(first.targets[&TargetId::from("db")].len(), 2);
+        let draws: BTreeSet<String> = (0..50).map(|s| format!("{:?}", draw(&experiment, &hosts, s).unwrap())).collect();
+        assert!(draws.len() > 10, "{}", draws.len());
+    }
+
+    #[test]
+    fn who_is_away_or_quarantined_is_left_out_and_told() {
+        let experiment = experiment("{ db: { select: role=db, pick: { count: 6 } } }", "{}");
+        let mut hosts = fleet();
+        hosts[0].connected = false;
+        hosts[1].quarantined = Some("run r was left open".into());
+        let refusal = told(&experiment, &hosts);
+        assert!(refusal.contains("6 of 6 matching hosts are to be drawn and 4 can be"), "{refusal}");
+        assert!(refusal.contains("name-h0: its agent is not in contact"), "{refusal}");
+        assert!(refusal.contains("name-h1: quarantined, run r was left open"), "{refusal}");
+        let all = super::draw(&self::experiment("{ db: { select: role=db } }", "{}"), &hosts, 1).unwrap();
+        assert_eq!((all.targets[&TargetId::from("db")].len(), all.notes.len()), (4, 2));
+    }
+
+    #[test]
+    fn shares_are_rounded_as_the_document_says() {
+        for (percent, of, rounding, expected) in [
+            (34.0, 3, Rounding::Floor, 1),
+            (33.0, 3, Rounding::Floor, 0),
+            (33.0, 3, Rounding::AtLeastOne, 1),
+            (34.0, 3, Rounding::Ceil, 2),
+            (50.0, 4, Rounding::Floor, 2),
+            (50.0, 4, Rounding::Ceil, 2),
+            (100.0, 7, Rounding::Floor, 7),
+            (10.0, 0, Rounding::AtLeastOne, 0),
+        ] {
+            assert_eq!(share(Percent(percent), of, rounding), expected, "{percent} % of {of}, {rounding:?}");
+        }
+    }
+
+    #[test]
+    fn limits_count_hosts_under_fault_only() {
+        let two = "{ db: { select: role=db, pick: { count: 2 } }, web: { select: role=web } }";
+        assert!(draw(&experiment(two, "{ maxTargets: 2 }"), &fleet(), 1).is_ok());
+        assert!(
+            told(&experiment("{ db: { select: role=db } }", "{ maxTargets: 5 }"), &fleet()).contains("6 hosts would")
+        );
+        assert!(draw(&experiment(two, "{ maxPercent: 20 }"), &fleet(), 1).is_ok());
+        let over = told(&experiment(two, "{ maxPercent: 10 }"), &fleet());
+        assert!(over.contains("10% of the 10 hosts"), "{over}");
+    }
+
+    #[test]
+    fn an_empty_target_says_what_there_is() {
+        let told = told(&experiment("{ db: { select: role=cache } }", "{}"), &fleet());
+        assert!(told.contains("values of role here: db, web"), "{told}");
+        let skip = experiment("{ db: { select: role=cache, onEmpty: skip } }", "{}");
+        assert!(draw(&skip, &fleet(), 1).unwrap().targets[&TargetId::from("db")].is_empty());
+    }
+}

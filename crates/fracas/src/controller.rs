@@ -1,0 +1,183 @@
+//! `fracas controller`: flags, environment and file become settings; the controller runs until it is asked to end.
+
+use std::{io::Write as _, net::SocketAddr, path::PathBuf};
+
+use clap::Args;
+use fracas_agent::{
+    enrol::Token,
+    host::clock,
+    logging::LogArgs,
+    service::{Kind, Options, PolicySource},
+};
+use fracas_cli::exit;
+use fracas_controller::{
+    config::{Config, Given, read_file},
+    datadir,
+    server::{self, Ended, Running},
+};
+use fracas_model::{policy::Policy, units::Dur};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::inside::{self, Inside};
+
+const HELP: &str = "Example:
+  fracas controller
+  fracas controller --front-listen 10.0.0.5:7766 --fleet-listen 10.0.0.5:7767 --name fracas.internal
+  fracas controller --config controller.yaml --check-config
+
+The first start makes a certificate authority, an admin token and a context file in the data directory, by which
+`fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
+
+Precedence: a flag beats its environment variable, that beats the configuration file, that beats the default.
+SIGTERM: no new runs, waits --drain for those that are active, stops and undoes the rest, ends. A second one ends at
+once; then agents undo by themselves when their leases run out, and the next start takes the runs up.";
+
+/// Arguments of `controller`.
+#[derive(Clone, Debug, Args)]
+#[command(after_help = HELP)]
+pub(crate) struct ControllerArgs {
+    /// Configuration file, YAML or JSON (kind: ControllerConfig)
+    #[arg(long, value_name = "FILE", env = "FRACAS_CONFIG")]
+    config: Option<PathBuf>,
+    /// Print the settings that hold and end, without starting anything
+    #[arg(long)]
+    check_config: bool,
+    /// Directory of everything the controller keeps [default: /var/lib/fracas, or below XDG_DATA_HOME]
+    #[arg(long, value_name = "DIR", env = "FRACAS_DATA_DIR")]
+    data_dir: Option<PathBuf>,
+    /// Address for operators and programs [default: 127.0.0.1:7766]
+    #[arg(long, value_name = "IP:PORT", env = "FRACAS_FRONT_LISTEN")]
+    front_listen: Option<SocketAddr>,
+    /// Address for agents [default: 127.0.0.1:7767]
+    #[arg(long, value_name = "IP:PORT", env = "FRACAS_FLEET_LISTEN")]
+    fleet_listen: Option<SocketAddr>,
+    /// Name or address under which clients reach this controller, for its certificate; may be repeated
+    #[arg(long = "name", value_name = "NAME", env = "FRACAS_NAMES", value_delimiter = ',')]
+    names: Vec<String>,
+    /// Life of hosts' certificates in days [default: 365]
+    #[arg(long, value_name = "DAYS", env = "FRACAS_HOST_CERTIFICATE_DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    host_certificate_days: Option<u32>,
+    /// How long active runs may go on after SIGTERM [default: 30s]
+    #[arg(long, value_name = "DURATION", env = "FRACAS_DRAIN")]
+    drain: Option<Dur>,
+    /// Run no observer beside it: then every probe needs `from`
+    #[arg(long)]
+    no_observer: bool,
+    /// The log.
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl ControllerArgs {
+    fn settled(&self) -> Result<Config, String> {
+        let file = match &self.config {
+            None => Given::default(),
+            Some(path) => {
+                let name = path.display().to_string();
+                let text = std::fs::read_to_string(path).map_err(|e| format!("cannot read {name}: {e}"))?;
+                read_file(&name, &text)?
+            }
+        };
+        let flags = Given {
+            data_dir: self.data_dir.clone(),
+            front: self.front_listen,
+            fleet: self.fleet_listen,
+            names: self.names.clone(),
+            host_certificate_days: self.host_certificate_days,
+            drain: self.drain,
+            observer: self.no_observer.then_some(false),
+        };
+        let root = rustix::process::geteuid().is_root();
+        let given = flags.over(file);
+        let default = match &given.data_dir {
+            Some(dir) => dir.clone(),
+            None => datadir::default_path(root, &|name| std::env::var(name).ok()).map_err(|e| e.to_string())?,
+        };
+        Ok(given.settle(default))
+    }
+}
+
+/// Runs a controller and gives the exit code.
+pub(crate) fn main(args: ControllerArgs) -> u8 {
+    let config = match args.settled() {
+        Ok(config) => config,
+        Err(error) => {
+            inside::fatal(&error);
+            return exit::USAGE;
+        }
+    };
+    if args.check_config {
+        let _ = write!(std::io::stdout(), "{}", config.text());
+        return exit::PASS;
+    }
+    args.log.begin();
+    match inside::runtime() {
+        Ok(runtime) => runtime.block_on(serve(&config)).unwrap_or_else(|error| inside::fatal(&format!("{error:#}"))),
+        Err(error) => inside::fatal(&error),
+    }
+}
+
+async fn serve(config: &Config) -> anyhow::Result<u8> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let running = server::start(config, clock::wall_bound_ns).await?;
+    let mut observer = if config.observer { Some(observer(&running, config).await?) } else { None };
+    tracing::info!(
+        front = %running.front,
+        fleet = %running.fleet,
+        context = %running.context.display(),
+        resumed = running.resumed,
+        "controller ready"
+    );
+    loop {
+        let gone = async {
+            match &mut observer {
+                Some(observer) => observer.left().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = asked(&mut term, &mut int) => break,
+            ended = gone => {
+                // Runs go on; probes without `from` are refused until the next start.
+                tracing::error!(why = ?ended.map(|e| e.map_err(|e| e.to_string())), "the observer ended");
+                observer = None;
+            }
+        }
+    }
+    tracing::info!("asked to end: no new runs");
+    let ended = running.drain(asked(&mut term, &mut int)).await;
+    if let Some(observer) = observer {
+        let _ = observer.leave().await;
+    }
+    Ok(match ended {
+        Ended::Clean => exit::PASS,
+        Ended::Open(open) => {
+            tracing::warn!(
+                open,
+                "runs were left open: their faults end with their leases, the next start takes them up"
+            );
+            exit::UNDO_UNCONFIRMED
+        }
+    })
+}
+
+async fn asked(term: &mut Signal, int: &mut Signal) {
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+}
+
+/// The controller's own observer, enrolled like any other host.
+pub(crate) async fn observer(running: &Running, config: &Config) -> anyhow::Result<Inside> {
+    let token = running.observer_token().await?;
+    let options = Options {
+        state_dir: config.data_dir.join("observer"),
+        controllers: vec![running.fleet.to_string()],
+        token: Some(token.parse::<Token>()?),
+        name: Some("observer".into()),
+        policy: PolicySource::Given(Box::new(Policy::builtin())),
+        kind: Kind::Observer,
+    };
+    Ok(inside::start("observer", options)?)
+}
