@@ -27,7 +27,9 @@ fn main() -> ExitCode {
         return code;
     }
     let trials = [workers::trials(), burn::trials(), pause::trials(), shot::trials()];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+    // One after another: loads on one core would take each other's time.
+    let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
 /// A trial that fails by panicking.
