@@ -128,6 +128,7 @@ pub async fn undo_everything<H: Host, F: Future<Output = H>>(
         facts: HostFacts::default(),
         faults: &[],
         agent_version: concat!(env!("CARGO_PKG_VERSION"), " guard").into(),
+        fleet: String::new(),
     };
     let mut reconciler = Reconciler::open(host().await, FileDisk::new(dir)?, setup).await;
     reconciler.recover().await;

@@ -14,6 +14,7 @@ use rustls::{
     crypto::ring,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
+use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// File of the private key, mode 0600.
@@ -118,6 +119,11 @@ impl Identity {
             .map_err(|e| broken("the pair of key.pem and cert.pem", &e))?;
         config.alpn_protocols = vec![b"h2".to_vec()];
         Ok(Arc::new(config))
+    }
+
+    /// Which fleet this is: SHA-256 of the authority's certificate, hexadecimal.
+    pub fn fleet(&self) -> String {
+        Sha256::digest(self.authority_pem.trim()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Last second (Unix time) at which the certificate is valid.

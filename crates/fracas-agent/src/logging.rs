@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 
 use tracing::level_filters::LevelFilter;
-use tracing_subscriber::fmt;
+use tracing_subscriber::{Layer as _, filter::Targets, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
 
 /// Form of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -54,14 +54,15 @@ pub struct LogArgs {
 impl LogArgs {
     /// Begins logging to standard error. The first call counts.
     pub fn begin(self) {
-        let builder = fmt().with_writer(io::stderr).with_max_level(LevelFilter::from(self.log_level));
-        // It is only refused when somebody began before, whose choice stands.
-        let _ = match self.log_format {
-            LogFormat::Json => builder.json().flatten_event(true).with_current_span(false).try_init(),
-            LogFormat::Text => {
-                let terminal = io::stderr().is_terminal();
-                builder.with_ansi(terminal).with_target(false).try_init()
-            }
+        // What the libraries beneath say is of use only when something is odd.
+        let ours =
+            Targets::new().with_default(LevelFilter::WARN).with_target("fracas", LevelFilter::from(self.log_level));
+        let layer = fmt::layer().with_writer(io::stderr);
+        let layer = match self.log_format {
+            LogFormat::Json => layer.json().flatten_event(true).with_current_span(false).boxed(),
+            LogFormat::Text => layer.with_ansi(io::stderr().is_terminal()).with_target(false).boxed(),
         };
+        // It is only refused when somebody began before, whose choice stands.
+        let _ = tracing_subscriber::registry().with(layer.with_filter(ours)).try_init();
     }
 }

@@ -56,6 +56,8 @@ pub struct Setup {
     pub faults: &'static [&'static dyn Fault],
     /// The agent's version, for the journal.
     pub agent_version: String,
+    /// Which fleet the host belongs to, as in [`Record::Opened`].
+    pub fleet: String,
 }
 
 /// A desired state that is older than one taken before.

@@ -140,8 +140,13 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     let policy = policy(&options.policy);
     let faults: &'static [&'static dyn Fault] = if options.kind == Kind::Full { ALL } else { &[] };
     let disk = || FileDisk::new(&dir).map(Rc::new).map_err(state_error(&dir));
-    let setup =
-        Setup { policy: policy.clone(), facts: HostFacts::default(), faults, agent_version: VERSION.to_owned() };
+    let setup = Setup {
+        policy: policy.clone(),
+        facts: HostFacts::default(),
+        faults,
+        agent_version: VERSION.to_owned(),
+        fleet: identity.fleet(),
+    };
     let mut reconciler = Reconciler::open(host, disk()?, setup).await;
     reconciler.recover().await;
     let guard = match options.kind {
@@ -198,6 +203,7 @@ async fn undo_as(dir: &Path, id: HostId) -> io::Result<()> {
         facts: HostFacts::default(),
         faults: &[],
         agent_version: VERSION.to_owned(),
+        fleet: String::new(),
     };
     let disk = FileDisk::new(dir)?;
     if disk.read(crate::journal::FILE).await?.is_empty() {

@@ -11,6 +11,9 @@ use fracas_model::{
 };
 
 pub mod cpu_load;
+pub mod net_delay;
+pub mod net_loss;
+mod network;
 mod process;
 pub mod process_kill;
 pub mod process_pause;
@@ -29,4 +32,10 @@ pub trait Fault: Sync {
 }
 
 /// Every fault there is.
-pub const ALL: &[&dyn Fault] = &[&cpu_load::CpuLoad, &process_kill::ProcessKill, &process_pause::ProcessPause];
+pub const ALL: &[&dyn Fault] = &[
+    &cpu_load::CpuLoad,
+    &net_delay::NetDelay,
+    &net_loss::NetLoss,
+    &process_kill::ProcessKill,
+    &process_pause::ProcessPause,
+];

@@ -5,7 +5,7 @@ use fracas_model::{
     check::check,
     diagnostic::Findings,
     facts::{Ability, Device, Facts, HostFacts},
-    plan::{Check, Claim, Kind, Plan, Refusal, Step},
+    plan::{Check, Claim, Direction, Kind, Plan, Refusal, Step},
     policy::Policy,
     process::{Process, ProcessRef},
     shape::Shape,
@@ -177,4 +177,52 @@ fn cores_are_those_the_agent_may_use() {
     assert!(cores("{ percent: 50%, cores: 3 }", &facts).expect_err("3").why.contains("may use 2"));
     let total = plan("cpu-load", "{ percent: 80%, mode: total, cores: 2 }").unwrap();
     assert_eq!(total.summary, "use 80% of 2 cores");
+}
+
+#[test]
+fn packets_are_chosen_and_what_must_pass_passes() {
+    let plan =
+        plan("net-delay", "{ delay: 200ms, jitter: 20ms, to: [10.1.0.0/16, fd00::/8], ports: [5432, 80-90] }").unwrap();
+    let Check::Packets { direction: Direction::Ingress, filter, .. } = &plan.check else { panic!("{plan:?}") };
+    assert_eq!(filter.remotes, ["10.1.0.0/16", "fd00::/8"]);
+    assert_eq!(filter.ports, [(80, 90), (5432, 5432)]);
+    assert_eq!(filter.pass_ports, [22]);
+    assert!(filter.pass_remotes.contains(&("192.0.2.1/32".into(), 7443)), "{filter:?}");
+    assert!(filter.pass_remotes.contains(&("169.254.169.254/32".into(), 0)), "{filter:?}");
+    assert_eq!(plan.summary, "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 port 80-90, 5432");
+    for (fault, text, why) in [
+        ("net-delay", "{ delay: 10ms, jitter: 20ms }", "longer than the delay"),
+        ("net-loss", "{ percent: 10%, protocol: icmp, ports: [80] }", "ICMP has no ports"),
+        ("net-loss", "{ percent: 10%, to: [127.0.0.1] }", "loopback is never touched"),
+        ("net-loss", "{ percent: 10%, device: eth9 }", "no network device eth9"),
+        ("net-loss", "{ percent: 10%, device: lo }", "lo is the loopback device"),
+    ] {
+        let refusal = self::plan(fault, text).expect_err(text);
+        assert!(refusal.why.contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
+}
+
+#[test]
+fn packets_suffer_by_netem_where_the_kernel_has_it() {
+    let text = "{ delay: 2s }";
+    let netem = plan("net-delay", text).unwrap();
+    let [
+        Step::MakeIfb { name },
+        Step::MakeNetem { limit_packets, .. },
+        Step::MakeClsact { device },
+        Step::Redirect { to, .. },
+    ] = &netem.steps[..]
+    else {
+        panic!("{netem:?}")
+    };
+    assert_eq!((name.as_str(), to.as_str(), device.as_str()), ("frc3", "frc3", "eth0"));
+    assert_eq!(*limit_packets, 1_000_000);
+    let mut plain = facts();
+    let ability = Ability { works: false, why: "sch_netem is missing".into(), fix: "load it".into() };
+    plain.host.abilities.insert(Capability::Netem, ability);
+    let owned = plan_on("net-delay", text, &plain).unwrap();
+    assert!(matches!(&owned.steps[..], [Step::Impair(_)]), "{owned:?}");
+    let refusal = plan_on("net-delay", "{ delay: 2s, mechanism: netem }", &plain).expect_err("no netem");
+    assert!(refusal.why.contains("sch_netem is missing") && refusal.instead == "load it", "{refusal}");
+    assert!(matches!(&plan("net-delay", "{ delay: 2s, mechanism: owned }").unwrap().steps[..], [Step::Impair(_)]));
 }

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     event::Rehearsal,
     id::{HostId, TargetId},
-    plan::{Check, Claim, Plan, Step},
+    plan::{Check, Claim, Filter, Plan, Step},
     process::ProcessRef,
 };
 
@@ -37,15 +37,18 @@ pub fn of_plan(plan: &Plan) -> String {
         steady_step(step);
     }
     for claim in &mut lasting.claims {
-        if let Claim::Process(pid) = claim {
-            *pid = 0;
+        match claim {
+            Claim::Process(pid) => *pid = 0,
+            Claim::Network { filter, .. } => steady_filter(filter),
+            Claim::Core(_) => {}
         }
     }
     match &mut lasting.check {
         Check::Gone { processes } | Check::Delivered { processes, .. } | Check::Stopped { processes } => {
             processes.iter_mut().for_each(steady_process);
         }
-        Check::CpuUse { .. } | Check::Packets { .. } => {}
+        Check::Packets { filter, .. } => steady_filter(filter),
+        Check::CpuUse { .. } => {}
     }
     hex(&serde_json::to_value(&lasting).unwrap_or_default())
 }
@@ -57,12 +60,19 @@ fn steady_step(step: &mut Step) {
         Step::Seize { process } | Step::Suspend { process } | Step::Signal { process, .. } => steady_process(process),
         Step::MakeIfb { name } => OURS.clone_into(name),
         Step::MakeNetem { device, .. } => OURS.clone_into(device),
-        Step::Redirect { to, priority, .. } => {
+        Step::Redirect { to, priority, filter, .. } => {
             OURS.clone_into(to);
             *priority = 0;
+            steady_filter(filter);
         }
-        Step::Burn(_) | Step::Impair(_) | Step::MakeClsact { .. } => {}
+        Step::Impair(impair) => steady_filter(&mut impair.filter),
+        Step::Burn(_) | Step::MakeClsact { .. } => {}
     }
+}
+
+/// Far ends that pass with a port are the controller's addresses, which come and go with its connections.
+fn steady_filter(filter: &mut Filter) {
+    filter.pass_remotes.retain(|(_, port)| *port == 0);
 }
 
 fn steady_process(process: &mut ProcessRef) {

@@ -61,6 +61,7 @@ impl Lab {
             facts: fixture::host_facts(),
             faults: self.faults,
             agent_version: "0.0.0".into(),
+            fleet: "f".into(),
         };
         let mut agent = Reconciler::open(self.host.clone(), self.disk.clone(), setup).await;
         agent.recover().await;

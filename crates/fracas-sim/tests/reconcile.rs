@@ -38,7 +38,13 @@ fn faults() -> &'static [&'static dyn Fault] {
 }
 
 async fn open(host: &FakeHost, disk: &FakeDisk, policy: Policy) -> Reconciler<FakeHost, FakeDisk> {
-    let setup = Setup { policy, facts: fixture::host_facts(), faults: faults(), agent_version: "0.0.0".into() };
+    let setup = Setup {
+        policy,
+        facts: fixture::host_facts(),
+        faults: faults(),
+        agent_version: "0.0.0".into(),
+        fleet: "f".into(),
+    };
     Reconciler::open(host.clone(), disk.clone(), setup).await
 }
 
@@ -531,4 +537,23 @@ async fn a_planner_that_refuses_or_has_nothing_to_do_changes_nothing() {
     let events = words(&lab.ask(1, vec![spent]).await);
     assert_eq!(events, ["refused: fault nothing has nothing to do on this host"]);
     let _: Option<Refusal> = None;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_fleet_counts_its_desired_states_anew() {
+    let (host, disk) = (FakeHost::new("h1", Crash::default()), FakeDisk::default());
+    let mut agent = open(&host, &disk, Policy::builtin()).await;
+    agent.take(desired(9, Vec::new())).await.expect("taken");
+    drop(agent);
+    let setup = Setup {
+        policy: Policy::builtin(),
+        facts: fixture::host_facts(),
+        faults: faults(),
+        agent_version: "0.0.0".into(),
+        fleet: "another".into(),
+    };
+    let mut moved = Reconciler::open(host.clone(), disk.clone(), setup).await;
+    moved.recover().await;
+    assert_eq!(moved.taken(), (0, 0));
+    moved.take(desired(1, Vec::new())).await.expect("taken");
 }

@@ -6,8 +6,11 @@ mod local;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory as _, Parser, Subcommand};
-use fracas_agent::command::AgentArgs;
+use clap::{CommandFactory as _, Parser, Subcommand, ValueEnum as _};
+use fracas_agent::{
+    command::AgentArgs,
+    logging::{LogArgs, LogLevel},
+};
 use fracas_cli::{
     World,
     args::{ABOUT, Command as OperatorCommand, Global},
@@ -56,6 +59,10 @@ fn operator(global: Global, command: OperatorCommand) -> u8 {
         surroundings: Surroundings::from_environment(|name| std::env::var_os(name)),
         local: &local::InProcess,
     };
+    // Parts inside this process (`run --local`) log only when asked to: the command's own output is for people.
+    if let Some(level) = std::env::var("FRACAS_LOG_LEVEL").ok().and_then(|l| LogLevel::from_str(&l, true).ok()) {
+        LogArgs { log_level: level, ..LogArgs::default() }.begin();
+    }
     match inside::runtime() {
         Ok(runtime) => runtime.block_on(fracas_cli::main(global, command, world)),
         Err(error) => inside::fatal(&error),

@@ -19,6 +19,7 @@ use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, process
 
 mod held;
 mod load;
+mod net;
 mod pause;
 mod shot;
 
@@ -30,6 +31,7 @@ pub struct LinuxHost {
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
     shots: RefCell<shot::Shots>,
+    net: RefCell<net::Net>,
     /// Steps that were refused before anything was done, which looks like our doing from outside: processes that
     /// somebody else had stopped.
     untouched: RefCell<BTreeSet<(ItemKey, usize)>>,
@@ -50,6 +52,7 @@ impl LinuxHost {
             held: RefCell::default(),
             loads: RefCell::default(),
             shots: RefCell::default(),
+            net: RefCell::default(),
             untouched: RefCell::default(),
         }
     }
@@ -113,6 +116,7 @@ impl Host for LinuxHost {
 
     fn deadline(&self, key: &ItemKey, left: Dur) {
         self.held.borrow_mut().deadline(key, left);
+        self.net.borrow_mut().deadline(key, left);
     }
 
     fn apply<'a>(
@@ -127,11 +131,10 @@ impl Host for LinuxHost {
                 Step::Seize { process } => self.seize(key, index, process).await,
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
-                Step::Impair(_)
-                | Step::MakeIfb { .. }
-                | Step::MakeNetem { .. }
-                | Step::MakeClsact { .. }
-                | Step::Redirect { .. } => Err(Failure("network steps are not wired".into())),
+                Step::Impair(impair) => self.impair(key, index, impair).await,
+                Step::MakeIfb { .. } | Step::MakeNetem { .. } | Step::MakeClsact { .. } | Step::Redirect { .. } => {
+                    Err(Failure("network steps are not wired".into()))
+                }
             }
         })
     }
@@ -157,8 +160,8 @@ impl Host for LinuxHost {
                     Ok(Reverted::NothingThere)
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
+                Step::Impair(_) => self.mend(key, index, handle).await,
                 Step::Signal { .. }
-                | Step::Impair(_)
                 | Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
@@ -177,12 +180,16 @@ impl Host for LinuxHost {
                 }
                 Check::Gone { processes } => self.gone(key, processes).await,
                 Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
-                Check::Packets { .. } => (Proof::Unverified { why: "network steps are not wired".into() }, vec![]),
+                Check::Packets { filter, effect, .. } => self.packets(key, filter, effect).await,
             }
         })
     }
 
     fn lost(&self) -> Local<'_, Vec<(ItemKey, String)>> {
-        Box::pin(async { self.held.borrow_mut().lost() })
+        Box::pin(async {
+            let mut lost = self.held.borrow_mut().lost();
+            lost.extend(self.net.borrow_mut().lost());
+            lost
+        })
     }
 }

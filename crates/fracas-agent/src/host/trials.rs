@@ -8,6 +8,10 @@ use rustix::process::{Pid, test_kill_process};
 use serde_json::json;
 
 use super::{
+    netlink::{
+        Protocol, Socket,
+        nft::{self, Batch, QueueForm, Rule},
+    },
     processes::{Stat, status_field},
     worker::Spawner,
 };
@@ -26,6 +30,9 @@ pub fn all(spawner: &Spawner) -> BTreeMap<Capability, Ability> {
         (Capability::Cgroup, cgroup()),
         (Capability::Cpu, Ok(())),
         (Capability::PortOwner, port_owner()),
+        (Capability::NftOwner, nft_owner()),
+        (Capability::Nfqueue, nfqueue()),
+        (Capability::RawSocket, raw_socket()),
     ];
     tried.into_iter().map(|(capability, tried)| (capability, ability(tried))).collect()
 }
@@ -115,6 +122,56 @@ fn own_cgroup() -> Option<PathBuf> {
     let path = groups.lines().find_map(|l| l.strip_prefix("0::"))?;
     let below = path.strip_prefix(root).unwrap_or(path);
     Some(PathBuf::from(point).join(below.trim_start_matches('/')))
+}
+
+const NET_ADMIN: &str = "run the agent as root or give it CAP_NET_ADMIN, on a kernel with nf_tables (5.13 or later)";
+
+/// Makes a table that the kernel ties to our socket, looks at it, and lets it go with the socket. It has no base chain,
+/// so no packet ever sees it and no other program's queue is disturbed.
+fn with_table(trial: impl FnOnce(&mut Socket, &str) -> Result<(), String>) -> Result<(), String> {
+    let table = format!("fracas_trial_{}", std::process::id());
+    let mut socket = Socket::open(Protocol::Netfilter).map_err(|e| e.to_string())?;
+    let mut batch = Batch::default();
+    batch.new_table(&table).chain(&table, "trial");
+    batch.commit(&mut socket).map_err(|e| format!("no nftables table can be made: {e}"))?;
+    match nft::table_flags(&mut socket, &table) {
+        Ok(Some(nft::OWNER)) => {}
+        other => return Err(format!("a table with an owner came out as {other:?}")),
+    }
+    trial(&mut socket, &table)
+}
+
+fn nft_owner() -> Tried {
+    with_table(|_, _| Ok(())).map_err(|why| (why, NET_ADMIN.into()))
+}
+
+/// A rule that sends packets to a queue, in either form the kernel may know.
+fn nfqueue() -> Tried {
+    let trial = |socket: &mut Socket, table: &str| {
+        let mut why = String::new();
+        for form in [QueueForm::Native, QueueForm::Target] {
+            let mut batch = Batch::default();
+            batch.rule(table, "trial", &Rule::new().queue(form, u16::MAX, true));
+            match batch.commit(socket) {
+                Ok(_) => return Ok(()),
+                Err(error) => why = error.to_string(),
+            }
+        }
+        Err(format!("packets cannot be sent to a queue: {why}"))
+    };
+    let fix = "use a kernel with nft_queue or xt_NFQUEUE (modprobe nft_queue), or one with sch_netem";
+    with_table(trial).map_err(|why| (why, fix.into()))
+}
+
+fn raw_socket() -> Tried {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType, ipproto, socket_with};
+    match socket_with(AddressFamily::INET, SocketType::RAW, SocketFlags::CLOEXEC, Some(ipproto::RAW)) {
+        Ok(_) => Ok(()),
+        Err(e) => no(
+            format!("no raw socket can be opened: {e}; delayed TCP that leaves is held, which also slows it down"),
+            "run the agent as root or give it CAP_NET_RAW",
+        ),
+    }
 }
 
 fn port_owner() -> Tried {

@@ -21,6 +21,9 @@ pub enum Record {
         boot: BootId,
         /// Its version.
         agent_version: String,
+        /// Which fleet the host belongs to: digest of its authority's certificate; empty when the opener does not care.
+        #[serde(default)]
+        fleet: String,
     },
     /// Everything needed to undo the item without any other source. Synced before its first step.
     Planned {

@@ -22,7 +22,9 @@ pub const CLOSED_KEPT: usize = 10_000;
 pub struct JournalState {
     /// Boot and version of the last opening.
     pub opened: Option<(BootId, String)>,
-    /// Last (epoch, revision) taken.
+    /// Digest of the authority that the host belongs to, once that was said.
+    pub fleet: String,
+    /// Last (epoch, revision) taken, of this fleet.
     pub taken: (u64, u64),
     /// Items that were planned and have not ended.
     pub open: BTreeMap<ItemKey, OpenItem>,
@@ -95,7 +97,14 @@ impl JournalState {
     /// Takes one more record in. Records about items that are not open change nothing.
     pub fn fold(&mut self, record: &Record) {
         match record {
-            Record::Opened { boot, agent_version } => self.opened = Some((boot.clone(), agent_version.clone())),
+            Record::Opened { boot, agent_version, fleet } => {
+                self.opened = Some((boot.clone(), agent_version.clone()));
+                if !fleet.is_empty() && *fleet != self.fleet {
+                    // Another fleet counts its desired states anew.
+                    self.fleet.clone_from(fleet);
+                    self.taken = (0, 0);
+                }
+            }
             Record::Planned { key, fault, plan, duration, slot, boot, deadline_ns } => {
                 let item = OpenItem {
                     fault: fault.clone(),
@@ -169,7 +178,11 @@ impl JournalState {
     pub fn records(&self) -> Vec<Record> {
         let mut records = Vec::new();
         if let Some((boot, agent_version)) = &self.opened {
-            records.push(Record::Opened { boot: boot.clone(), agent_version: agent_version.clone() });
+            records.push(Record::Opened {
+                boot: boot.clone(),
+                agent_version: agent_version.clone(),
+                fleet: self.fleet.clone(),
+            });
         }
         if self.taken != (0, 0) {
             records.push(Record::Taken { epoch: self.taken.0, revision: self.taken.1 });

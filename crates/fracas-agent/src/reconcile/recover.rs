@@ -46,7 +46,11 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
     /// yet: [`Reconciler::tick`] goes on with that.
     pub async fn recover(&mut self) {
         let now = self.host.now();
-        let opened = Record::Opened { boot: now.clock.boot.clone(), agent_version: self.setup.agent_version.clone() };
+        let opened = Record::Opened {
+            boot: now.clock.boot.clone(),
+            agent_version: self.setup.agent_version.clone(),
+            fleet: self.setup.fleet.clone(),
+        };
         self.journal.note(&[opened], false).await;
         self.tell_again();
         let open: Vec<(ItemKey, OpenItem)> =
