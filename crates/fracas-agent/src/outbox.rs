@@ -96,16 +96,17 @@ enum Head {
 impl<D: Disk> Outbox<D> {
     /// Opens the outbox, with what an earlier life of the agent left in it. Never fails: what the disk does not take
     /// is kept in memory.
-    pub async fn open(disk: D, boot: &BootId) -> Self {
-        Self::with_limit(disk, boot, LIMIT_BYTES).await
+    /// `fresh` names the file's life should a new one begin: it must never have been used before.
+    pub async fn open(disk: D, boot: &BootId, fresh: String) -> Self {
+        Self::with_limit(disk, boot, fresh, LIMIT_BYTES).await
     }
 
     /// The same with another limit.
-    pub async fn with_limit(disk: D, boot: &BootId, limit: u64) -> Self {
+    pub async fn with_limit(disk: D, boot: &BootId, fresh: String, limit: u64) -> Self {
         let bytes = disk.read(FILE).await.unwrap_or_default();
         let mut outbox = Self {
             disk,
-            id: uuid::Uuid::new_v4().to_string(),
+            id: fresh,
             boot: boot.clone(),
             next: 1,
             waiting: VecDeque::new(),

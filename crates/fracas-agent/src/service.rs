@@ -159,7 +159,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     };
     reconciler.set_facts(facts.clone());
     let clock = Clock::of(identity.host.clone());
-    let outbox = Outbox::open(disk()?, &clock.now().clock.boot).await;
+    let outbox = Outbox::open(disk()?, &clock.now().clock.boot, uuid::Uuid::new_v4().to_string()).await;
     let addresses = controllers(&dir, &options.controllers)?;
     tracing::info!(host = %identity.host, controllers = ?addresses, state = %dir.display(), "agent ready");
     let agent = Agent {

@@ -145,6 +145,7 @@ impl Session {
         desired.mark_changed();
         loop {
             tokio::select! {
+                biased;
                 changed = desired.changed() => {
                     if changed.is_err() {
                         return Err(Status::aborted("a newer session of this host took over"));

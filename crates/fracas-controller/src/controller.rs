@@ -40,7 +40,8 @@ pub struct Controller {
 
 impl Controller {
     /// Restores hosts and the halt from the history. Call [`resume`](Self::resume) before any host is served.
-    pub async fn open(history: History, id: &HostId) -> Result<Self, HistoryError> {
+    /// `seed` decides run ids, and seeds of runs where none is given.
+    pub async fn open(history: History, id: &HostId, seed: u64) -> Result<Self, HistoryError> {
         let (audit, fleet) = (format!("audit/{id}"), Fleet::new(history.epoch()));
         let started = Body::ControllerStarted {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -63,7 +64,7 @@ impl Controller {
         for stream in history.store().streams("host/").await? {
             restore(&history, &fleet, &stream).await?;
         }
-        let runs = Runs::new(history.clone(), fleet.clone(), audit.clone());
+        let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
         Ok(Self { history, fleet, runs, audit })
     }
 

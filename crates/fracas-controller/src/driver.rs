@@ -166,6 +166,7 @@ impl Driver {
         nap: Duration,
     ) -> Result<(), DriveError> {
         tokio::select! {
+            biased;
             _ = heads.changed() => Ok(()),
             () = tokio::time::sleep(nap) => Ok(()),
             contact = contacts.recv() => {

@@ -18,7 +18,8 @@ use fracas_model::{
     run::OBSERVER,
     target::{self, Drawn, HostView},
 };
-use rand::RngExt as _;
+use rand::{RngExt as _, SeedableRng as _};
+use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -98,6 +99,8 @@ pub struct Runs {
     fleet: Fleet,
     audit: String,
     active: Arc<Active>,
+    /// Draws run ids and seeds.
+    random: Arc<Mutex<ChaCha8Rng>>,
 }
 
 /// Runs that have a driver.
@@ -109,9 +112,15 @@ struct Active {
 }
 
 impl Runs {
-    /// Over one history and one fleet; `audit` is the controller's audit stream.
-    pub fn new(history: History, fleet: Fleet, audit: String) -> Self {
-        Self { history, fleet, audit, active: Arc::default() }
+    /// Over one history and one fleet; `audit` is the controller's audit stream, `seed` decides run ids and those seeds
+    /// that nobody gave.
+    pub fn new(history: History, fleet: Fleet, audit: String, seed: u64) -> Self {
+        let random = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
+        Self { history, fleet, audit, active: Arc::default(), random }
+    }
+
+    fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
+        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Takes up every run that has not ended: at start, after a crash. Returns how many, once the fleet knows what each
@@ -261,14 +270,14 @@ impl Runs {
 
     fn new_run_id(&self) -> RunId {
         let seconds = self.history.now().wall_ns / 1_000_000_000;
-        RunId::generate(seconds.unsigned_abs(), rand::rng().random())
+        RunId::generate(seconds.unsigned_abs(), self.draw(|random| random.random()))
     }
 
     async fn plan_as(&self, run: &RunId, request: &Request) -> Result<(Planned, ReadExperiment), RunError> {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue)
             .map_err(RunError::Document)?;
-        let seed = if request.seed == 0 { rand::rng().random() } else { request.seed };
+        let seed = if request.seed == 0 { self.draw(|random| random.random_range(1..=u64::MAX)) } else { request.seed };
         let drawn = target::draw(&read.experiment, &self.views(), seed).map_err(RunError::Refused)?;
         let items = items(run, &read.experiment, &drawn);
         let (rehearsals, mut refusals) = self.rehearse(run, items, &drawn).await;

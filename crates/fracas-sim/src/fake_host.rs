@@ -25,6 +25,16 @@ use crate::{crash::Crash, fixture};
 #[derive(Clone, Debug)]
 pub struct FakeHost(Rc<Inner>);
 
+/// Where a host's boot time comes from.
+#[derive(Clone)]
+struct Time(Rc<dyn Fn() -> i64>);
+
+impl std::fmt::Debug for Time {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Time")
+    }
+}
+
 #[derive(Debug)]
 struct Inner {
     id: HostId,
@@ -32,8 +42,10 @@ struct Inner {
     boot: RefCell<BootId>,
     boots: Cell<u32>,
     now_ns: Cell<i64>,
+    clock: RefCell<Option<Time>>,
     world: RefCell<World>,
     shots: RefCell<Shots>,
+    last_shot_ns: Cell<Option<i64>>,
     /// Held effects and who holds them, so that they go with the agent.
     held: RefCell<BTreeMap<String, ItemKey>>,
     script: RefCell<VecDeque<(On, Trouble)>>,
@@ -89,8 +101,10 @@ impl FakeHost {
             boot: RefCell::new(BootId::from("boot-1")),
             boots: Cell::new(1),
             now_ns: Cell::new(1_000_000_000),
+            clock: RefCell::default(),
             world: RefCell::new(world),
             shots: RefCell::default(),
+            last_shot_ns: Cell::new(None),
             held: RefCell::default(),
             script: RefCell::default(),
             lost: RefCell::default(),
@@ -109,6 +123,16 @@ impl FakeHost {
     /// Signals that were sent, ever.
     pub fn shots(&self) -> Shots {
         self.0.shots.borrow().clone()
+    }
+
+    /// From now on boot time is what `time` says, not what [`FakeHost::advance`] made it.
+    pub fn follow(&self, time: impl Fn() -> i64 + 'static) {
+        *self.0.clock.borrow_mut() = Some(Time(Rc::new(time)));
+    }
+
+    /// Boot time of the last signal that was sent.
+    pub fn last_shot_ns(&self) -> Option<i64> {
+        self.0.last_shot_ns.get()
     }
 
     /// Time passes.
@@ -174,6 +198,7 @@ impl FakeHost {
     fn take_effect(&self, key: &ItemKey, index: usize, step: &Step) -> Result<Handle, Failure> {
         if step.kind() == Kind::Spent {
             self.0.shots.borrow_mut().push((key.clone(), index));
+            self.0.last_shot_ns.set(Some(self.now().boot_ns));
             return Ok(Handle::Null);
         }
         let mut world = self.0.world.borrow_mut();
@@ -242,7 +267,7 @@ fn needs(step: &Step) -> Vec<String> {
 impl Host for FakeHost {
     fn now(&self) -> Stamp {
         let clock = ClockId { host: self.0.id.clone(), boot: self.0.boot.borrow().clone() };
-        let boot_ns = self.0.now_ns.get();
+        let boot_ns = self.0.clock.borrow().as_ref().map_or_else(|| self.0.now_ns.get(), |time| (time.0)());
         Stamp { clock, boot_ns, wall_ns: 1_795_000_000_000_000_000 + boot_ns, bound_ns: 1_000_000 }
     }
 
@@ -255,7 +280,7 @@ impl Host for FakeHost {
     }
 
     fn deadline(&self, key: &ItemKey, left: Dur) {
-        self.0.deadlines.borrow_mut().insert(key.clone(), self.0.now_ns.get() + left.ns());
+        self.0.deadlines.borrow_mut().insert(key.clone(), self.now().boot_ns + left.ns());
     }
 
     fn apply<'a>(

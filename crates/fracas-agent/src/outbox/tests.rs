@@ -32,7 +32,7 @@ fn sealed(n: i64) -> Body {
 }
 
 async fn open(dir: &tempfile::TempDir, boot: &str) -> Outbox<FileDisk> {
-    Outbox::open(FileDisk::new(dir.path()).expect("a disk"), &boot.into()).await
+    Outbox::open(FileDisk::new(dir.path()).expect("a disk"), &boot.into(), uuid::Uuid::new_v4().to_string()).await
 }
 
 async fn seqs(outbox: &Outbox<FileDisk>) -> Vec<u64> {
@@ -100,7 +100,7 @@ async fn a_torn_or_damaged_file_keeps_every_whole_fact() {
 async fn when_there_is_no_room_readings_are_given_up_and_the_gap_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let disk = FileDisk::new(dir.path()).expect("a disk");
-    let mut outbox = Outbox::with_limit(disk, &"b".into(), 20_000).await;
+    let mut outbox = Outbox::with_limit(disk, &"b".into(), "o".into(), 20_000).await;
     for n in 0..100 {
         outbox.append(STREAM, &sealed(n * 10), &[7; 500]).await;
         if n % 20 == 0 {
