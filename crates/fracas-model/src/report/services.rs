@@ -292,7 +292,9 @@ impl View<'_> {
         if let Some(last) = found.changes.last() {
             push(at, covered.c, state(last.ok));
         }
-        for hole in &found.holes {
+        // Gaps too short to matter for the stable window are drawn as well.
+        let short = self.watch.gaps.iter().filter(|gap| !found.holes.contains(gap));
+        for hole in found.holes.iter().chain(short) {
             push(hole.s, hole.c, Seen::Gap);
         }
         strip

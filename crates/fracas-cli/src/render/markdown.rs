@@ -1,0 +1,343 @@
+//! The report as Markdown for tickets, wikis and the summary of a CI job: tables that survive a narrow column, long parts
+//! folded away. No foreign text can open a tag, a link, a mention or a table cell.
+
+use std::fmt::Write as _;
+
+use fracas_model::{
+    event::VerdictWord,
+    report::{Judgement, Latency, Report},
+    units::Dur,
+};
+
+use super::{
+    chart::Chart,
+    text::{Style, numbers, said, strips},
+    words::{self, asked, number, wall_utc},
+};
+use crate::times::{Zone, from_zero};
+
+/// Events listed at most, so that a job summary (1 MiB) has room for it.
+const EVENTS: usize = 1500;
+/// Outages listed at most.
+const OUTAGES: usize = 100;
+
+/// The whole report.
+pub fn markdown(report: &Report) -> String {
+    let mut out = verdict(report);
+    out += &services(report);
+    out += &faults(report);
+    let style = Style { colour: false, width: 100, zone: Zone::East(0) };
+    out += "## Timeline\n\n";
+    out += &fenced(&strips(report, &Chart::whole(report), style));
+    out += &latency(report);
+    out += &folded("Every outage", &outages(report));
+    out += &folded("What was asked, clocks, terms", &record(report));
+    out += &folded("Events", &events(report));
+    let _ = writeln!(
+        out,
+        "Run `{}`, {} events, model {} (`{}`), drawn by Fracas {}.",
+        code(report.run.as_str()),
+        report.head_seq,
+        escape(&report.model),
+        code(&report.schema),
+        env!("CARGO_PKG_VERSION")
+    );
+    out
+}
+
+/// Foreign text for running text and table cells: everything that Markdown, its tables or HTML could read is escaped.
+pub(super) fn escape(text: &str) -> String {
+    let mut safe = String::with_capacity(text.len());
+    for c in words::plain(text).chars() {
+        match c {
+            '&' => safe.push_str("&amp;"),
+            '<' => safe.push_str("&lt;"),
+            '>' => safe.push_str("&gt;"),
+            // Mentions, mathematics and bare addresses are read before backslashes are.
+            '@' => safe.push_str("&#64;"),
+            '$' => safe.push_str("&#36;"),
+            ':' => safe.push_str("&#58;"),
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '|' | '~' | '!' => {
+                safe.push('\\');
+                safe.push(c);
+            }
+            // Would begin a list or a heading where the text begins a line; `www.` would become a link.
+            '-' | '+' | '=' if safe.is_empty() => {
+                safe.push('\\');
+                safe.push(c);
+            }
+            '.' | ')' if safe.bytes().all(|b| b.is_ascii_digit()) || safe.to_ascii_lowercase().ends_with("www") => {
+                safe.push('\\');
+                safe.push(c);
+            }
+            c => safe.push(c),
+        }
+    }
+    safe
+}
+
+/// Foreign text between single backticks.
+fn code(text: &str) -> String {
+    words::plain(text).replace('`', "'").replace('|', "¦")
+}
+
+/// A code block with a fence that its content cannot close.
+fn fenced(text: &str) -> String {
+    let mut longest = 0;
+    let mut run = 0;
+    for c in text.chars() {
+        run = if c == '`' { run + 1 } else { 0 };
+        longest = longest.max(run);
+    }
+    let fence = "`".repeat((longest + 1).max(3));
+    format!("{fence}text\n{text}{fence}\n\n")
+}
+
+fn folded(title: &str, body: &str) -> String {
+    if body.is_empty() {
+        return String::new();
+    }
+    format!("<details>\n<summary>{title}</summary>\n\n{body}\n</details>\n\n")
+}
+
+fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
+    let mut out = format!("| {} |\n|{}\n", heads.join(" | "), " --- |".repeat(heads.len()));
+    for row in rows {
+        let _ = writeln!(out, "| {} |", row.join(" | "));
+    }
+    out.push('\n');
+    out
+}
+
+fn verdict(report: &Report) -> String {
+    let v = &report.verdict;
+    let sign = match v.word {
+        VerdictWord::Pass => "✅",
+        VerdictWord::Fail | VerdictWord::Error => "❌",
+        VerdictWord::UndoUnconfirmed => "🛑",
+        VerdictWord::Inconclusive => "❔",
+        VerdictWord::Aborted | VerdictWord::Refused => "⚠️",
+    };
+    let mut out = format!("# {sign} {}: {}\n\n", escape(&report.name), v.word.name());
+    if !report.description.is_empty() {
+        let _ = writeln!(out, "{}\n", escape(&report.description));
+    }
+    let _ = writeln!(out, "**{}** Exit code {}.\n", words::verdict_meaning(&v.word), v.exit_code);
+    for reason in &v.reasons {
+        let _ = writeln!(out, "- {}", escape(reason));
+    }
+    out.push('\n');
+    let mut doubts: Vec<String> = report.warnings.iter().map(|w| escape(w)).collect();
+    if !report.times.finished {
+        doubts.push("The run has not ended: everything here may still change.".into());
+    }
+    if !doubts.is_empty() {
+        out += "**Know this before you trust the numbers:**\n\n";
+        for doubt in doubts {
+            let _ = writeln!(out, "- {doubt}");
+        }
+        out.push('\n');
+    }
+    let t = &report.times;
+    let lasted = Dur::from_ns(t.last_ns.saturating_sub(t.first_ns)).human();
+    let gate = if t.gate_passed { wall_utc(t.origin_wall_ns) } else { "never".into() };
+    let ended = if t.finished { format!("{}, after {lasted}", wall_utc(t.ended_wall_ns)) } else { "not yet".into() };
+    out += &table(
+        &["Run", "Accepted", "Steady state (offset 0)", "Ended", "Asked by", "Environment"],
+        &[vec![
+            format!("`{}`", code(report.run.as_str())),
+            wall_utc(t.planned_wall_ns),
+            gate,
+            ended,
+            escape(&report.by),
+            escape(&report.environment),
+        ]],
+    );
+    out
+}
+
+fn services(report: &Report) -> String {
+    if report.services.is_empty() {
+        return String::new();
+    }
+    let mut rows = Vec::new();
+    for service in &report.services {
+        let sign = match service.judgement {
+            Judgement::Met { .. } => "✅ ",
+            Judgement::Missed { .. } => "❌ ",
+            Judgement::Inconclusive { .. } | Judgement::NotMeasured { .. } => "❔ ",
+            Judgement::NoObjective => "",
+        };
+        let objective = service
+            .rto
+            .map_or_else(|| "none".into(), |rto| format!("{rto} {}", words::rto_from(service.rto_from)));
+        let mut row = vec![
+            format!("**{}**", escape(service.service.as_str())),
+            objective,
+            format!("{sign}{}", words::judgement_name(&service.judgement)),
+        ];
+        row.extend(words::three(service).iter().map(|l| if l.judged { format!("**{}**", l.shown()) } else { l.shown() }));
+        rows.push(row);
+    }
+    let mut out = String::from("## Services\n\n");
+    out += &table(&["Service", "Objective", "Judgement", "Outage", "Recovery from fault", "Residual"], &rows);
+    for service in report.services.iter().filter(|s| s.judgement != Judgement::NoObjective) {
+        let rests = report
+            .worst_episode(&service.service)
+            .map(|(p, e)| {
+                let place = escape(&format!("longest seen by {} from {}", p.probe, report.host_name(&p.host)));
+                format!("; {place}, events {}", escape(&numbers(&e.events)))
+            })
+            .unwrap_or_default();
+        let _ = writeln!(
+            out,
+            "- **{}** {}: {}{rests}",
+            escape(service.service.as_str()),
+            words::judgement_name(&service.judgement),
+            escape(words::judgement_why(&service.judgement))
+        );
+    }
+    out + "\nOutage: first impact to recovery, on one vantage's clock. Recovery from fault: fault taking effect to recovery. \
+           Residual: fault lifted to recovery. Each as the shortest and longest time that the observations allow; the judged \
+           one is bold.\n\n"
+}
+
+fn faults(report: &Report) -> String {
+    let mut rows = Vec::new();
+    for entry in report.entries.iter().filter(|e| e.target.is_some()) {
+        let name = format!("**{}** {}", escape(entry.entry.as_str()), escape(&asked(entry)));
+        if entry.items.is_empty() {
+            let why = entry.skipped.clone().unwrap_or_else(|| "not applied".into());
+            rows.push(vec![name.clone(), "none".into(), escape(&why), "-".into(), "-".into()]);
+        }
+        for item in &entry.items {
+            let measured: Vec<String> = item
+                .measured
+                .iter()
+                .map(|m| {
+                    let unit = escape(&m.unit);
+                    let asked = m.asked.map(|a| format!("asked {} {unit}, ", number(a))).unwrap_or_default();
+                    let p99 = m.p99.map(|p| format!(", p99 {} {unit}", number(p))).unwrap_or_default();
+                    let (what, by) = (escape(&m.what), escape(&m.by));
+                    format!("{what}: {asked}measured **{} {unit}**{p99} (n = {}, {by})", number(m.got), m.n)
+                })
+                .collect();
+            rows.push(vec![
+                name.clone(),
+                escape(report.host_name(&item.host)),
+                escape(&words::proof(item)),
+                if measured.is_empty() { "no number".into() } else { measured.join("<br>") },
+                if item.unconfirmed { format!("🛑 {}", words::undo(item)) } else { words::undo(item) },
+            ]);
+        }
+    }
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!("## Faults\n\n{}", table(&["Fault", "Host", "Effect", "Asked and measured", "Undo"], &rows))
+}
+
+fn latency(report: &Report) -> String {
+    let rows: Vec<Vec<String>> = report
+        .probes
+        .iter()
+        .map(|p| {
+            let beside = |show: &dyn Fn(&Latency) -> String| {
+                let one = |of: &Option<Latency>| of.as_ref().map_or_else(|| "-".into(), show);
+                format!("{} / {}", one(&p.baseline), one(&p.under_fault))
+            };
+            let ms = |value: Option<f64>| value.map_or_else(|| "-".into(), |ms| format!("{} ms", number(ms)));
+            vec![
+                format!("{} from {}", escape(p.probe.as_str()), escape(report.host_name(&p.host))),
+                beside(&|l| l.n.to_string()),
+                beside(&|l| format!("{} ({})", l.failed, words::failed_share(l))),
+                beside(&|l| ms(l.p50_ms)),
+                beside(&|l| ms(l.p99_ms)),
+                p.missed.to_string(),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return String::new();
+    }
+    format!(
+        "## Baseline / under fault\n\n{}",
+        table(&["Probe", "Looks", "Failed", "Median", "99th percentile", "Missed ticks"], &rows)
+    )
+}
+
+fn outages(report: &Report) -> String {
+    let all: Vec<_> = report.probes.iter().flat_map(|p| p.episodes.iter().map(move |e| (p, e))).collect();
+    if all.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = all
+        .iter()
+        .take(OUTAGES)
+        .map(|(p, e)| {
+            let after = e.after_entry.as_ref().map_or_else(|| "before any fault".into(), |x| format!("after {x}"));
+            vec![
+                escape(&format!("{} from {}, {after}", p.probe, report.host_name(&p.host))),
+                words::episode_line(e),
+                e.outage.to_string(),
+                words::interval(e.recovery_from_fault),
+                words::interval(e.residual),
+                e.blips.to_string(),
+                escape(&numbers(&e.events)),
+            ]
+        })
+        .collect();
+    let hidden = all.len().saturating_sub(OUTAGES);
+    let rest = if hidden > 0 { format!("{hidden} more are in the JSON form.\n\n") } else { String::new() };
+    table(&["Seen by", "When", "Outage", "From fault", "Residual", "Blips", "Events"], &rows) + &rest
+}
+
+fn record(report: &Report) -> String {
+    let mut out = String::new();
+    for (target, hosts) in &report.targets {
+        let names: Vec<String> = hosts.iter().map(|h| escape(report.host_name(h))).collect();
+        let drawn = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
+        let _ = writeln!(out, "- Target {} (`{}`): {drawn}", escape(target.as_str()), code(&words::rule(report, target)));
+    }
+    for (term, said) in report.experiment.iter().flat_map(words::conditions) {
+        let _ = writeln!(out, "- {term}: {}", escape(&said));
+    }
+    let _ = writeln!(out, "- Document: `{}`", code(&report.source_name));
+    let _ = writeln!(out, "- Seed: {}", report.seed);
+    let _ = writeln!(out, "- Digest of intent: `{}`", code(&report.intent));
+    let _ = writeln!(out, "- Digest of the plan: `{}`\n", code(&report.plan));
+    let rows: Vec<Vec<String>> = report
+        .clocks
+        .iter()
+        .map(|c| {
+            vec![
+                escape(report.host_name(&c.host)),
+                c.map_width.map_or_else(|| "no map".into(), |w| w.human()),
+                c.wall_bound.map_or_else(|| "unsynchronised".into(), |b| format!("within {}", b.human())),
+            ]
+        })
+        .collect();
+    out += &table(&["Host", "Width of the clock's map", "Wall clock"], &rows);
+    out += "What this does not show:\n\n";
+    for line in words::not_shown(report) {
+        let _ = writeln!(out, "- {line}");
+    }
+    out.push('\n');
+    for (term, meaning) in words::definitions(report) {
+        let _ = writeln!(out, "- **{term}**: {meaning}");
+    }
+    out
+}
+
+fn events(report: &Report) -> String {
+    let (lines, left_out) = words::listed(report, EVENTS);
+    let rows: Vec<Vec<String>> = lines
+        .into_iter()
+        .map(|line| {
+            let at = from_zero(Dur::from_ns(line.at_ns));
+            vec![line.seq.to_string(), at, words::clock_utc(report, line.at_ns), escape(&said(report, line))]
+        })
+        .collect();
+    let rest = format!("{left_out} of {} events are left out here; the JSON form has all.\n", report.events.len());
+    table(&["No.", "From the gate", "UTC", "What"], &rows) + if left_out > 0 { &rest } else { "" }
+}
