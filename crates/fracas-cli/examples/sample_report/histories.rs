@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::world::{MS, S, Vantage, World, at, entry, measured};
 
 /// Every sample by name.
-pub fn samples() -> Vec<(&'static str, Report)> {
+pub(crate) fn samples() -> Vec<(&'static str, Report)> {
     vec![
         ("pass", pass()),
         ("fail", fail()),
@@ -62,7 +62,7 @@ fn checkout(span: (i64, i64), down: Vec<(i64, i64, &'static str)>, slow: Vec<(i6
 }
 
 /// A killed primary comes back in time, twice blinking; then a slow network, which does no harm.
-pub fn pass() -> Report {
+pub(crate) fn pass() -> Report {
     let gate = 11 * S;
     let mut world = World::new(shop(kill_then_slow()), SHOP_TARGETS, SHOP_HOSTS);
     world.gate(gate);
@@ -71,10 +71,7 @@ pub fn pass() -> Report {
     world.fires("kill", "h1", gate + 20 * MS, "send KILL to 1 process named postgres", gone);
     world.ends("kill", gate + 90 * MS);
     let refused = "connection refused";
-    let down = vec![
-        (gate + 72 * MS, gate + 1310 * MS, refused),
-        (gate + 1620 * MS, gate + 3400 * MS, "status 503"),
-    ];
+    let down = vec![(gate + 72 * MS, gate + 1310 * MS, refused), (gate + 1620 * MS, gate + 3400 * MS, "status 503")];
     world.recovers("checkout", "e1", gate + 3400 * MS, gate + 8460 * MS);
     let slow = gate + 8470 * MS;
     world.starts("slow", slow);
@@ -89,7 +86,7 @@ pub fn pass() -> Report {
 }
 
 /// A cache that stands still for its whole minute, and a cart that does not live without it.
-pub fn fail() -> Report {
+pub(crate) fn fail() -> Report {
     let document = json!({
         "apiVersion": "fracas/v1", "kind": "Experiment", "name": "cart-without-its-cache",
         "description": "The cart must answer from the database within 5 s when the cache stands still.",
@@ -134,7 +131,7 @@ pub fn fail() -> Report {
 }
 
 /// A guard-rail ends it: the network lost more than checkout could bear.
-pub fn aborted() -> Report {
+pub(crate) fn aborted() -> Report {
     let loss = json!({ "loss": "60%", "ports": "5432", "to": "10.0.0.0/8" });
     let document = shop(json!([at("lossy", "1s", "net-loss", loss, "primary", Some("10m"))]));
     let mut world = World::new(document, SHOP_TARGETS, SHOP_HOSTS);
@@ -156,7 +153,7 @@ pub fn aborted() -> Report {
 }
 
 /// The host under fault vanishes and never says that it is clean.
-pub fn unconfirmed() -> Report {
+pub(crate) fn unconfirmed() -> Report {
     let mut world = World::new(shop(kill_then_slow()), SHOP_TARGETS, SHOP_HOSTS);
     let gate = 11 * S;
     world.gate(gate);
@@ -179,7 +176,7 @@ pub fn unconfirmed() -> Report {
 }
 
 /// No host would do it.
-pub fn refused() -> Report {
+pub(crate) fn refused() -> Report {
     let mut world = World::new(shop(kill_then_slow()), SHOP_TARGETS, SHOP_HOSTS);
     let why = "the host's policy does not allow process-kill";
     world.refuses("kill", "h1", why, "add it to `faults` in the host's policy, or draw another host");
@@ -187,7 +184,7 @@ pub fn refused() -> Report {
 }
 
 /// Still going on.
-pub fn running() -> Report {
+pub(crate) fn running() -> Report {
     let mut world = World::new(shop(kill_then_slow()), SHOP_TARGETS, SHOP_HOSTS);
     let gate = 11 * S;
     world.gate(gate);
@@ -230,7 +227,7 @@ fn large_document() -> Value {
 }
 
 /// Three faults, two services, two vantages, two hours, about four hundred events beside the routine ones.
-pub fn large() -> Report {
+pub(crate) fn large() -> Report {
     const M: i64 = 60 * S;
     let hosts = [
         ("h1", "db-1.fra.example.net"),
@@ -270,6 +267,11 @@ pub fn large() -> Report {
     let end = gate + 2 * 60 * M - 50 * S;
     world.contact("e2", false, gate + 55 * M);
     world.contact("e2", true, gate + 55 * M + 48 * S);
+    for minute in 1..(end / M) {
+        for (host, _) in hosts {
+            world.clock(host, minute * M);
+        }
+    }
     look_at_large(&mut world, (kill, slow, lossy, end));
     world.calms(Some(lossy + 15 * M + 50 * MS), end);
     world.finish(end + 400 * MS)
@@ -279,7 +281,9 @@ fn look_at_large(world: &mut World, (kill, slow, lossy, end): (i64, i64, i64, i6
     const M: i64 = 60 * S;
     // Search flaps under loss: down for some seconds again and again, with returns too short to count at first.
     let flaps = |late: i64, n: i64| -> Vec<(i64, i64, &'static str)> {
-        (0..n).map(|i| (lossy + late + i * 9700 * MS, lossy + late + i * 9700 * MS + (2 + i % 4) * S, "status 504")).collect()
+        (0..n)
+            .map(|i| (lossy + late + i * 9700 * MS, lossy + late + i * 9700 * MS + (2 + i % 4) * S, "status 504"))
+            .collect()
     };
     let checkout = |late: i64| {
         vec![
@@ -300,12 +304,11 @@ fn look_at_large(world: &mut World, (kill, slow, lossy, end): (i64, i64, i64, i6
     };
     world.looks(&vantage("checkout-up", "e1", 500 * MS, checkout(0), Vec::new()));
     world.looks(&vantage("checkout-up", "e2", 500 * MS, checkout(130 * MS), lost.clone()));
-    world.looks(&vantage("search-up", "e1", S, flaps(40 * S, 84), Vec::new()));
-    world.looks(&vantage("search-up", "e2", S, flaps(41 * S, 78), lost));
+    world.looks(&vantage("search-up", "e1", S, flaps(40 * S, 88), Vec::new()));
+    world.looks(&vantage("search-up", "e2", S, flaps(41 * S, 84), lost));
     world.recovers("checkout", "e1", kill + 11_400 * MS, kill + 32 * S);
 }
 
 fn gate_of(kill: i64) -> i64 {
     kill - 300 * S
 }
-

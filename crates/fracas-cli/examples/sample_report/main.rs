@@ -17,7 +17,7 @@ fn main() -> io::Result<()> {
     fs::create_dir_all(&folder)?;
     let style = Style { colour: false, width: 100, zone: Zone::East(3600) };
     for (name, report) in histories::samples() {
-        let mut write = |ending: &str, content: String| fs::write(folder.join(format!("{name}.{ending}")), content);
+        let write = |ending: &str, content: String| fs::write(folder.join(format!("{name}.{ending}")), content);
         write("html", html(&report))?;
         write("md", markdown(&report))?;
         write("txt", text(&report, style))?;

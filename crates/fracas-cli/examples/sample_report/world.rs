@@ -15,33 +15,33 @@ use fracas_model::{
 use serde_json::{Value, json};
 
 /// One millisecond in nanoseconds.
-pub const MS: i64 = 1_000_000;
+pub(crate) const MS: i64 = 1_000_000;
 /// One second in nanoseconds.
-pub const S: i64 = 1000 * MS;
+pub(crate) const S: i64 = 1000 * MS;
 /// 2026-11-24T02:45:00Z.
 const START: i64 = 1_795_488_300 * S;
 const RUN: &str = "06FQ3W9T4K7R";
 
 /// What a probe does from one vantage, in true time.
-pub struct Vantage {
+pub(crate) struct Vantage {
     /// The probe.
-    pub probe: &'static str,
+    pub(crate) probe: &'static str,
     /// Where it looks from.
-    pub host: &'static str,
+    pub(crate) host: &'static str,
     /// Period.
-    pub every: i64,
+    pub(crate) every: i64,
     /// From its first to its last tick.
-    pub span: (i64, i64),
+    pub(crate) span: (i64, i64),
     /// When it fails, and why.
-    pub down: Vec<(i64, i64, &'static str)>,
+    pub(crate) down: Vec<(i64, i64, &'static str)>,
     /// When answers take longer, and by how much.
-    pub slow: Vec<(i64, i64, i64)>,
+    pub(crate) slow: Vec<(i64, i64, i64)>,
     /// When no tick happens, and why.
-    pub missing: Vec<(i64, i64, &'static str)>,
+    pub(crate) missing: Vec<(i64, i64, &'static str)>,
 }
 
 /// The history under construction.
-pub struct World {
+pub(crate) struct World {
     told: Vec<(i64, Option<&'static str>, Body)>,
     blobs: BTreeMap<String, Readings>,
     chance: u64,
@@ -49,6 +49,9 @@ pub struct World {
 
 /// Each host's boot clock is ahead of the controller's by this.
 fn ahead(host: &str) -> i64 {
+    if host == "c" {
+        return 0;
+    }
     host.bytes().map(|b| i64::from(b) * 97 * S).sum()
 }
 
@@ -60,18 +63,26 @@ fn stamp(host: &str, at: i64) -> Stamp {
 }
 
 /// One attempt of one entry on one host.
-pub fn item(entry: &str, host: &str) -> ItemKey {
+pub(crate) fn item(entry: &str, host: &str) -> ItemKey {
     ItemKey { run: RUN.into(), entry: entry.into(), occurrence: 0, host: host.into(), generation: 1 }
 }
 
 /// Asked and measured.
-pub fn measured(what: &str, unit: &str, asked: Option<f64>, got: f64, p99: Option<f64>, n: u64, by: &str) -> Measured {
+pub(crate) fn measured(
+    what: &str,
+    unit: &str,
+    asked: Option<f64>,
+    got: f64,
+    p99: Option<f64>,
+    n: u64,
+    by: &str,
+) -> Measured {
     Measured { what: what.into(), unit: unit.into(), asked, got, p99, n, by: by.into() }
 }
 
 impl World {
     /// A run of `document`, accepted at 0; hosts as (id, name).
-    pub fn new(document: Value, targets: &[(&str, &[&str])], hosts: &[(&str, &str)]) -> Self {
+    pub(crate) fn new(document: Value, targets: &[(&str, &[&str])], hosts: &[(&str, &str)]) -> Self {
         let digest = |x: &str| x.repeat(16);
         let drawn = targets.iter().map(|(t, hosts)| ((*t).into(), hosts.iter().map(|h| HostId::from(*h)).collect()));
         let body = Body::Planned {
@@ -92,22 +103,20 @@ impl World {
         let mut world = Self { told: Vec::new(), blobs: BTreeMap::new(), chance: 7 };
         world.say(0, body);
         for (host, _) in hosts {
-            let clock = stamp(host, 2 * S).clock;
-            let offset = -ahead(host);
-            let map = ClockMap {
-                from: clock,
-                to: stamp("c", 0).clock,
-                at_ns: 2 * S + ahead(host),
-                lo_ns: offset - 400_000,
-                hi_ns: offset + 300_000,
-            };
-            world.say(2 * S, Body::ClockSeen { map });
+            world.clock(host, 2 * S);
         }
         world
     }
 
+    /// How a host's clock reads against the controller's, known within 0.7 ms.
+    pub(crate) fn clock(&mut self, host: &str, at: i64) {
+        let (from, to, offset) = (stamp(host, at).clock, stamp("c", 0).clock, -ahead(host));
+        let (lo_ns, hi_ns) = (offset - 400_000, offset + 300_000);
+        self.say(at, Body::ClockSeen { map: ClockMap { from, to, at_ns: at + ahead(host), lo_ns, hi_ns } });
+    }
+
     /// A host's answer to the rehearsal: it will not do it.
-    pub fn refuses(&mut self, entry: &str, host: &str, why: &str, instead: &str) {
+    pub(crate) fn refuses(&mut self, entry: &str, host: &str, why: &str, instead: &str) {
         let refusals = vec![Refusal::new(why, instead)];
         if let Some((_, _, Body::Planned { rehearsed, .. })) = self.told.first_mut() {
             rehearsed.push(Rehearsal { item: item(entry, host), plan: None, refusals, digest: String::new() });
@@ -115,17 +124,17 @@ impl World {
     }
 
     /// The controller's event.
-    pub fn say(&mut self, at: i64, body: Body) {
+    pub(crate) fn say(&mut self, at: i64, body: Body) {
         self.told.push((at, None, body));
     }
 
     /// A host's event; the message takes 3 ms.
-    pub fn hear(&mut self, at: i64, host: &'static str, body: Body) {
+    pub(crate) fn hear(&mut self, at: i64, host: &'static str, body: Body) {
         self.told.push((at + 3 * MS, Some(host), body));
     }
 
     /// Steady state: waited for from 100 ms on, held at `at`.
-    pub fn gate(&mut self, at: i64) {
+    pub(crate) fn gate(&mut self, at: i64) {
         self.say(100 * MS, Body::GateStarted { at: stamp("c", 100 * MS) });
         self.say(at, Body::GatePassed { at: stamp("c", at) });
     }
@@ -137,7 +146,7 @@ impl World {
     }
 
     /// Every look of a vantage, and what its agent reports of them.
-    pub fn looks(&mut self, v: &Vantage) {
+    pub(crate) fn looks(&mut self, v: &Vantage) {
         let base = ahead(v.host);
         self.hear(
             v.span.0 - MS,
@@ -205,13 +214,13 @@ impl World {
     }
 
     /// The controller asks for an entry.
-    pub fn starts(&mut self, entry: &str, at: i64) {
+    pub(crate) fn starts(&mut self, entry: &str, at: i64) {
         let body = Body::EntryStarted { entry: entry.into(), occurrence: 0, generation: 1, at: stamp("c", at) };
         self.say(at, body);
     }
 
     /// An entry is over.
-    pub fn ends(&mut self, entry: &str, at: i64) {
+    pub(crate) fn ends(&mut self, entry: &str, at: i64) {
         self.say(at, Body::EntryEnded { entry: entry.into(), at: stamp("c", at) });
     }
 
@@ -223,26 +232,26 @@ impl World {
     }
 
     /// A one-shot fires, verified.
-    pub fn fires(&mut self, entry: &str, host: &'static str, at: i64, summary: &str, seen: Vec<Measured>) {
+    pub(crate) fn fires(&mut self, entry: &str, host: &'static str, at: i64, summary: &str, seen: Vec<Measured>) {
         let effective = self.applying(entry, host, at, summary);
         self.hear(at + 10 * MS, host, Body::Spent { item: item(entry, host), certain: true, effective });
         self.checks(entry, host, at + 60 * MS, Proof::Verified, seen);
     }
 
     /// A lasting fault becomes active.
-    pub fn holds(&mut self, entry: &str, host: &'static str, at: i64, summary: &str) {
+    pub(crate) fn holds(&mut self, entry: &str, host: &'static str, at: i64, summary: &str) {
         let effective = self.applying(entry, host, at, summary);
         self.hear(at + 10 * MS, host, Body::Active { item: item(entry, host), effective });
     }
 
     /// Somebody looked whether it works.
-    pub fn checks(&mut self, entry: &str, host: &'static str, at: i64, proof: Proof, measured: Vec<Measured>) {
+    pub(crate) fn checks(&mut self, entry: &str, host: &'static str, at: i64, proof: Proof, measured: Vec<Measured>) {
         let body = Body::Checked { item: item(entry, host), proof, measured, at: stamp(host, at) };
         self.hear(at, host, body);
     }
 
     /// A lasting fault is lifted and read back.
-    pub fn lifts(&mut self, entry: &str, host: &'static str, at: i64, cause: UndoCause) {
+    pub(crate) fn lifts(&mut self, entry: &str, host: &'static str, at: i64, cause: UndoCause) {
         self.hear(at, host, Body::Undoing { item: item(entry, host), cause, at: stamp(host, at) });
         let between = Between { from: stamp(host, at), to: stamp(host, at + 7 * MS) };
         let body = Body::Undone { item: item(entry, host), cause, between, superseded: Vec::new() };
@@ -250,23 +259,23 @@ impl World {
     }
 
     /// The run turns to undoing early.
-    pub fn aborts(&mut self, at: i64, why: AbortKind, cause: &str) {
+    pub(crate) fn aborts(&mut self, at: i64, why: AbortKind, cause: &str) {
         self.say(at, Body::Aborted { cause: cause.into(), why, at: stamp("c", at) });
     }
 
     /// A host is lost, or found again.
-    pub fn contact(&mut self, host: &str, connected: bool, at: i64) {
+    pub(crate) fn contact(&mut self, host: &str, connected: bool, at: i64) {
         self.say(at, Body::HostContact { host: host.into(), connected, at: stamp("c", at) });
     }
 
     /// A service was up for the stable window.
-    pub fn recovers(&mut self, service: &str, host: &str, since: i64, at: i64) {
+    pub(crate) fn recovers(&mut self, service: &str, host: &str, since: i64, at: i64) {
         let body = Body::ServiceRecovered { service: service.into(), since: stamp(host, since), at: stamp("c", at) };
         self.say(at, body);
     }
 
     /// Timeline through at the first instant, nothing desired from the second on.
-    pub fn calms(&mut self, through: Option<i64>, undo: i64) {
+    pub(crate) fn calms(&mut self, through: Option<i64>, undo: i64) {
         if let Some(at) = through {
             self.say(at, Body::RecoveryStarted { at: stamp("c", at) });
         }
@@ -274,7 +283,7 @@ impl World {
     }
 
     /// Ends the run with the verdict that follows from its history.
-    pub fn finish(mut self, at: i64) -> Report {
+    pub(crate) fn finish(mut self, at: i64) -> Report {
         let verdict = build(&self.events(), &BTreeMap::new()).verdict;
         let body = Body::Finished {
             verdict: verdict.word,
@@ -287,7 +296,7 @@ impl World {
     }
 
     /// The report of a run that still goes on.
-    pub fn so_far(mut self) -> Report {
+    pub(crate) fn so_far(mut self) -> Report {
         build(&self.events(), &self.blobs)
     }
 
@@ -297,25 +306,26 @@ impl World {
         numbered
             .map(|((at, host, body), seq)| {
                 let origin = host.map(|h| Origin { host: h.into(), outbox: "o".into(), seq });
-                Event {
-                    stream: format!("run/{RUN}"),
-                    seq,
-                    received: stamp("c", *at),
-                    origin,
-                    body: body.clone(),
-                }
+                Event { stream: format!("run/{RUN}"), seq, received: stamp("c", *at), origin, body: body.clone() }
             })
             .collect()
     }
 }
 
 /// An entry whose trigger is an offset.
-pub fn at(id: &str, offset: &str, fault: &str, params: Value, target: &str, duration: Option<&str>) -> Value {
+pub(crate) fn at(id: &str, offset: &str, fault: &str, params: Value, target: &str, duration: Option<&str>) -> Value {
     entry(id, json!({ "at": offset }), fault, params, target, duration)
 }
 
 /// An entry.
-pub fn entry(id: &str, trigger: Value, fault: &str, params: Value, target: &str, duration: Option<&str>) -> Value {
+pub(crate) fn entry(
+    id: &str,
+    trigger: Value,
+    fault: &str,
+    params: Value,
+    target: &str,
+    duration: Option<&str>,
+) -> Value {
     let fault = json!({ "fault": fault, "params": params, "target": target, "duration": duration });
     json!({ "id": id, "trigger": trigger, "action": { "fault": fault } })
 }

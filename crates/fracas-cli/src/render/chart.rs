@@ -102,6 +102,8 @@ pub(super) struct Lane {
     pub(super) name: String,
     /// What follows the name.
     pub(super) more: String,
+    /// The host, where there is one, for drawings with little room.
+    pub(super) host: String,
     /// What it amounts to, at the far end.
     pub(super) sum: String,
     pub(super) pieces: Vec<Piece>,
@@ -157,7 +159,11 @@ impl Chart {
     pub(super) fn told(&self) -> String {
         let mut text = format!("From {} to {} around the gate.", offset(self.from), offset(self.to));
         for lane in self.lanes.iter().filter(|lane| lane.kind != Kind::Events) {
-            let said: Vec<&str> = lane.pieces.iter().map(|p| &p.said).chain(lane.marks.iter().map(|m| &m.said))
+            let said: Vec<&str> = lane
+                .pieces
+                .iter()
+                .map(|p| &p.said)
+                .chain(lane.marks.iter().map(|m| &m.said))
                 .map(String::as_str)
                 .filter(|said| !said.is_empty())
                 .collect();
@@ -208,7 +214,8 @@ fn windows(report: &Report) -> Vec<Window> {
         }
     };
     for entry in &report.entries {
-        let starts = entry.items.iter().filter_map(|i| moment(i, ItemStep::Applying).into_iter().chain(i.effective_ns).min());
+        let starts =
+            entry.items.iter().filter_map(|i| moment(i, ItemStep::Applying).into_iter().chain(i.effective_ns).min());
         let Some(start) = starts.min() else { continue };
         let mine: Vec<_> = counted(report).filter(|(_, e)| e.after_entry.as_ref() == Some(&entry.entry)).collect();
         let undone = entry.items.iter().filter_map(|i| i.undone_ns).max();
@@ -224,7 +231,8 @@ fn windows(report: &Report) -> Vec<Window> {
         services.dedup();
         for service in services {
             let of_it = mine.iter().filter(|(p, _)| p.service.as_ref() == Some(service));
-            let Some((_, worst)) = of_it.max_by_key(|(_, e)| (e.outage.hi.map_or(i64::MAX, Dur::ns), e.outage.lo)) else {
+            let Some((_, worst)) = of_it.max_by_key(|(_, e)| (e.outage.hi.map_or(i64::MAX, Dur::ns), e.outage.lo))
+            else {
                 continue;
             };
             let (from, to) = (worst.start_lo_ns.unwrap_or(worst.start_hi_ns), end_of(worst));
@@ -280,13 +288,16 @@ mod tests {
     #[test]
     fn ticks_are_round_and_few() {
         const S: i64 = 1_000_000_000;
-        assert_eq!(ticks(-11 * S, 41 * S, 6), ((0..5).map(|i| (i * 10 - 10) * S).collect(), 10 * S));
+        assert_eq!(ticks(-11 * S, 41 * S, 6), ((0..6).map(|i| (i * 10 - 10) * S).collect(), 10 * S));
         let (two_hours, step) = ticks(-42 * S, 7150 * S, 5);
         assert_eq!((two_hours.len(), tick(two_hours[1], step)), (4, "+30m".into()));
         assert!(ticks(0, 400 * 86_400 * S, 5).0.len() <= 6);
         for width in [1, 7, 100, 5000, 3_000_000] {
             assert!(ticks(-width, width * S, 5).0.len() <= 6, "{width}");
         }
-        assert_eq!((tick(0, S), tick(-5 * S, S), tick(1500 * S / 1000, S / 2)), ("0".into(), "-5s".into(), "+1.5s".into()));
+        assert_eq!(
+            (tick(0, S), tick(-5 * S, S), tick(1500 * S / 1000, S / 2)),
+            ("0".into(), "-5s".into(), "+1.5s".into())
+        );
     }
 }

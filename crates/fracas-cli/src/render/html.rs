@@ -104,7 +104,7 @@ impl<'a> Page<'a> {
         let mut out = format!(
             "<section class=\"verdict {class}\" aria-label=\"Verdict\">\n<p class=\"word\"><span aria-hidden=\"true\">{sign}\
              </span> {}</p>\n<p>{} <span class=\"note\">Exit code {}.</span></p>\n",
-            verdict.word.name(),
+            sentence(verdict.word.name()),
             verdict_meaning(&verdict.word),
             verdict.exit_code
         );
@@ -193,8 +193,7 @@ fn tone(word: &VerdictWord) -> (&'static str, &'static str) {
     match word {
         VerdictWord::Pass => ("pass", "✓"),
         VerdictWord::Fail => ("fail", "✗"),
-        VerdictWord::UndoUnconfirmed => ("fail", "!"),
-        VerdictWord::Error => ("fail", "!"),
+        VerdictWord::UndoUnconfirmed | VerdictWord::Error => ("fail", "!"),
         VerdictWord::Inconclusive => ("doubt", "?"),
         VerdictWord::Aborted => ("doubt", "■"),
         VerdictWord::Refused => ("calm", "–"),
@@ -211,6 +210,12 @@ fn pill(judgement: &Judgement) -> String {
         Judgement::NoObjective => ("calm", ""),
     };
     format!("<span class=\"pill {class}\">{sign}{}</span>", words::judgement_name(judgement))
+}
+
+/// With a capital.
+fn sentence(word: &str) -> String {
+    let mut chars = word.chars();
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// An offset, or a dash.

@@ -35,7 +35,7 @@ pub fn markdown(report: &Report) -> String {
     out += &folded("Events", &events(report));
     let _ = writeln!(
         out,
-        "Run `{}`, {} events, model {} (`{}`), drawn by Fracas {}.",
+        "Run {}, {} events, model {} ({}), drawn by Fracas {}.",
         code(report.run.as_str()),
         report.head_seq,
         escape(&report.model),
@@ -47,28 +47,38 @@ pub fn markdown(report: &Report) -> String {
 
 /// Foreign text for running text and table cells: everything that Markdown, its tables or HTML could read is escaped.
 pub(super) fn escape(text: &str) -> String {
+    let text = words::plain(text);
+    let text = text.trim();
     let mut safe = String::with_capacity(text.len());
-    for c in words::plain(text).chars() {
+    for (at, c) in text.char_indices() {
+        let (before, after) = (&text[..at], text[at + c.len_utf8()..].chars().next());
         match c {
             '&' => safe.push_str("&amp;"),
             '<' => safe.push_str("&lt;"),
             '>' => safe.push_str("&gt;"),
-            // Mentions, mathematics and bare addresses are read before backslashes are.
+            // Mentions, mathematics, addresses and pictograms are read before backslashes are.
             '@' => safe.push_str("&#64;"),
             '$' => safe.push_str("&#36;"),
-            ':' => safe.push_str("&#58;"),
-            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '|' | '~' | '!' => {
+            ':' if after.is_some_and(|next| next != ' ') => safe.push_str("&#58;"),
+            '\\' | '`' | '*' | '_' | '{' | '}' | '[' | ']' | '#' | '|' | '~' | '!' | '^' => {
                 safe.push('\\');
                 safe.push(c);
             }
-            // Would begin a list or a heading where the text begins a line; `www.` would become a link.
-            '-' | '+' | '=' if safe.is_empty() => {
+            // Would begin a list or underline a heading where the text begins a line.
+            '-' | '+' | '=' if before.is_empty() => {
                 safe.push('\\');
                 safe.push(c);
             }
-            '.' | ')' if safe.bytes().all(|b| b.is_ascii_digit()) || safe.to_ascii_lowercase().ends_with("www") => {
+            '.' | ')' if before.bytes().all(|b| b.is_ascii_digit()) && after.is_none_or(|next| next == ' ') => {
                 safe.push('\\');
                 safe.push(c);
+            }
+            // `www.` would become a link.
+            '.' if before.len() >= 3
+                && before.is_char_boundary(before.len() - 3)
+                && before.to_ascii_lowercase().ends_with("www") =>
+            {
+                safe.push_str("&#46;");
             }
             c => safe.push(c),
         }
@@ -76,9 +86,17 @@ pub(super) fn escape(text: &str) -> String {
     safe
 }
 
+/// Foreign text in bold; never so empty that the signs would stand for something else.
+fn bold(text: &str) -> String {
+    let safe = escape(text);
+    format!("**{}**", if safe.is_empty() { "-" } else { &safe })
+}
+
 /// Foreign text between single backticks.
 fn code(text: &str) -> String {
-    words::plain(text).replace('`', "'").replace('|', "¦")
+    let safe = words::plain(text).replace('`', "'").replace('|', "¦");
+    let safe = safe.trim();
+    format!("`{}`", if safe.is_empty() { "-" } else { safe })
 }
 
 /// A code block with a fence that its content cannot close.
@@ -145,7 +163,7 @@ fn verdict(report: &Report) -> String {
     out += &table(
         &["Run", "Accepted", "Steady state (offset 0)", "Ended", "Asked by", "Environment"],
         &[vec![
-            format!("`{}`", code(report.run.as_str())),
+            code(report.run.as_str()),
             wall_utc(t.planned_wall_ns),
             gate,
             ended,
@@ -168,15 +186,16 @@ fn services(report: &Report) -> String {
             Judgement::Inconclusive { .. } | Judgement::NotMeasured { .. } => "❔ ",
             Judgement::NoObjective => "",
         };
-        let objective = service
-            .rto
-            .map_or_else(|| "none".into(), |rto| format!("{rto} {}", words::rto_from(service.rto_from)));
+        let objective =
+            service.rto.map_or_else(|| "none".into(), |rto| format!("{rto} {}", words::rto_from(service.rto_from)));
         let mut row = vec![
-            format!("**{}**", escape(service.service.as_str())),
+            bold(service.service.as_str()),
             objective,
             format!("{sign}{}", words::judgement_name(&service.judgement)),
         ];
-        row.extend(words::three(service).iter().map(|l| if l.judged { format!("**{}**", l.shown()) } else { l.shown() }));
+        row.extend(
+            words::three(service).iter().map(|l| if l.judged { format!("**{}**", l.shown()) } else { l.shown() }),
+        );
         rows.push(row);
     }
     let mut out = String::from("## Services\n\n");
@@ -191,8 +210,8 @@ fn services(report: &Report) -> String {
             .unwrap_or_default();
         let _ = writeln!(
             out,
-            "- **{}** {}: {}{rests}",
-            escape(service.service.as_str()),
+            "- {} {}: {}{rests}",
+            bold(service.service.as_str()),
             words::judgement_name(&service.judgement),
             escape(words::judgement_why(&service.judgement))
         );
@@ -205,7 +224,7 @@ fn services(report: &Report) -> String {
 fn faults(report: &Report) -> String {
     let mut rows = Vec::new();
     for entry in report.entries.iter().filter(|e| e.target.is_some()) {
-        let name = format!("**{}** {}", escape(entry.entry.as_str()), escape(&asked(entry)));
+        let name = format!("{} {}", bold(entry.entry.as_str()), escape(&asked(entry)));
         if entry.items.is_empty() {
             let why = entry.skipped.clone().unwrap_or_else(|| "not applied".into());
             rows.push(vec![name.clone(), "none".into(), escape(&why), "-".into(), "-".into()]);
@@ -219,7 +238,11 @@ fn faults(report: &Report) -> String {
                     let asked = m.asked.map(|a| format!("asked {} {unit}, ", number(a))).unwrap_or_default();
                     let p99 = m.p99.map(|p| format!(", p99 {} {unit}", number(p))).unwrap_or_default();
                     let (what, by) = (escape(&m.what), escape(&m.by));
-                    format!("{what}: {asked}measured **{} {unit}**{p99} (n = {}, {by})", number(m.got), m.n)
+                    format!(
+                        "{what}: {asked}measured {}{p99} (n = {}, {by})",
+                        bold(&format!("{} {}", number(m.got), m.unit)),
+                        m.n
+                    )
                 })
                 .collect();
             rows.push(vec![
@@ -297,22 +320,22 @@ fn record(report: &Report) -> String {
     for (target, hosts) in &report.targets {
         let names: Vec<String> = hosts.iter().map(|h| escape(report.host_name(h))).collect();
         let drawn = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
-        let _ = writeln!(out, "- Target {} (`{}`): {drawn}", escape(target.as_str()), code(&words::rule(report, target)));
+        let _ = writeln!(out, "- Target {} ({}): {drawn}", escape(target.as_str()), code(&words::rule(report, target)));
     }
     for (term, said) in report.experiment.iter().flat_map(words::conditions) {
         let _ = writeln!(out, "- {term}: {}", escape(&said));
     }
-    let _ = writeln!(out, "- Document: `{}`", code(&report.source_name));
+    let _ = writeln!(out, "- Document: {}", code(&report.source_name));
     let _ = writeln!(out, "- Seed: {}", report.seed);
-    let _ = writeln!(out, "- Digest of intent: `{}`", code(&report.intent));
-    let _ = writeln!(out, "- Digest of the plan: `{}`\n", code(&report.plan));
+    let _ = writeln!(out, "- Digest of intent: {}", code(&report.intent));
+    let _ = writeln!(out, "- Digest of the plan: {}\n", code(&report.plan));
     let rows: Vec<Vec<String>> = report
         .clocks
         .iter()
         .map(|c| {
             vec![
                 escape(report.host_name(&c.host)),
-                c.map_width.map_or_else(|| "no map".into(), |w| w.human()),
+                c.map_width.map_or_else(|| "no map".into(), Dur::human),
                 c.wall_bound.map_or_else(|| "unsynchronised".into(), |b| format!("within {}", b.human())),
             ]
         })
@@ -340,4 +363,25 @@ fn events(report: &Report) -> String {
         .collect();
     let rest = format!("{left_out} of {} events are left out here; the JSON form has all.\n", report.events.len());
     table(&["No.", "From the gate", "UTC", "What"], &rows) + if left_out > 0 { &rest } else { "" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_signs_are_escaped_and_plain_words_are_left_alone() {
+        assert_eq!(
+            escape(" <b> a|b *c* @d $e http://f www.g #1 "),
+            r"&lt;b&gt; a\|b \*c\* &#64;d &#36;e http&#58;//f www&#46;g \#1"
+        );
+        assert_eq!(escape("met: 3.25 s to 3.35 s, within 30s (n = 50)"), "met: 3.25 s to 3.35 s, within 30s (n = 50)");
+        assert_eq!((escape("1. x"), escape("- x"), escape("3.5 x")), (r"1\. x".into(), r"\- x".into(), "3.5 x".into()));
+        assert_eq!((code("a`b|c"), code(" "), bold("")), ("`a'b¦c`".into(), "`-`".into(), "**-**".into()));
+    }
+
+    #[test]
+    fn a_fence_is_longer_than_any_in_it() {
+        assert_eq!(fenced("a ```` b\n"), "`````text\na ```` b\n`````\n\n");
+    }
 }

@@ -32,11 +32,13 @@ pub(super) fn page(title: &str, body: &str) -> String {
     )
 }
 
-/// A table with its caption. Cells are finished HTML; the first of each row heads it. On a phone, rows of a `stacked`
-/// table become blocks, each cell with its column's name; the roles keep it a table for those who listen to it.
-pub(super) fn table(caption: &str, stacked: bool, heads: &[&str], rows: &[Vec<String>]) -> String {
+/// A table with its caption. Cells are finished HTML; the first of each row heads it, and the last of a short row spans
+/// what is left. On a phone, rows of a table of class `stacked` become blocks, each cell with its column's name; the roles
+/// keep it a table for those who listen to it.
+pub(super) fn table(caption: &str, class: &str, heads: &[&str], rows: &[Vec<String>]) -> String {
+    let stacked = class.starts_with("stacked");
     let role = |name: &str| if stacked { format!(" role=\"{name}\"") } else { String::new() };
-    let class = if stacked { " class=\"stacked\"" } else { "" };
+    let class = if class.is_empty() { String::new() } else { format!(" class=\"{class}\"") };
     let mut out = format!("<table{class}{}><caption>{caption}</caption>\n", role("table"));
     let _ = write!(out, "<thead{}><tr{}>", role("rowgroup"), role("row"));
     for head in heads {
@@ -49,6 +51,9 @@ pub(super) fn table(caption: &str, stacked: bool, heads: &[&str], rows: &[Vec<St
             let _ = match index {
                 0 => write!(out, "<th scope=\"row\"{}>{cell}</th>", role("rowheader")),
                 _ if stacked => write!(out, "<td role=\"cell\" data-label=\"{head}\"><div>{cell}</div></td>"),
+                _ if index + 1 == row.len() && row.len() < heads.len() => {
+                    write!(out, "<td colspan=\"{}\">{cell}</td>", heads.len() - index)
+                }
                 _ => write!(out, "<td>{cell}</td>"),
             };
         }

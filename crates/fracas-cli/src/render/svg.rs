@@ -54,14 +54,14 @@ pub(super) fn timeline(report: &Report, chart: &Chart, id: &str, title: &str) ->
         );
     }
     out += &axis(report, chart, top, bottom);
+    if chart.gate && (chart.from..=chart.to).contains(&0) {
+        let x = place(0);
+        let _ = write!(out, "<line class=\"gate\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{top}\" y2=\"{bottom}\"/>");
+    }
     let mut y = top;
     for (lane, height) in chart.lanes.iter().zip(heights) {
         draw_lane(&mut out, lane, y, &place);
         y += height;
-    }
-    if chart.gate && (chart.from..=chart.to).contains(&0) {
-        let x = place(0);
-        let _ = write!(out, "<line class=\"gate\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{top}\" y2=\"{bottom}\"/>");
     }
     out + "</svg>"
 }
@@ -97,13 +97,14 @@ fn axis(report: &Report, chart: &Chart, top: i64, bottom: i64) -> String {
     // A mix of two steps would label uneven distances: the finer ones must divide the coarser.
     let minor = if step % fine == 0 { minor } else { Vec::new() };
     let mut out = String::new();
-    for (at, class) in major.iter().map(|at| (at, "")).chain(minor.iter().map(|at| (at, " minor"))) {
+    let major = major.iter().map(|at| (at, "", step));
+    for (at, class, step) in major.chain(minor.iter().map(|at| (at, " minor", fine))) {
         let x = percent(*at, chart.from, chart.to);
         let anchor = anchor(x);
         let _ = write!(
             out,
             "<line class=\"grid{class}\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{top}\" y2=\"{}\"/>\
-             <text class=\"tick{class}\" x=\"{x:.3}%\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
+             <text class=\"tick{class} {anchor}\" x=\"{x:.3}%\" y=\"{}\">{}</text>",
             bottom + 4,
             bottom + 16,
             tick(*at, fine)
@@ -112,7 +113,7 @@ fn axis(report: &Report, chart: &Chart, top: i64, bottom: i64) -> String {
             let clock = clock_utc(report, *at);
             let _ = write!(
                 out,
-                "<text class=\"clock{class}\" x=\"{x:.3}%\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
+                "<text class=\"clock{class} {anchor}\" x=\"{x:.3}%\" y=\"{}\">{}</text>",
                 bottom + 30,
                 clock.get(..8).unwrap_or_default()
             );
@@ -122,13 +123,14 @@ fn axis(report: &Report, chart: &Chart, top: i64, bottom: i64) -> String {
     out
 }
 
+/// How a label sits on its place: at the very ends inwards; near them inwards on a phone only, which the page sees to.
 fn anchor(x: f64) -> &'static str {
-    if x < 7.0 {
-        "start"
-    } else if x > 93.0 {
-        "end"
-    } else {
-        "middle"
+    match x {
+        ..2.5 => "start",
+        2.5..7.0 => "middle near-start",
+        7.0..93.0 => "middle",
+        93.0..97.5 => "middle near-end",
+        _ => "end",
     }
 }
 
@@ -255,25 +257,16 @@ pub(super) fn intervals(service: &ServiceReport, id: &str) -> Option<String> {
     let objective = service.rto.map_or_else(|| "No objective.".to_owned(), |rto| format!("Objective: {rto}."));
     let title = format!("Recovery of {} against its objective", service.service);
     let mut out = open(id, &title, &format!("{objective} {}", told.join(" ")), bottom + axis_height);
-    if let Some(rto) = service.rto {
-        let x = percent(rto.ns(), 0, to);
-        let _ = write!(
-            out,
-            "<rect class=\"beyond\" x=\"{x:.3}%\" y=\"{top}\" width=\"{:.3}%\" height=\"{}\"/>",
-            100.0 - x,
-            bottom - top
-        );
-    }
     let (all, step) = ticks(0, to, TICKS.0);
     for at in all {
         let x = percent(at, 0, to);
         let _ = write!(
             out,
             "<line class=\"grid\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{top}\" y2=\"{}\"/>\
-             <text class=\"tick\" x=\"{x:.3}%\" y=\"{}\" text-anchor=\"{}\">{}</text>",
+             <text class=\"tick {}\" x=\"{x:.3}%\" y=\"{}\">{}</text>",
             bottom + 4,
-            bottom + 16,
             anchor(x),
+            bottom + 16,
             tick(at, step).trim_start_matches('+')
         );
     }
@@ -281,39 +274,53 @@ pub(super) fn intervals(service: &ServiceReport, id: &str) -> Option<String> {
         let y = top + row * index as i64;
         let _ = write!(
             out,
-            "<text class=\"label\" x=\"0\" y=\"{}\"><tspan class=\"name\">{}</tspan>{}</text>\
-             <text class=\"sum\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>\
+            "<text class=\"label\" x=\"0\" y=\"{}\"><tspan class=\"name\">{}</tspan>{}: {}</text>\
              <line class=\"track\" x1=\"0\" x2=\"100%\" y1=\"{}\" y2=\"{}\"/>",
             y + 14,
             length.name,
-            if length.judged { " judged" } else { "" },
-            y + 14,
+            if length.judged { " (judged)" } else { "" },
             escape(&length.shown()),
             y + 26,
             y + 26
         );
-        let Some(value) = length.value else { continue };
-        let class = if length.judged { judged(&service.judgement) } else { "plain" };
-        let lo = percent(value.lo.ns(), 0, to);
-        let hi = value.hi.map_or(100.0, |hi| percent(hi.ns(), 0, to));
-        let _ = write!(
-            out,
-            "<rect class=\"least {class}\" x=\"0\" y=\"{}\" width=\"{lo:.3}%\" height=\"12\"/>\
-             <rect class=\"most {class}\" x=\"{lo:.3}%\" y=\"{}\" width=\"{:.3}%\" height=\"12\"/>",
-            y + 20,
-            y + 20,
-            hi - lo
-        );
+        let beyond = service.rto.map(|rto| percent(rto.ns(), 0, to));
+        if let Some(x) = beyond {
+            let _ = write!(
+                out,
+                "<rect class=\"beyond\" x=\"{x:.3}%\" y=\"{}\" width=\"{:.3}%\" height=\"12\"/>",
+                y + 20,
+                100.0 - x
+            );
+        }
+        if let Some(value) = length.value {
+            let class = if length.judged { judged(&service.judgement) } else { "plain" };
+            let lo = percent(value.lo.ns(), 0, to);
+            let hi = value.hi.map_or(100.0, |hi| percent(hi.ns(), 0, to));
+            let _ = write!(
+                out,
+                "<rect class=\"least {class}\" x=\"0\" y=\"{}\" width=\"{lo:.3}%\" height=\"12\"/>\
+                 <rect class=\"most {class}\" x=\"{lo:.3}%\" y=\"{}\" width=\"{:.3}%\" height=\"12\"/>",
+                y + 20,
+                y + 20,
+                hi - lo
+            );
+        }
+        if let Some(x) = beyond {
+            let (from, until) = (y + 17, y + 35);
+            let _ =
+                write!(out, "<line class=\"objective\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{from}\" y2=\"{until}\"/>");
+        }
     }
     if let Some(rto) = service.rto {
         let x = percent(rto.ns(), 0, to);
         let _ = write!(
             out,
-            "<line class=\"objective\" x1=\"{x:.3}%\" x2=\"{x:.3}%\" y1=\"{}\" y2=\"{bottom}\"/>\
-             <text class=\"objective-name\" x=\"{x:.3}%\" y=\"13\" text-anchor=\"{}\">objective {}</text>",
-            top - 2,
-            anchor(x),
-            rto
+            "<text class=\"objective-name {}\" x=\"{x:.3}%\" y=\"13\">objective {rto}</text>",
+            match x {
+                ..12.0 => "start",
+                12.0..88.0 => "middle",
+                _ => "end",
+            }
         );
     }
     Some(out + "</svg>")
@@ -362,10 +369,8 @@ pub(super) fn legend(charts: &[Chart]) -> String {
     for (ink, meaning) in MEANINGS.iter().filter(|(ink, _)| occurs(*ink)) {
         let (class, height, below) = shape(*ink);
         let y = if *ink == Ink::Outage { 8 } else { 9 + below - height / 2 };
-        out += &swatch(
-            &format!("<rect class=\"{class}\" x=\"1\" y=\"{y}\" width=\"20\" height=\"{height}\"/>"),
-            meaning,
-        );
+        out +=
+            &swatch(&format!("<rect class=\"{class}\" x=\"1\" y=\"{y}\" width=\"20\" height=\"{height}\"/>"), meaning);
     }
     if glyph(Glyph::Undone) {
         out += &swatch("<path class=\"undone\" d=\"M11 0V18\"/>", "undone and read back");
@@ -379,11 +384,5 @@ pub(super) fn legend(charts: &[Chart]) -> String {
 /// From when to when a drawing goes, for its caption.
 pub(super) fn span(report: &Report, chart: &Chart) -> String {
     let clock = |at| clock_utc(report, at).get(..8).unwrap_or_default().to_owned();
-    format!(
-        "{} to {} ({} to {} UTC)",
-        offset(chart.from),
-        offset(chart.to),
-        clock(chart.from),
-        clock(chart.to)
-    )
+    format!("{} to {} ({} to {} UTC)", offset(chart.from), offset(chart.to), clock(chart.from), clock(chart.to))
 }

@@ -4,8 +4,11 @@ mod paper;
 mod strips;
 
 use fracas_model::{
-    event::VerdictWord,
-    report::{Episode, EventLine, ItemReport, Judgement, Latency, ProbeReport, Report, ServiceReport, asked_and_measured},
+    event::{Proof, VerdictWord},
+    report::{
+        EntryReport, Episode, EventLine, ItemReport, Judgement, Latency, ProbeReport, Report, ServiceReport,
+        asked_and_measured,
+    },
     units::Dur,
 };
 
@@ -34,6 +37,8 @@ pub struct Style {
 
 /// Events listed at most; the JSON form has all.
 const EVENTS: usize = 5000;
+/// Hosts of one fault that a summary tells one by one.
+const HOSTS: usize = 4;
 
 /// The whole report.
 pub fn text(report: &Report, style: Style) -> String {
@@ -65,30 +70,51 @@ pub fn summary(report: &Report, style: Style) -> String {
     verdict(&mut paper, report);
     for service in &report.services {
         service_line(&mut paper, service);
-        let lengths = words::three(service).into_iter().filter_map(|l| l.value.map(|v| format!("{} {v}", l.name.to_lowercase())));
+        let lengths =
+            words::three(service).into_iter().filter_map(|l| l.value.map(|v| format!("{} {v}", l.name.to_lowercase())));
         let lengths: Vec<String> = lengths.collect();
         if !lengths.is_empty() {
             paper.words(4, Ink::Plain, &lengths.join(", "));
         }
     }
     for entry in report.entries.iter().filter(|e| e.target.is_some()) {
-        for item in &entry.items {
-            let line = Line::new().with(Ink::Bold, words::plain(entry.entry.as_str()));
-            let place = format!(" {} on {}: ", entry.action, report.host_name(&item.host));
-            let line = line.with(Ink::Plain, words::plain(&place)).with(tone_of(item), words::plain(&words::proof(item)));
-            paper.line(&line);
-            for measured in &item.measured {
-                paper.words(4, Ink::Plain, &asked_and_measured(measured));
-            }
-            paper.words(4, if item.unconfirmed { Ink::Red } else { Ink::Plain }, &words::undo(item));
-        }
-        if entry.items.is_empty() {
-            let why = entry.skipped.clone().unwrap_or_else(|| "not applied".into());
-            paper.words(0, Ink::Yellow, &format!("{} {}: {why}", entry.entry, entry.action));
-        }
+        summed(&mut paper, report, entry);
     }
     paper.words(0, Ink::Dim, &format!("run {}; the whole report: fracas report {}", report.run, report.run));
     paper.done()
+}
+
+/// An entry's hosts one by one while they are few, else in one line and then those that need a look.
+fn summed(paper: &mut Paper, report: &Report, entry: &EntryReport) {
+    if entry.items.is_empty() {
+        let why = entry.skipped.clone().unwrap_or_else(|| "not applied".into());
+        paper.words(0, Ink::Yellow, &format!("{} {}: {why}", entry.entry, entry.action));
+        return;
+    }
+    let well = |item: &&ItemReport| tone_of(item) == Ink::Green;
+    let mut shown: Vec<&ItemReport> = entry.items.iter().collect();
+    if shown.len() > HOSTS {
+        let (n, verified) = (shown.len(), shown.iter().filter(|i| well(i)).count());
+        let undone = shown.iter().filter(|i| !i.unconfirmed).count();
+        let text = format!("{} {}: verified on {verified} of {n} hosts, clean on {undone}", entry.entry, entry.action);
+        paper.words(0, if verified == n && undone == n { Ink::Green } else { Ink::Yellow }, &text);
+        shown.retain(|item| !well(item));
+        let more = shown.len().saturating_sub(HOSTS);
+        shown.truncate(HOSTS);
+        if more > 0 {
+            paper.words(4, Ink::Yellow, &format!("{more} more need a look"));
+        }
+    }
+    for item in shown {
+        let place = format!(" {} on {}: ", entry.action, report.host_name(&item.host));
+        let line =
+            Line::new().with(Ink::Bold, words::plain(entry.entry.as_str())).with(Ink::Plain, words::plain(&place));
+        paper.line(&line.with(tone_of(item), words::plain(&words::proof(item))));
+        for measured in &item.measured {
+            paper.words(4, Ink::Plain, &asked_and_measured(measured));
+        }
+        paper.words(4, if item.unconfirmed { Ink::Red } else { Ink::Plain }, &words::undo(item));
+    }
 }
 
 fn verdict(paper: &mut Paper, report: &Report) {
@@ -98,7 +124,9 @@ fn verdict(paper: &mut Paper, report: &Report) {
         VerdictWord::Inconclusive | VerdictWord::Aborted | VerdictWord::Refused => Ink::Yellow,
         VerdictWord::Fail | VerdictWord::Error | VerdictWord::UndoUnconfirmed => Ink::Red,
     };
-    let line = Line::new().with(ink, verdict.word.name().to_uppercase()).with(Ink::Bold, format!("  {}", words::plain(&report.name)));
+    let line = Line::new()
+        .with(ink, verdict.word.name().to_uppercase())
+        .with(Ink::Bold, format!("  {}", words::plain(&report.name)));
     paper.line(&line.with(Ink::Dim, format!("  exit code {}", verdict.exit_code)));
     paper.words(0, Ink::Plain, words::verdict_meaning(&verdict.word));
     for reason in &verdict.reasons {
@@ -119,11 +147,20 @@ fn head(paper: &mut Paper, report: &Report) {
     if !report.description.is_empty() {
         paper.pair("purpose", &report.description);
     }
-    paper.pair("run", &format!("{} in {}, asked by {}, from {}", report.run, report.environment, report.by, report.source_name));
+    paper.pair(
+        "run",
+        &format!("{} in {}, asked by {}, from {}", report.run, report.environment, report.by, report.source_name),
+    );
     paper.pair("accepted", &both(t.planned_wall_ns));
-    paper.pair("gate", &if t.gate_passed { format!("{}: offset 0", both(t.origin_wall_ns)) } else { "never passed".into() });
+    paper.pair(
+        "gate",
+        &if t.gate_passed { format!("{}: offset 0", both(t.origin_wall_ns)) } else { "never passed".into() },
+    );
     let lasted = Dur::from_ns(t.last_ns.saturating_sub(t.first_ns)).human();
-    paper.pair("ended", &if t.finished { format!("{} after {lasted}", both(t.ended_wall_ns)) } else { "not yet".into() });
+    paper.pair(
+        "ended",
+        &if t.finished { format!("{} after {lasted}", both(t.ended_wall_ns)) } else { "not yet".into() },
+    );
 }
 
 fn service_line(paper: &mut Paper, service: &ServiceReport) {
@@ -147,10 +184,10 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
         paper.words(4, Ink::Plain, words::judgement_why(&service.judgement));
     }
     for length in words::three(service) {
-        let ink = if length.judged { Ink::Bold } else { Ink::Plain };
         let judged = if length.judged { " (judged)" } else { "" };
-        let shown = Line::new().with(Ink::Plain, format!("    {:<20} ", length.name)).with(ink, length.shown());
-        paper.line(&shown.with(Ink::Plain, judged).with(Ink::Dim, format!("  {}", length.meaning)));
+        let ink = if length.judged { Ink::Bold } else { Ink::Plain };
+        paper.hanging(&format!("    {}", length.name), 25, ink, &format!("{}{judged}", length.shown()));
+        paper.words(25, Ink::Dim, length.meaning);
     }
     let counts = [
         (service.outages, "outage"),
@@ -191,12 +228,12 @@ pub(super) fn numbers(seqs: &[u64]) -> String {
 fn tone_of(item: &ItemReport) -> Ink {
     match &item.proof {
         _ if item.unconfirmed || !item.trouble.is_empty() => Ink::Red,
-        Some(fracas_model::event::Proof::Verified) => Ink::Green,
+        Some(Proof::Verified) => Ink::Green,
         _ => Ink::Yellow,
     }
 }
 
-fn one_entry(paper: &mut Paper, report: &Report, entry: &fracas_model::report::EntryReport) {
+fn one_entry(paper: &mut Paper, report: &Report, entry: &EntryReport) {
     let target = entry.target.as_ref().map(|t| format!(" on {t}")).unwrap_or_default();
     let trigger = words::trigger(report, entry);
     let when = if trigger.is_empty() { String::new() } else { format!(", {trigger}") };
@@ -293,7 +330,7 @@ fn events(paper: &mut Paper, report: &Report) {
     paper.heading("Events");
     paper.words(0, Ink::Dim, "number, time from the gate, UTC, what");
     for line in lines {
-        paper.hanging(&stem(report, line), 34, &said(report, line));
+        paper.hanging(&stem(report, line), 34, Ink::Plain, &said(report, line));
     }
     if left_out > 0 {
         let text = format!("{left_out} routine events are left out; --format json has all {}", report.events.len());

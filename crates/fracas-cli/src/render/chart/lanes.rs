@@ -32,8 +32,13 @@ pub(super) fn closer(report: &Report, window: &Window) -> Vec<Lane> {
     lanes = clipped(lanes, from, to);
     lanes.retain(|lane| !lane.pieces.is_empty() || !lane.marks.is_empty());
     let speaks = |p: &&ProbeReport| window.about.1.is_none() || p.service == window.about.1;
+    let only = window.about.1.as_ref().map(ToString::to_string);
     let mut strips = clipped(strips(report, from, to, false), from, to);
-    strips.retain(|lane| !lane.pieces.is_empty());
+    strips.retain(|lane| !lane.pieces.is_empty() && only.as_ref().is_none_or(|name| lane.name == *name));
+    // What a vantage saw in all would mislead beside a part of it.
+    for lane in &mut strips {
+        lane.sum.clear();
+    }
     lanes.extend(strips);
     let mut services: Vec<_> = report.services.iter().map(|s| &s.service).collect();
     services.retain(|s| window.about.1.as_ref().is_none_or(|only| only == *s));
@@ -92,21 +97,34 @@ fn run(report: &Report) -> Lane {
         }
     }
     let sum = if report.times.finished { report.verdict.word.name().to_owned() } else { "not ended yet".into() };
-    Lane { kind: Kind::Run, name: "Run".into(), more: String::new(), sum, pieces, marks: Vec::new() }
+    Lane {
+        kind: Kind::Run,
+        name: "Run".into(),
+        more: String::new(),
+        host: String::new(),
+        sum,
+        pieces,
+        marks: Vec::new(),
+    }
 }
 
 fn entry_lanes(report: &Report, entry: &EntryReport, end: i64) -> Vec<Lane> {
-    let lane = |more: String, sum: String| Lane {
+    let lane = |more: String, host: &str, sum: String| Lane {
         kind: Kind::Entry,
         name: entry.entry.to_string(),
         more,
+        host: host.to_owned(),
         sum,
         pieces: Vec::new(),
         marks: Vec::new(),
     };
     if entry.items.is_empty() {
         let sum = entry.skipped.as_ref().map_or_else(String::new, |why| format!("skipped: {why}"));
-        let mut lane = lane(asked(entry), if entry.started_ns.is_none() && sum.is_empty() { "not started".into() } else { sum });
+        let mut lane = lane(
+            asked(entry),
+            "",
+            if entry.started_ns.is_none() && sum.is_empty() { "not started".into() } else { sum },
+        );
         if let Some(from) = entry.started_ns {
             let to = entry.ended_ns.unwrap_or(end);
             let ink = if entry.target.is_some() { Ink::Applying } else { Ink::Wait };
@@ -121,11 +139,12 @@ fn entry_lanes(report: &Report, entry: &EntryReport, end: i64) -> Vec<Lane> {
         let key = if alone { item.host.to_string() } else { String::new() };
         let index = lanes.iter().position(|(known, _)| *known == key).unwrap_or_else(|| {
             let place = if alone {
-                format!("on {}", report.host_name(&item.host))
+                report.host_name(&item.host).to_owned()
             } else {
-                format!("on {} more", count(hosts.len() + 1 - HOSTS, "host"))
+                format!("{} more hosts", hosts.len() + 1 - HOSTS)
             };
-            lanes.push((key, lane(format!("{} {place}", entry.action), if alone { summed(item) } else { String::new() })));
+            let sum = if alone { summed(item) } else { String::new() };
+            lanes.push((key, lane(format!("{} on {place}", entry.action), &place, sum)));
             lanes.len() - 1
         });
         let (_, lane) = &mut lanes[index];
@@ -175,7 +194,12 @@ fn live(item: &ItemReport, end: i64, finished: bool, lane: &mut Lane) {
         if item.unconfirmed && finished {
             let last = item.moments.last().map_or(from, |m| m.at_ns);
             lane.pieces.push(piece(from, last, ink, said(ink, from, last)));
-            lane.pieces.push(piece(last, end, Ink::Unconfirmed, format!("not confirmed clean from {} on", offset(last))));
+            lane.pieces.push(piece(
+                last,
+                end,
+                Ink::Unconfirmed,
+                format!("not confirmed clean from {} on", offset(last)),
+            ));
         } else {
             lane.pieces.push(piece(from, end, ink, said(ink, from, end)));
         }
@@ -208,8 +232,8 @@ fn strips(report: &Report, from: i64, to: i64, brackets: bool) -> Vec<Lane> {
     let mut lanes: Vec<Lane> = probes.into_iter().map(|p| strip(report, p, (from, to), grain, brackets)).collect();
     if hidden > 0 && brackets {
         let more = format!("{} not drawn; their looks are in the tables", count(hidden, "more vantage"));
-        let (sum, pieces, marks) = (String::new(), Vec::new(), Vec::new());
-        lanes.push(Lane { kind: Kind::Strip, name: "…".into(), more, sum, pieces, marks });
+        let (host, sum, pieces, marks) = (String::new(), String::new(), Vec::new(), Vec::new());
+        lanes.push(Lane { kind: Kind::Strip, name: "…".into(), more, host, sum, pieces, marks });
     }
     lanes
 }
@@ -242,9 +266,9 @@ fn strip(report: &Report, probe: &ProbeReport, (from, to): (i64, i64), grain: i6
         pieces.extend(probe.episodes.iter().map(bracket));
     }
     let name = probe.service.as_ref().map_or_else(|| probe.probe.to_string(), ToString::to_string);
-    let from = report.host_name(&probe.host);
-    let more = if probe.service.is_some() { format!("{} from {from}", probe.probe) } else { format!("from {from}") };
-    Lane { kind: Kind::Strip, name, more, sum: seen(probe), pieces, marks: Vec::new() }
+    let host = report.host_name(&probe.host).to_owned();
+    let more = if probe.service.is_some() { format!("{} from {host}", probe.probe) } else { format!("from {host}") };
+    Lane { kind: Kind::Strip, name, more, host, sum: seen(probe), pieces, marks: Vec::new() }
 }
 
 fn seen(probe: &ProbeReport) -> String {
@@ -260,7 +284,8 @@ fn seen(probe: &ProbeReport) -> String {
         (n, before) => format!("{}, {before} before any fault", count(n, "outage")),
     };
     let blips = if blips > 0 { format!(", {}", count(blips as usize, "blip")) } else { String::new() };
-    let missed = if probe.missed > 0 { format!(", {}", count(probe.missed as usize, "missed tick")) } else { String::new() };
+    let missed =
+        if probe.missed > 0 { format!(", {}", count(probe.missed as usize, "missed tick")) } else { String::new() };
     format!("{outages}{blips}{missed}")
 }
 
@@ -300,16 +325,16 @@ fn lengths(report: &Report, probe: &ProbeReport, episode: &Episode) -> Vec<Lane>
         let mut pieces = vec![piece(from.1.min(end_lo), end_lo, Ink::Sure, String::new())];
         pieces.push(piece(from.0, from.1, Ink::Unsure, String::new()));
         pieces.push(piece(end_lo, end_hi, Ink::Unsure, String::new()));
-        let more = format!("from {}", report.host_name(&probe.host));
-        let name = format!("{service} {name}");
-        Some(Lane { kind: Kind::Length, name, more, sum: length.to_string(), pieces, marks: Vec::new() })
+        let host = report.host_name(&probe.host).to_owned();
+        let (name, more) = (format!("{service} {name}"), format!("from {host}"));
+        Some(Lane { kind: Kind::Length, name, more, host, sum: length.to_string(), pieces, marks: Vec::new() })
     };
     let start = (episode.start_lo_ns.unwrap_or(episode.start_hi_ns), episode.start_hi_ns);
     let entry = report.entries.iter().find(|e| Some(&e.entry) == episode.after_entry.as_ref());
-    let effective = entry.and_then(|e| {
-        e.items.iter().filter_map(|i| i.effective_ns.or_else(|| moment(i, ItemStep::Active))).min()
-    });
-    let lifted = report.entries.iter().flat_map(|e| &e.items).filter_map(|i| i.undone_ns).filter(|at| *at <= end_hi).max();
+    let effective =
+        entry.and_then(|e| e.items.iter().filter_map(|i| i.effective_ns.or_else(|| moment(i, ItemStep::Active))).min());
+    let lifted =
+        report.entries.iter().flat_map(|e| &e.items).filter_map(|i| i.undone_ns).filter(|at| *at <= end_hi).max();
     let lanes = [
         lane("outage", start, Some(episode.outage)),
         effective.and_then(|at| lane("recovery from fault", (at, at), episode.recovery_from_fault)),
@@ -327,5 +352,6 @@ fn events(report: &Report) -> Lane {
     at.dedup_by(|a, b| *a - *b < grain);
     let marks = at.into_iter().map(mark).collect();
     let more = format!("{} beside the routine ones", count(told.len(), "event"));
-    Lane { kind: Kind::Events, name: "Events".into(), more, sum: String::new(), pieces: Vec::new(), marks }
+    let (host, sum, pieces) = (String::new(), String::new(), Vec::new());
+    Lane { kind: Kind::Events, name: "Events".into(), more, host, sum, pieces, marks }
 }

@@ -38,7 +38,8 @@ fn card(page: &Page<'_>, index: usize, entry: &EntryReport) -> String {
     });
     let free = if entry.required { "" } else { " The run may pass without its effect being verified." };
     let _ = writeln!(out, "<p>Asked: <b>{}</b>{on}{when}.{free}</p>", escape(&asked(entry)));
-    let started = entry.started_ns.map_or_else(|| "It was not started".to_owned(), |ns| format!("Started at {}", offset(ns)));
+    let started =
+        entry.started_ns.map_or_else(|| "It was not started".to_owned(), |ns| format!("Started at {}", offset(ns)));
     let ended = entry.ended_ns.map_or_else(String::new, |ns| format!(", ended at {}", offset(ns)));
     let skipped = entry.skipped.as_ref().map_or_else(String::new, |why| format!(": {}", escape(why)));
     let _ = writeln!(out, "<p class=\"note\">{started}{ended}{skipped}.</p>");
@@ -85,9 +86,11 @@ fn numbers(page: &Page<'_>, entry: &EntryReport) -> String {
     for item in &entry.items {
         let host = attempt(page, item);
         let proof = escape(&words::proof(item));
-        let check = item.moments.iter().rev().find(|m| {
-            matches!(m.step, ItemStep::Verified | ItemStep::Ineffective | ItemStep::Unverified)
-        });
+        let check = item
+            .moments
+            .iter()
+            .rev()
+            .find(|m| matches!(m.step, ItemStep::Verified | ItemStep::Ineffective | ItemStep::Unverified));
         let rests = check.map_or_else(String::new, |m| format!("<small>{}</small>", page.refs(&[m.seq])));
         if item.measured.is_empty() {
             let none = "no number".to_owned();
@@ -97,7 +100,8 @@ fn numbers(page: &Page<'_>, entry: &EntryReport) -> String {
         for m in &item.measured {
             let unit = escape(&m.unit);
             let asked = m.asked.map_or_else(|| "no number".into(), |a| format!("{} {unit}", number(a)));
-            let p99 = m.p99.map_or_else(String::new, |p| format!("<small>99th percentile {} {unit}</small>", number(p)));
+            let p99 =
+                m.p99.map_or_else(String::new, |p| format!("<small>99th percentile {} {unit}</small>", number(p)));
             rows.push(vec![
                 host.clone(),
                 format!("{proof}{rests}"),
@@ -109,7 +113,7 @@ fn numbers(page: &Page<'_>, entry: &EntryReport) -> String {
         }
     }
     let caption = format!("{}: asked and measured on each host", escape(entry.entry.as_str()));
-    table(&caption, true, &["Host", "Effect", "What", "Asked", "Measured", "Seen by"], &rows)
+    table(&caption, "stacked", &["Host", "Effect", "What", "Asked", "Measured", "Seen by"], &rows)
 }
 
 fn attempt(page: &Page<'_>, item: &ItemReport) -> String {
@@ -130,7 +134,10 @@ fn lives(page: &Page<'_>, entry: &EntryReport) -> String {
         .map(|item| {
             let told = |steps: &[ItemStep]| {
                 let moment = item.moments.iter().find(|m| steps.contains(&m.step));
-                moment.map_or_else(|| "–".into(), |m| format!("{}<small>{}</small>", offset(m.at_ns), page.refs(&[m.seq])))
+                moment.map_or_else(
+                    || "–".into(),
+                    |m| format!("{}<small>{}</small>", offset(m.at_ns), page.refs(&[m.seq])),
+                )
             };
             let effective = match item.moments.iter().find(|m| matches!(m.step, ItemStep::Active | ItemStep::Spent)) {
                 Some(m) => {
@@ -139,7 +146,11 @@ fn lives(page: &Page<'_>, entry: &EntryReport) -> String {
                 }
                 None => "never".into(),
             };
-            let summary = if item.summary.is_empty() { String::new() } else { format!("<small>{}</small>", escape(&item.summary)) };
+            let summary = if item.summary.is_empty() {
+                String::new()
+            } else {
+                format!("<small>{}</small>", escape(&item.summary))
+            };
             vec![
                 format!("{}{summary}", attempt(page, item)),
                 told(&[ItemStep::Applying]),
@@ -150,7 +161,7 @@ fn lives(page: &Page<'_>, entry: &EntryReport) -> String {
         })
         .collect();
     let caption = format!("{}: its life on each host, as offsets from the gate", escape(entry.entry.as_str()));
-    table(&caption, true, &["Host", "Applying", "In effect", "Undoing", "End"], &rows)
+    table(&caption, "stacked", &["Host", "Applying", "In effect", "Undoing", "End"], &rows)
 }
 
 fn refs_of(page: &Page<'_>, item: &ItemReport, step: ItemStep) -> String {

@@ -2,10 +2,12 @@
 
 use std::fmt::Write as _;
 
+use fracas_model::units::Dur;
+
 use super::{EVENTS, Page};
 use crate::{
     render::{
-        page::{escape, facts, table},
+        page::{escape, table},
         words::{clock_utc, conditions, definitions, known_later, listed, looks_at, not_shown, rule, where_seen},
     },
     times::from_zero,
@@ -28,15 +30,19 @@ fn asked(page: &Page<'_>) -> String {
         })
         .collect();
     if !rows.is_empty() {
-        out += &table("Targets: the rule, and the hosts drawn by it", false, &["Target", "Rule", "Hosts"], &rows);
+        out += &table("Targets: the rule, and the hosts drawn by it", "stacked", &["Target", "Rule", "Hosts"], &rows);
     }
     if let Some(experiment) = &r.experiment {
         let rows: Vec<Vec<String>> = experiment
             .probes
             .iter()
             .map(|(id, probe)| {
-                let speaks = probe.service.as_ref().map_or_else(String::new, |s| format!("<small>for {}</small>", escape(s.as_str())));
-                let from = probe.from.as_ref().map_or_else(|| "the controller's observer".into(), |t| escape(t.as_str()));
+                let speaks = probe
+                    .service
+                    .as_ref()
+                    .map_or_else(String::new, |s| format!("<small>for {}</small>", escape(s.as_str())));
+                let from =
+                    probe.from.as_ref().map_or_else(|| "the controller's observer".into(), |t| escape(t.as_str()));
                 vec![
                     format!("{}{speaks}", escape(id.as_str())),
                     format!("<span class=\"mono\">{}</span>", escape(&looks_at(r, id))),
@@ -45,13 +51,14 @@ fn asked(page: &Page<'_>) -> String {
             })
             .collect();
         if !rows.is_empty() {
-            out += &table("Probes", false, &["Probe", "Looks at", "How"], &rows);
+            out += &table("Probes", "stacked", &["Probe", "Looks at", "How"], &rows);
         }
-        let pairs: Vec<(&str, String)> = conditions(experiment).into_iter().map(|(term, text)| (term, escape(&text))).collect();
+        let pairs: Vec<(&str, String)> =
+            conditions(experiment).into_iter().map(|(term, text)| (term, escape(&text))).collect();
         out += &list(&pairs);
     }
-    out += &facts(&[
-        ("Seed of every random choice", r.seed.to_string()),
+    out += &list(&[
+        ("Random seed", r.seed.to_string()),
         ("Digest of intent", format!("<code>{}</code>", escape(&r.intent))),
         ("Digest of the plan", format!("<code>{}</code>", escape(&r.plan))),
     ]);
@@ -79,7 +86,7 @@ fn clocks(page: &Page<'_>) -> String {
         .map(|clock| {
             vec![
                 page.host(&clock.host),
-                clock.map_width.map_or_else(|| "no map".into(), |w| w.human()),
+                clock.map_width.map_or_else(|| "no map".into(), Dur::human),
                 clock.maps.to_string(),
                 clock.wall_bound.map_or_else(|| "unsynchronised".into(), |b| format!("within {}", b.human())),
             ]
@@ -87,7 +94,7 @@ fn clocks(page: &Page<'_>) -> String {
         .collect();
     out += &table(
         "How well each host's clock was known",
-        false,
+        "stacked",
         &["Host", "Width of the tightest map", "Maps", "Wall clock"],
         &rows,
     );
@@ -123,13 +130,15 @@ fn events(page: &Page<'_>) -> String {
     out += "<table class=\"events\"><caption>Events by their number in the history</caption>\n<thead><tr>\
         <th scope=\"col\">No.</th><th scope=\"col\">When</th><th scope=\"col\">What</th></tr></thead>\n<tbody>";
     for line in lines {
-        let place = where_seen(r, line).map_or_else(String::new, |host| format!("<span class=\"where\">{}:</span> ", escape(host)));
-        let late = known_later(r, line).map_or_else(String::new, |late| format!(" <span class=\"where\">(known {late} later)</span>"));
-        let _ = write!(
+        let place = where_seen(r, line)
+            .map_or_else(String::new, |host| format!("<span class=\"where\">{}:</span> ", escape(host)));
+        let late = known_later(r, line)
+            .map_or_else(String::new, |late| format!(" <span class=\"where\">(known {late} later)</span>"));
+        let _ = writeln!(
             out,
-            "<tr id=\"e{0}\"><th scope=\"row\">{0}</th><td>{1}<small>{2}</small></td><td>{place}{3}{late}</td></tr>\n",
+            "<tr id=\"e{0}\"><th scope=\"row\">{0}</th><td>{1}<small>{2}</small></td><td>{place}{3}{late}</td></tr>",
             line.seq,
-            from_zero(fracas_model::units::Dur::from_ns(line.at_ns)),
+            from_zero(Dur::from_ns(line.at_ns)),
             clock_utc(r, line.at_ns),
             escape(&line.text)
         );

@@ -2,9 +2,12 @@
 
 use std::fmt::Write as _;
 
-use fracas_model::report::{Judgement, Latency, ProbeReport, ServiceReport};
+use fracas_model::{
+    report::{Judgement, Latency, ProbeReport, ServiceReport},
+    units::Dur,
+};
 
-use super::{Page, pill};
+use super::{Page, pill, sentence};
 use crate::{
     render::{
         page::{escape, facts, table},
@@ -42,22 +45,26 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
         pill(&service.judgement),
         match &service.judgement {
             Judgement::NoObjective => String::new(),
-            judgement => format!("{}: {}.", sentence(words::judgement_name(judgement)), escape(judgement_why(judgement))),
+            judgement =>
+                format!("{}: {}.", sentence(words::judgement_name(judgement)), escape(judgement_why(judgement))),
         }
     );
     if let Some(drawing) = svg::intervals(service, &format!("service{index}-lengths")) {
         let _ = writeln!(out, "<figure>{drawing}</figure>");
     }
     out += &lengths(service);
-    out += &facts(&[
+    let mut told = vec![
         ("Outages after the first fault", service.outages.to_string()),
         ("Up again while the fault was active", before_revert(service).to_owned()),
         ("Down in all", words::interval(service.downtime)),
-        ("First impact to last recovery", words::interval(service.span)),
         ("Returns that did not last (blips)", service.blips.to_string()),
-        ("Changes down and up", format!("{} down, {} up", service.down_edges, service.up_edges)),
+        ("Changes", format!("{} down, {} up", service.down_edges, service.up_edges)),
         ("Outages before the first fault", service.pre_existing.to_string()),
-    ]);
+    ];
+    if service.span.is_some() {
+        told.insert(1, ("First impact to last recovery", words::interval(service.span)));
+    }
+    out += &facts(&told);
     if let Some((probe, episode)) = page.report.worst_episode(&service.service) {
         let _ = writeln!(
             out,
@@ -71,21 +78,16 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
     out + "</article>\n"
 }
 
-fn sentence(word: &str) -> String {
-    let mut chars = word.chars();
-    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
-}
-
 fn lengths(service: &ServiceReport) -> String {
     let row = |length: &words::Length| {
         let judged = if length.judged { " <b>(judged)</b>" } else { "" };
         let name = format!("{}{judged}<small>{}</small>", length.name, length.meaning);
         match length.value {
             Some(value) => {
-                let hi = value.hi.map_or_else(|| "no end was seen".into(), |hi| hi.human());
+                let hi = value.hi.map_or_else(|| "no end was seen".into(), Dur::human);
                 vec![name, value.lo.human(), hi]
             }
-            None => vec![name, length.absent.to_owned(), "–".into()],
+            None => vec![name, length.absent.to_owned()],
         }
     };
     let rows: Vec<Vec<String>> = three(service).iter().map(row).collect();
@@ -93,7 +95,7 @@ fn lengths(service: &ServiceReport) -> String {
         "The three intervals of {}; of several outages, probes and vantages the worst",
         escape(service.service.as_str())
     );
-    table(&caption, false, &["Interval", "Shortest", "Longest"], &rows)
+    table(&caption, "", &["Interval", "Shortest", "Longest"], &rows)
 }
 
 fn outages(page: &Page<'_>) -> String {
@@ -120,7 +122,11 @@ fn outages(page: &Page<'_>) -> String {
                 String::new()
             };
             vec![
-                format!("{}<small>from {}</small><small>{cause}</small>", escape(probe.probe.as_str()), page.host(&probe.host)),
+                format!(
+                    "{}<small>from {}</small><small>{cause}</small>",
+                    escape(probe.probe.as_str()),
+                    page.host(&probe.host)
+                ),
                 episode_line(e),
                 format!(
                     "{}{}{}{blips}",
@@ -135,10 +141,10 @@ fn outages(page: &Page<'_>) -> String {
         .collect();
     let hidden = all.len().saturating_sub(OUTAGES);
     let rest = if hidden > 0 { format!("; {hidden} more are in the JSON form") } else { String::new() };
-    let caption = format!("Every outage, by probe and vantage{rest}");
+    let caption = format!("By probe and vantage, as offsets from the gate{rest}");
     format!(
         "<h3>Every outage</h3>\n{}",
-        table(&caption, true, &["Seen by", "When", "Length", "Judgement", "Rests on"], &rows)
+        table(&caption, "stacked outages", &["Seen by", "When", "Length", "Judgement", "Rests on"], &rows)
     )
 }
 
@@ -187,6 +193,6 @@ fn beside(page: &Page<'_>, probe: &ProbeReport) -> String {
         probe.failed,
         count(probe.missed as usize, "tick")
     );
-    out += &table(&caption, false, &["", "Baseline", "Under fault"], &rows);
+    out += &table(&caption, "", &["", "Baseline", "Under fault"], &rows);
     out + "</div>\n"
 }

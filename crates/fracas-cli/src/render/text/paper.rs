@@ -68,12 +68,12 @@ impl Paper {
     }
 
     /// A paragraph behind a stem; on a narrow terminal it begins below it.
-    pub(super) fn hanging(&mut self, stem: &str, column: usize, text: &str) {
+    pub(super) fn hanging(&mut self, stem: &str, column: usize, ink: Ink, text: &str) {
         if self.style.width < column + 30 {
             self.block(stem, 4, Ink::Plain, "");
-            self.block("    ", 4, Ink::Plain, text);
+            self.block("    ", 4, ink, text);
         } else {
-            self.block(&format!("{stem}{}", " ".repeat(column.saturating_sub(stem.width()))), column, Ink::Plain, text);
+            self.block(&format!("{stem}{}", " ".repeat(column.saturating_sub(stem.width()))), column, ink, text);
         }
     }
 

@@ -42,14 +42,14 @@ pub(in crate::render) fn strips(report: &Report, chart: &Chart, style: Style) ->
 }
 
 fn title(lane: &Lane) -> String {
-    plain(&format!("{} {}", lane.name, lane.more))
+    plain(&format!("{} {}", lane.name, lane.host)).trim_end().to_owned()
 }
 
 /// Letter, glyph and colour of one cell: the gravest of what lies in it.
 fn cell(chart: &Chart, lane: &Lane, column: usize, cells: usize) -> (&'static str, &'static str, Ink) {
     let at = |column: usize| chart.from + ((chart.to - chart.from) as f64 * column as f64 / cells as f64) as i64;
     let (from, to) = (at(column), at(column + 1));
-    let here = |from_ns: i64, to_ns: i64| from_ns < to && to_ns > from || from_ns >= from && from_ns < to;
+    let here = |from_ns: i64, to_ns: i64| from_ns < to && (to_ns > from || from_ns >= from);
     if lane.marks.iter().any(|m| m.glyph == Glyph::Fired && here(m.at, m.at)) {
         return ("!", "◆", Ink::Red);
     }
@@ -83,7 +83,7 @@ fn axis(chart: &Chart, indent: usize, cells: usize) -> Line {
     for at in ticks {
         let column = ((at - chart.from) as f64 / (chart.to - chart.from) as f64 * cells as f64) as usize + indent;
         let label = format!("|{}", tick(at, step));
-        if column >= line.width() && column + label.len() <= indent + cells + 1 {
+        if column >= line.width() && column + label.len() <= indent + cells {
             line = line.pad(column).with(Ink::Dim, label);
         }
     }
