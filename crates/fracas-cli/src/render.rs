@@ -4,10 +4,13 @@
 
 mod chart;
 mod html;
+mod intent;
 mod json;
+mod listed;
 mod markdown;
 mod page;
 mod svg;
+mod terms;
 #[cfg(test)]
 mod tests;
 mod text;

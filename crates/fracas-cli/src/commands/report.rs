@@ -91,3 +91,30 @@ pub(crate) fn summary(report: &Report, session: &Session<'_>) -> String {
 fn style(session: &Session<'_>) -> Style {
     Style { colour: session.output.colour, width: session.width(), zone: session.output.zone }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fracas_model::report::build;
+
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_files_ending_decides_its_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = build(&fixture::history(), &BTreeMap::new());
+        let forms =
+            [("a.html", "<!DOCTYPE html>"), ("a.md", "# ✅ "), ("a.txt", "PASS"), ("a.json", "{"), ("a", "<!DOCTYPE")];
+        for (name, start) in forms {
+            let path = folder.path().join(name);
+            writable(&path).unwrap();
+            write(&report, &path).unwrap();
+            let written = fs::read_to_string(&path).unwrap();
+            assert!(written.starts_with(start) && written.contains("shop-survives"), "{name}: {written}");
+            assert!(name == "a.json" || !written.contains('\x1b'), "{name}");
+        }
+        assert!(writable(folder.path()).is_err() && writable(&folder.path().join("no/a.html")).is_err());
+    }
+}

@@ -223,7 +223,7 @@ fn windows(report: &Report) -> Vec<Window> {
         let near = |to: i64| undone.filter(|at| *at <= to.saturating_add((to - start) / 2));
         let end = match hit {
             Some(to) => near(to).map_or(to, |at| at.max(to)),
-            None => undone.or(entry.ended_ns).unwrap_or(start),
+            None => undone.or(entry.ended_ns).unwrap_or(last),
         };
         push(format!("{} and what followed", entry.entry), start, end.max(start), (entry.entry.clone(), None));
         let mut services: Vec<&ServiceId> = mine.iter().filter_map(|(p, _)| p.service.as_ref()).collect();

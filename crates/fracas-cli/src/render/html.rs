@@ -16,9 +16,10 @@ use fracas_model::{
 
 use super::{
     chart::Chart,
+    listed,
     page::{self, escape, facts},
     svg,
-    words::{self, listed, offset, verdict_meaning, wall_utc},
+    words::{self, offset, verdict_meaning, wall_utc},
 };
 
 /// Events listed one by one at most: some ten megabytes of page.
@@ -60,7 +61,7 @@ struct Page<'a> {
 
 impl<'a> Page<'a> {
     fn new(report: &'a Report) -> Self {
-        Self { report, listed: listed(report, EVENTS).0.into_iter().map(|e| e.seq).collect() }
+        Self { report, listed: listed::events(report, EVENTS).0.into_iter().map(|e| e.seq).collect() }
     }
 
     /// A host's name.
@@ -73,7 +74,7 @@ impl<'a> Page<'a> {
         if seqs.is_empty() {
             return String::new();
         }
-        let (first, last) = words::few(seqs);
+        let (first, last) = listed::few(seqs);
         let links = |seqs: &[u64]| seqs.iter().map(|seq| self.link(*seq)).collect::<Vec<_>>().join(" ");
         let gap = if last.is_empty() {
             String::new()

@@ -11,6 +11,7 @@ use fracas_model::{
 
 use super::{
     chart::Chart,
+    intent, listed, terms,
     text::{Style, numbers, said, strips},
     words::{self, asked, number, wall_utc},
 };
@@ -320,9 +321,10 @@ fn record(report: &Report) -> String {
     for (target, hosts) in &report.targets {
         let names: Vec<String> = hosts.iter().map(|h| escape(report.host_name(h))).collect();
         let drawn = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
-        let _ = writeln!(out, "- Target {} ({}): {drawn}", escape(target.as_str()), code(&words::rule(report, target)));
+        let _ =
+            writeln!(out, "- Target {} ({}): {drawn}", escape(target.as_str()), code(&intent::rule(report, target)));
     }
-    for (term, said) in report.experiment.iter().flat_map(words::conditions) {
+    for (term, said) in report.experiment.iter().flat_map(intent::conditions) {
         let _ = writeln!(out, "- {term}: {}", escape(&said));
     }
     let _ = writeln!(out, "- Document: {}", code(&report.source_name));
@@ -342,18 +344,18 @@ fn record(report: &Report) -> String {
         .collect();
     out += &table(&["Host", "Width of the clock's map", "Wall clock"], &rows);
     out += "What this does not show:\n\n";
-    for line in words::not_shown(report) {
+    for line in terms::not_shown(report) {
         let _ = writeln!(out, "- {line}");
     }
     out.push('\n');
-    for (term, meaning) in words::definitions(report) {
+    for (term, meaning) in terms::definitions(report) {
         let _ = writeln!(out, "- **{term}**: {meaning}");
     }
     out
 }
 
 fn events(report: &Report) -> String {
-    let (lines, left_out) = words::listed(report, EVENTS);
+    let (lines, left_out) = listed::events(report, EVENTS);
     let rows: Vec<Vec<String>> = lines
         .into_iter()
         .map(|line| {

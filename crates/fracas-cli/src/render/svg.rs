@@ -143,7 +143,7 @@ fn draw_lane(out: &mut String, lane: &Lane, y: i64, place: &dyn Fn(i64) -> f64) 
     let tight = if name.chars().count() + more.chars().count() + sum.chars().count() > LABEL { " roomy" } else { "" };
     let _ = write!(
         out,
-        "<g class=\"lane\"><text class=\"label\" x=\"0\" y=\"{}\"><tspan class=\"name\">{}</tspan> {}</text>\
+        "\n<g class=\"lane\"><text class=\"label\" x=\"0\" y=\"{}\"><tspan class=\"name\">{}</tspan> {}</text>\
          <text class=\"sum{tight}\" x=\"100%\" y=\"{}\" text-anchor=\"end\">{}</text>",
         y + 12,
         escape(&name),

@@ -16,7 +16,8 @@ use self::paper::Paper;
 pub(super) use self::strips::strips;
 use super::{
     chart::Chart,
-    words::{self, asked, few, listed, offset},
+    intent, listed, terms,
+    words::{self, asked, offset},
 };
 use crate::{
     live::span::{Line, Style as Ink},
@@ -219,7 +220,7 @@ fn rests_on(episode: &Episode) -> String {
 
 /// `#9 #11`, a long list with a gap.
 pub(super) fn numbers(seqs: &[u64]) -> String {
-    let (first, last) = few(seqs);
+    let (first, last) = listed::few(seqs);
     let list = |seqs: &[u64]| seqs.iter().map(|s| format!("#{s}")).collect::<Vec<_>>().join(" ");
     let gap = if last.is_empty() { String::new() } else { format!(" ... {}", list(last)) };
     list(first) + &gap
@@ -235,7 +236,7 @@ fn tone_of(item: &ItemReport) -> Ink {
 
 fn one_entry(paper: &mut Paper, report: &Report, entry: &EntryReport) {
     let target = entry.target.as_ref().map(|t| format!(" on {t}")).unwrap_or_default();
-    let trigger = words::trigger(report, entry);
+    let trigger = intent::trigger(report, entry);
     let when = if trigger.is_empty() { String::new() } else { format!(", {trigger}") };
     let line = Line::new().with(Ink::Bold, words::plain(entry.entry.as_str()));
     paper.line(&line.with(Ink::Plain, words::plain(&format!("  {}{target}{when}", asked(entry)))));
@@ -298,10 +299,10 @@ fn record(paper: &mut Paper, report: &Report) {
     for (target, hosts) in &report.targets {
         let names: Vec<&str> = hosts.iter().map(|h| report.host_name(h)).collect();
         let drawn = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
-        paper.pair("target", &format!("{target} ({}): {drawn}", words::rule(report, target)));
+        paper.pair("target", &format!("{target} ({}): {drawn}", intent::rule(report, target)));
     }
     if let Some(asked) = &report.experiment {
-        for (term, said) in words::conditions(asked) {
+        for (term, said) in intent::conditions(asked) {
             paper.pair(&term.to_lowercase(), &said);
         }
     }
@@ -316,17 +317,17 @@ fn record(paper: &mut Paper, report: &Report) {
         paper.item("-", Ink::Plain, &format!("{}: {width} ({maps}), wall clock {wall}", report.host_name(&clock.host)));
     }
     paper.heading("What this does not show");
-    for line in words::not_shown(report) {
+    for line in terms::not_shown(report) {
         paper.item("-", Ink::Plain, &line);
     }
     paper.heading("Terms");
-    for (term, meaning) in words::definitions(report) {
+    for (term, meaning) in terms::definitions(report) {
         paper.pair(&term.to_lowercase(), &meaning);
     }
 }
 
 fn events(paper: &mut Paper, report: &Report) {
-    let (lines, left_out) = listed(report, EVENTS);
+    let (lines, left_out) = listed::events(report, EVENTS);
     paper.heading("Events");
     paper.words(0, Ink::Dim, "number, time from the gate, UTC, what");
     for line in lines {
@@ -348,7 +349,7 @@ fn stem(report: &Report, line: &EventLine) -> String {
 
 /// An event in words, with where it was seen.
 pub(super) fn said(report: &Report, line: &EventLine) -> String {
-    let place = words::where_seen(report, line).map(|host| format!("{host}: ")).unwrap_or_default();
-    let late = words::known_later(report, line).map(|late| format!(" (known {late} later)")).unwrap_or_default();
+    let place = listed::where_seen(report, line).map(|host| format!("{host}: ")).unwrap_or_default();
+    let late = listed::known_later(report, line).map(|late| format!(" (known {late} later)")).unwrap_or_default();
     format!("{place}{}{late}", line.text)
 }

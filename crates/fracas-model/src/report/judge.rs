@@ -69,7 +69,7 @@ pub(super) fn outage(case: &Case) -> Judgement {
         Ending::FullTime if case.while_active.is_some_and(|lo| lo > rto) => Judgement::Missed {
             why: format!(
                 "out for at least {} while the fault was held, beyond {rto}",
-                case.while_active.unwrap_or_default().human()
+                case.while_active.unwrap_or_default().human_down()
             ),
         },
         Ending::FullTime => Judgement::NotMeasured {

@@ -7,6 +7,7 @@ use fracas_model::report::{EntryReport, ItemReport, ItemStep};
 use super::{Page, at};
 use crate::{
     render::{
+        intent,
         page::{escape, table},
         words::{self, asked, number, offset},
     },
@@ -30,7 +31,7 @@ fn card(page: &Page<'_>, index: usize, entry: &EntryReport) -> String {
         escape(entry.entry.as_str()),
         state(entry)
     );
-    let trigger = words::trigger(page.report, entry);
+    let trigger = intent::trigger(page.report, entry);
     let when = if trigger.is_empty() { String::new() } else { format!(", {}", escape(&trigger)) };
     let on = entry.target.as_ref().map_or_else(String::new, |target| {
         let drawn = page.report.targets.get(target).map_or(0, Vec::len);

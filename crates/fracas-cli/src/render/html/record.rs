@@ -7,8 +7,11 @@ use fracas_model::units::Dur;
 use super::{EVENTS, Page};
 use crate::{
     render::{
+        intent::{conditions, looks_at, rule},
+        listed::{self, known_later, where_seen},
         page::{escape, table},
-        words::{clock_utc, conditions, definitions, known_later, listed, looks_at, not_shown, rule, where_seen},
+        terms::{definitions, not_shown},
+        words::clock_utc,
     },
     times::from_zero,
 };
@@ -112,7 +115,7 @@ fn terms(page: &Page<'_>) -> String {
 
 fn events(page: &Page<'_>) -> String {
     let r = page.report;
-    let (lines, left_out) = listed(r, EVENTS);
+    let (lines, left_out) = listed::events(r, EVENTS);
     let mut out = String::from("<section id=\"events\">\n<h2>Events</h2>\n");
     let _ = writeln!(
         out,

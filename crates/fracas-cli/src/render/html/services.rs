@@ -84,8 +84,8 @@ fn lengths(service: &ServiceReport) -> String {
         let name = format!("{}{judged}<small>{}</small>", length.name, length.meaning);
         match length.value {
             Some(value) => {
-                let hi = value.hi.map_or_else(|| "no end was seen".into(), Dur::human);
-                vec![name, value.lo.human(), hi]
+                let hi = value.hi.map_or_else(|| "no end was seen".into(), Dur::human_up);
+                vec![name, value.lo.human_down(), hi]
             }
             None => vec![name, length.absent.to_owned()],
         }
