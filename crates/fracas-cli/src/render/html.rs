@@ -29,6 +29,7 @@ const EVENTS: usize = 20_000;
 pub fn html(report: &Report) -> String {
     let page = Page::new(report);
     let mut body = String::from("<a class=\"skip\" href=\"#events\">To the events</a>\n");
+    body += svg::patterns();
     body += &page.head();
     body += "<main>\n";
     body += &page.verdict();
@@ -149,8 +150,7 @@ impl<'a> Page<'a> {
     fn timeline(&self) -> String {
         let r = self.report;
         let whole = Chart::whole(r);
-        let mut out = String::from("<section id=\"timeline\">\n<h2>Timeline</h2>\n");
-        out += svg::patterns();
+        let mut out = String::from("<section id=\"timeline\">\n<div class=\"together\">\n<h2>Timeline</h2>\n");
         let caption = |title: &str, chart: &Chart| {
             format!("<figcaption>{title} <span>{}</span></figcaption>\n", svg::span(r, chart))
         };
@@ -167,7 +167,7 @@ impl<'a> Page<'a> {
         let mut charts = vec![whole];
         charts.extend(closer.iter().map(|(_, chart)| chart.clone()));
         out += &svg::legend(&charts);
-        out += "\n</figure>\n";
+        out += "\n</figure>\n</div>\n";
         for (index, (title, chart)) in closer.iter().enumerate() {
             let drawing = svg::timeline(r, chart, &format!("closer{index}"), &format!("Closer look {title}"));
             let _ = write!(out, "<figure>\n{}{drawing}\n</figure>\n", caption(&escape(title), chart));

@@ -131,7 +131,7 @@ fn events(page: &Page<'_>) -> String {
         }
     );
     out += "<table class=\"events\"><caption>Events by their number in the history</caption>\n<thead><tr>\
-        <th scope=\"col\">No.</th><th scope=\"col\">When</th><th scope=\"col\">What</th></tr></thead>\n<tbody>";
+        <th scope=\"col\">No.</th><th scope=\"col\">When (offset, UTC)</th><th scope=\"col\">What</th></tr></thead>\n<tbody>";
     for line in lines {
         let place = where_seen(r, line)
             .map_or_else(String::new, |host| format!("<span class=\"where\">{}:</span> ", escape(host)));
