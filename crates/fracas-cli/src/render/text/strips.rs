@@ -24,9 +24,13 @@ pub(in crate::render) fn strips(report: &Report, chart: &Chart, style: Style) ->
     let mut write = |line: Line| out += &format!("{}\n", line.render(style.colour).trim_end());
     for lane in &lanes {
         let mut line = Line::new().with(Ink::Bold, title(lane)).cut(label).pad(label + 2);
-        for column in 0..cells {
+        let shown = |column| {
             let (letter, glyph, ink) = cell(chart, lane, column, cells);
-            line = line.with(ink, if style.colour { glyph } else { letter });
+            (if style.colour { glyph } else { letter }, ink)
+        };
+        let columns: Vec<(&str, Ink)> = (0..cells).map(shown).collect();
+        for run in columns.chunk_by(|a, b| a.1 == b.1) {
+            line = line.with(run[0].1, run.iter().map(|(sign, _)| *sign).collect::<String>());
         }
         write(line);
     }
