@@ -17,6 +17,7 @@ mod follow;
 mod lines;
 mod live;
 mod output;
+pub mod render;
 mod schema;
 mod source;
 mod steps;

@@ -11,10 +11,7 @@ use fracas_model::{
     units::Dur,
 };
 
-use crate::{
-    times::{self, Zone},
-    words,
-};
+use crate::times::{self, Zone};
 
 /// What a line needs to know from earlier events: names of hosts, and when the timeline began.
 #[derive(Clone, Debug, Default)]
@@ -93,7 +90,7 @@ pub(crate) fn wording(event: &Event, names: &Names) -> Option<String> {
         Body::Planned { .. } => planned(&event.body, names),
         Body::Finished { verdict, reasons, .. } => {
             let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
-            format!("verdict: {}{reasons}", words::verdict(verdict))
+            format!("verdict: {}{reasons}", verdict.name())
         }
         // One probe may look from many hosts.
         Body::ProbeStarted { .. } | Body::ProbeRefused { .. } | Body::Edge { .. } | Body::Gap { .. } => {

@@ -2,7 +2,7 @@
 
 mod draw;
 mod screen;
-mod span;
+pub(crate) mod span;
 mod strip;
 mod view;
 

@@ -30,6 +30,11 @@ pub fn utc(wall_ns: i64) -> String {
     instant(wall_ns).format("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()
 }
 
+/// `2026-11-24 02:45:01 UTC`, for headings.
+pub fn utc_second(wall_ns: i64) -> String {
+    instant(wall_ns).format("%Y-%m-%d %H:%M:%S UTC").to_string()
+}
+
 /// `03:45:01.123+01:00`: the same instant on the reader's clock, without the date.
 pub fn local_clock(wall_ns: i64, zone: Zone) -> String {
     let at = instant(wall_ns);
@@ -50,12 +55,16 @@ pub fn local_second(wall_ns: i64, zone: Zone) -> String {
     at.with_timezone(&zone.offset(at)).format("%Y-%m-%d %H:%M:%S %:z").to_string()
 }
 
-/// `+12.345s`, `-0.100s`, `+3m05.000s`: distance from the start of the timeline, in milliseconds.
+/// `+12.345s`, `-0.100s`, `+3m05.000s`, `+1h03m05.000s`: distance from the start of the timeline, in milliseconds.
 pub fn from_zero(distance: Dur) -> String {
     let sign = if distance < Dur::ZERO { '-' } else { '+' };
     let ms = distance.ns().unsigned_abs() / 1_000_000;
-    let (minutes, seconds, ms) = (ms / 60_000, ms / 1000 % 60, ms % 1000);
-    if minutes > 0 { format!("{sign}{minutes}m{seconds:02}.{ms:03}s") } else { format!("{sign}{seconds}.{ms:03}s") }
+    let (hours, minutes, seconds, ms) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1000 % 60, ms % 1000);
+    match (hours, minutes) {
+        (0, 0) => format!("{sign}{seconds}.{ms:03}s"),
+        (0, m) => format!("{sign}{m}m{seconds:02}.{ms:03}s"),
+        (h, m) => format!("{sign}{h}h{m:02}m{seconds:02}.{ms:03}s"),
+    }
 }
 
 /// `7s`, `1m05s`, `2h03m`: a running length in whole seconds.
@@ -91,6 +100,7 @@ mod tests {
         assert_eq!(from_zero(Dur::from_ms(12_345)), "+12.345s");
         assert_eq!(from_zero(Dur::from_ms(-100)), "-0.100s");
         assert_eq!(from_zero(Dur::from_ms(185_000)), "+3m05.000s");
+        assert_eq!(from_zero(Dur::from_ms(3_785_007)), "+1h03m05.007s");
         assert_eq!(running(Dur::from_secs(7400)), "2h03m");
         assert_eq!(running(Dur::from_secs(65)), "1m05s");
     }

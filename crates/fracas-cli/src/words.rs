@@ -1,7 +1,6 @@
-//! Model values in the words of the command line: triggers, actions, verdicts. Events in words are the model's.
+//! Model values in the words of the command line: triggers, actions, counts. Events and verdicts in words are the model's.
 
 use fracas_model::{
-    event::VerdictWord,
     experiment::{Action, AfterWhat, Entry, Trigger},
     units::Dur,
 };
@@ -30,19 +29,6 @@ pub(crate) fn action(entry: &Entry) -> String {
             let lasting = duration.map(|d| format!(" for {d}")).unwrap_or_default();
             format!("{fault} on {target}{lasting}")
         }
-    }
-}
-
-/// `pass`, `undo unconfirmed`.
-pub(crate) fn verdict(verdict: &VerdictWord) -> &'static str {
-    match verdict {
-        VerdictWord::Pass => "pass",
-        VerdictWord::Fail => "fail",
-        VerdictWord::Inconclusive => "inconclusive",
-        VerdictWord::Aborted => "aborted",
-        VerdictWord::Error => "error",
-        VerdictWord::UndoUnconfirmed => "undo unconfirmed",
-        VerdictWord::Refused => "refused",
     }
 }
 

@@ -134,6 +134,21 @@ pub enum VerdictWord {
     Refused,
 }
 
+impl VerdictWord {
+    /// As people read it: `pass`, `undo unconfirmed`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+            Self::Aborted => "aborted",
+            Self::Error => "error",
+            Self::UndoUnconfirmed => "undo unconfirmed",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// The fact.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind", rename_all_fields = "camelCase")]

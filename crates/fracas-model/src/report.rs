@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     event::{Event, Measured, Proof, Readings, UndoCause, VerdictWord},
-    experiment::RtoFrom,
+    experiment::{Experiment, RtoFrom},
     id::{EntryId, HostId, ProbeId, RunId, ServiceId, TargetId},
     time::Interval,
     units::Dur,
@@ -48,6 +48,9 @@ pub struct Report {
     pub name: String,
     /// What it is to show.
     pub description: String,
+    /// What was asked: the canonical document, parameters applied and defaults filled in. `None` when the history holds
+    /// none that can be read.
+    pub experiment: Option<Experiment>,
     /// Name of the source file.
     pub source_name: String,
     /// Who asked (a pseudonymous id).
@@ -463,9 +466,9 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         Some(kept) => {
             if kept.word != computed.word {
                 warnings.push(format!(
-                    "the kept verdict is {:?}, but folding the history anew gives {:?} ({})",
-                    kept.word,
-                    computed.word,
+                    "the kept verdict is \"{}\", but folding the history anew gives \"{}\" ({})",
+                    kept.word.name(),
+                    computed.word.name(),
                     computed.reasons.first().map_or("no reason", String::as_str)
                 ));
             }
@@ -480,6 +483,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         run: head.run,
         name: story.experiment.as_ref().map_or_else(|| head.source_name.clone(), |e| e.name.clone()),
         description: story.experiment.as_ref().map(|e| e.description.clone()).unwrap_or_default(),
+        experiment: story.experiment.clone(),
         source_name: head.source_name,
         by: head.by,
         environment: head.environment,

@@ -104,10 +104,11 @@ impl Interval {
 }
 
 impl fmt::Display for Interval {
+    /// Rounded outwards: what is printed contains what is known.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.hi {
-            Some(hi) => write!(f, "{} to {}", self.lo.human(), hi.human()),
-            None => write!(f, "at least {}", self.lo.human()),
+            Some(hi) => write!(f, "{} to {}", self.lo.human_down(), hi.human_up()),
+            None => write!(f, "at least {}", self.lo.human_down()),
         }
     }
 }

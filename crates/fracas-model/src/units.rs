@@ -73,6 +73,40 @@ impl Dur {
         std::time::Duration::from_nanos(self.0.max(0) as u64)
     }
 
+    /// As the lower bound of something, for people: never more than it is, so that what is printed still contains the truth.
+    /// Three significant figures, and tenths of a second from two minutes to an hour.
+    pub fn human_down(self) -> String {
+        Self(self.0.div_euclid(self.quantum()) * self.quantum()).bound()
+    }
+
+    /// As the upper bound of something, for people: never less than it is.
+    pub fn human_up(self) -> String {
+        Self(-((-self.0).div_euclid(self.quantum())) * self.quantum()).bound()
+    }
+
+    /// The smallest step that is printed of a bound of this size, nanoseconds.
+    fn quantum(self) -> i64 {
+        match self.0.unsigned_abs() {
+            0..=999 => 1,
+            1_000..=119_999_999_999 => {
+                let digits = self.0.unsigned_abs().ilog10();
+                // From 100 s on whole seconds, as `human` prints them.
+                10_i64.pow(digits - 2)
+            }
+            120_000_000_000..=3_599_999_999_999 => 100_000_000,
+            _ => 1_000_000_000,
+        }
+    }
+
+    fn bound(self) -> String {
+        let tenths = self.0 / 100_000_000;
+        if (1_200..36_000).contains(&tenths) {
+            format!("{}m{:02}.{}s", tenths / 600, tenths / 10 % 60, tenths % 10)
+        } else {
+            self.human()
+        }
+    }
+
     /// Rounded to three significant figures in one readable unit, for people: `1.48 s`, `203 ms`, `2m05s`.
     pub fn human(self) -> String {
         let ns = self.0.unsigned_abs();
@@ -295,6 +329,22 @@ mod tests {
         }
         assert_eq!("12.5%".parse::<Percent>().unwrap().to_string(), "12.5%");
         assert!("12".parse::<Percent>().is_err() && "5".parse::<Size>().is_err());
+    }
+
+    #[test]
+    fn bounds_are_rounded_outwards() {
+        let both = |ns: i64| (Dur::from_ns(ns).human_down(), Dur::from_ns(ns).human_up());
+        let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+        assert_eq!(both(3_254_999_999), pair("3.25 s", "3.26 s"));
+        assert_eq!(both(3_250_000_000), pair("3.25 s", "3.25 s"));
+        assert_eq!(both(61_249_000_000), pair("61.2 s", "61.3 s"));
+        assert_eq!(both(119_001_000_000), pair("119 s", "2m00.0s"));
+        assert_eq!(both(123_048_000_000), pair("2m03.0s", "2m03.1s"));
+        assert_eq!(both(3_599_990_000_000), pair("59m59.9s", "1h00m00s"));
+        assert_eq!(both(3_600_000_000_001), pair("1h00m00s", "1h00m01s"));
+        assert_eq!(both(999_600_000), pair("999 ms", "1.00 s"));
+        assert_eq!(both(999), pair("999 ns", "999 ns"));
+        assert_eq!(both(0), pair("0 s", "0 s"));
     }
 
     #[test]

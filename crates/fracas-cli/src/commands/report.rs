@@ -9,6 +9,8 @@ use crate::{
     args::{ReportArgs, ReportForm},
     error::CliError,
     exit,
+    render::{self, Style},
+    times::Zone,
 };
 
 pub(crate) async fn report(session: &Session<'_>, given: &ReportArgs) -> Result<u8, CliError> {
@@ -62,12 +64,57 @@ fn save(path: &Path, text: &str) -> Result<(), CliError> {
     fs::write(path, text).map_err(|e| CliError::file("write", path, &e))
 }
 
-fn rendered(report: &Report, _: ReportForm, _: &Session<'_>) -> String {
-    serde_json::to_string(report).unwrap_or_default()
+/// For standard output: as wide and as colourful as it is.
+fn rendered(report: &Report, form: ReportForm, session: &Session<'_>) -> String {
+    of(report, form, style(session))
 }
-fn rendered_for_file(report: &Report, _: ReportForm) -> String {
-    serde_json::to_string(report).unwrap_or_default()
+
+/// For a file: no colours, and a width that mails and editors show.
+fn rendered_for_file(report: &Report, form: ReportForm) -> String {
+    of(report, form, Style { colour: false, width: 100, zone: Zone::Local })
 }
-pub(crate) fn summary(report: &Report, _: &Session<'_>) -> String {
-    serde_json::to_string(report).unwrap_or_default()
+
+fn of(report: &Report, form: ReportForm, style: Style) -> String {
+    match form {
+        ReportForm::Text => render::text(report, style),
+        ReportForm::Json => render::json(report),
+        ReportForm::Html => render::html(report),
+        ReportForm::Markdown => render::markdown(report),
+    }
+}
+
+/// The end of a run in a few lines.
+pub(crate) fn summary(report: &Report, session: &Session<'_>) -> String {
+    render::summary(report, style(session))
+}
+
+fn style(session: &Session<'_>) -> Style {
+    Style { colour: session.output.colour, width: session.width(), zone: session.output.zone }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use fracas_model::report::build;
+
+    use super::*;
+    use crate::fixture;
+
+    #[test]
+    fn a_files_ending_decides_its_form() {
+        let folder = tempfile::tempdir().unwrap();
+        let report = build(&fixture::history(), &BTreeMap::new());
+        let forms =
+            [("a.html", "<!DOCTYPE html>"), ("a.md", "# ✅ "), ("a.txt", "PASS"), ("a.json", "{"), ("a", "<!DOCTYPE")];
+        for (name, start) in forms {
+            let path = folder.path().join(name);
+            writable(&path).unwrap();
+            write(&report, &path).unwrap();
+            let written = fs::read_to_string(&path).unwrap();
+            assert!(written.starts_with(start) && written.contains("shop-survives"), "{name}: {written}");
+            assert!(name == "a.json" || !written.contains('\x1b'), "{name}");
+        }
+        assert!(writable(folder.path()).is_err() && writable(&folder.path().join("no/a.html")).is_err());
+    }
 }

@@ -135,7 +135,7 @@ pub(crate) async fn conclude(
     } else if let Ok((report, _)) = &report {
         session.output.text(&report::summary(report, session))?;
     } else {
-        session.output.line(&format!("{}: {}", words::verdict(&ending.verdict), ending.reasons.join("; ")))?;
+        session.output.line(&format!("{}: {}", ending.verdict.name(), ending.reasons.join("; ")))?;
     }
     if let Err(error) = &report {
         session.output.notice(&format!("the report could not be fetched: {error}; later: fracas report {run}"));
@@ -151,7 +151,7 @@ pub(crate) async fn conclude(
 }
 
 fn result(run: &RunId, name: &str, ending: &Ending, report: Option<&Path>) -> serde_json::Value {
-    let verdict = words::verdict(&ending.verdict).replace(' ', "-");
+    let verdict = ending.verdict.name().replace(' ', "-");
     let mut result = json!({
         "run": run, "name": name, "verdict": verdict, "exitCode": ending.exit_code, "reasons": ending.reasons,
     });

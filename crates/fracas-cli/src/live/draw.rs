@@ -220,7 +220,7 @@ fn verdict(ending: &super::view::Ending) -> Line {
         _ => Style::Red,
     };
     let reasons = ending.reasons.first().map(|r| format!(": {r}")).unwrap_or_default();
-    Line::new().with(style, words::verdict(&ending.verdict).to_uppercase()).with(Style::Plain, reasons)
+    Line::new().with(style, ending.verdict.name().to_uppercase()).with(Style::Plain, reasons)
 }
 
 #[cfg(test)]

@@ -69,7 +69,7 @@ pub(super) fn outage(case: &Case) -> Judgement {
         Ending::FullTime if case.while_active.is_some_and(|lo| lo > rto) => Judgement::Missed {
             why: format!(
                 "out for at least {} while the fault was held, beyond {rto}",
-                case.while_active.unwrap_or_default().human()
+                case.while_active.unwrap_or_default().human_down()
             ),
         },
         Ending::FullTime => Judgement::NotMeasured {
@@ -147,8 +147,9 @@ pub(super) fn calm(case: &Calm) -> Judgement {
     Judgement::Met { why: format!("no outage seen; dips shorter than {blind} may be missed") }
 }
 
-/// Of several probes, vantages and outages the worst counts.
-pub(super) fn worst(judgements: impl IntoIterator<Item = Judgement>) -> Option<Judgement> {
+/// Of several probes, vantages and outages the worst counts; of equally bad ones the one with the longest outage, so that
+/// the reason speaks of the length that is shown.
+pub(super) fn worst(judged: impl IntoIterator<Item = (Option<Interval>, Judgement)>) -> Option<Judgement> {
     let rank = |j: &Judgement| match j {
         Judgement::NoObjective => 0,
         Judgement::Met { .. } => 1,
@@ -156,7 +157,10 @@ pub(super) fn worst(judgements: impl IntoIterator<Item = Judgement>) -> Option<J
         Judgement::NotMeasured { .. } => 3,
         Judgement::Missed { .. } => 4,
     };
-    judgements.into_iter().reduce(|a, b| if rank(&b) > rank(&a) { b } else { a })
+    // No outage at all is shorter than any; one whose end was not seen is longer than any.
+    let length = |i: &Option<Interval>| i.map_or((-1, -1), |i| (i.hi.map_or(i64::MAX, Dur::ns), i.lo.ns()));
+    let key = |(i, j): &(Option<Interval>, Judgement)| (rank(j), length(i));
+    judged.into_iter().reduce(|a, b| if key(&b) > key(&a) { b } else { a }).map(|(_, judgement)| judgement)
 }
 
 /// Why a fault ended, for people; `None` when it lasted its full asked time.
@@ -228,6 +232,19 @@ mod tests {
         assert!(matches!(lifted(Ending::Early("guard-rail".into()), soon, 39), Judgement::NotMeasured { .. }));
         assert!(matches!(lifted(Ending::Early("stop".into()), secs(31.0, 32.0), 1), Judgement::Missed { .. }));
         assert!(matches!(lifted(Ending::Unknown, soon, 39), Judgement::NotMeasured { .. }));
+    }
+
+    #[test]
+    fn of_equally_bad_outages_the_longest_speaks() {
+        let met = |outage| (Some(outage), super::outage(&case(outage)));
+        let why = |judged: Vec<_>| match worst(judged) {
+            Some(Judgement::Met { why }) => why,
+            other => panic!("{other:?}"),
+        };
+        let calm = || (None, Judgement::Met { why: "no outage".into() });
+        assert_eq!(why(vec![calm(), met(secs(1.0, 2.0)), met(secs(3.0, 4.0)), calm()]), "3.00 s to 4.00 s, within 30s");
+        let missed = outage(&case(secs(31.0, 32.0)));
+        assert_eq!(worst(vec![met(secs(1.0, 2.0)), (Some(secs(31.0, 32.0)), missed.clone())]), Some(missed));
     }
 
     #[test]

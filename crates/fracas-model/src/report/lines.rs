@@ -68,7 +68,7 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         }
         Body::Resumed { .. } => "a restarted controller took the run over".into(),
         Body::Finished { verdict, reasons, .. } => {
-            format!("finished: {verdict:?}{}", reasons.first().map(|r| format!(" ({r})")).unwrap_or_default())
+            format!("finished: {}{}", verdict.name(), reasons.first().map(|r| format!(" ({r})")).unwrap_or_default())
         }
         Body::ReportSealed { digest, .. } => format!("report kept, SHA-256 {digest}"),
         Body::ProbeStarted { probe, .. } => format!("{probe} began to look"),

@@ -39,14 +39,15 @@ const GUESS_NS: i64 = 250_000_000;
 pub(super) fn services(story: &Story) -> (Vec<ProbeReport>, Vec<ServiceReport>) {
     let Some(experiment) = &story.experiment else { return (Vec::new(), Vec::new()) };
     let mut probes = Vec::new();
-    let mut judged: BTreeMap<_, Vec<Judgement>> = BTreeMap::new();
+    let mut judged: BTreeMap<_, Vec<(Option<Interval>, Judgement)>> = BTreeMap::new();
     for ((id, clock), watch) in &story.watches {
         let Some(probe) = experiment.probes.get(id) else { continue };
         let service = probe.service.as_ref().and_then(|s| experiment.services.get(s));
         let view = View { story, experiment, probe, service, clock, watch };
         let (report, judgement) = view.report(id);
         if let Some(service) = &probe.service {
-            judged.entry(service.clone()).or_default().push(judgement);
+            let counted = report.episodes.iter().filter(|e| !e.pre_existing);
+            judged.entry(service.clone()).or_default().push((worst(counted.map(|e| e.outage)), judgement));
         }
         probes.push(report);
     }
@@ -117,7 +118,8 @@ impl View<'_> {
         let judgement = if counted.is_empty() {
             judge::calm(&self.calm(&found, &faults))
         } else {
-            judge::worst(counted.iter().map(|e| e.judgement.clone())).unwrap_or(Judgement::NoObjective)
+            judge::worst(counted.iter().map(|e| (Some(e.outage), e.judgement.clone())))
+                .unwrap_or(Judgement::NoObjective)
         };
         let report = ProbeReport {
             looks: self.watch.looks,
@@ -292,7 +294,9 @@ impl View<'_> {
         if let Some(last) = found.changes.last() {
             push(at, covered.c, state(last.ok));
         }
-        for hole in &found.holes {
+        // Gaps too short to matter for the stable window are drawn as well.
+        let short = self.watch.gaps.iter().filter(|gap| !found.holes.contains(gap));
+        for hole in found.holes.iter().chain(short) {
             push(hole.s, hole.c, Seen::Gap);
         }
         strip
@@ -395,6 +399,9 @@ pub(super) fn warnings(story: &Story, services: &[ServiceReport], probes: &[Prob
             warnings.push(format!("{} from {} missed {} ticks", probe.probe, name(&probe.host), probe.missed));
         }
     }
+    // Vantages of one probe are alike in what its document says.
+    let mut said = std::collections::BTreeSet::new();
+    warnings.retain(|warning| said.insert(warning.clone()));
     let fault_hosts = story.items.iter().filter(|(_, item)| item.effective.is_some()).map(|(key, _)| &key.host);
     for host in fault_hosts.collect::<std::collections::BTreeSet<_>>() {
         let unmapped = story.watches.keys().any(|(_, clock)| {

@@ -388,6 +388,26 @@ fn a_kept_verdict_is_shown_and_doubted_when_it_differs() {
 }
 
 #[test]
+fn short_gaps_are_drawn_and_what_probes_share_is_said_once() {
+    let kill = json!([{ "id": "kill", "trigger": { "at": "0s" },
+        "action": { "fault": { "fault": "k", "params": {}, "target": "db", "duration": null } } }]);
+    let script = Script::new(kill, json!({ "rto": "1s" })).gate();
+    let mut script = script.applied("kill", 10 * S, VERIFIED).looks(30 * S, &[]);
+    let between = Look { s: 12 * S + ahead("e1"), c: 12 * S + 200 * MS + ahead("e1") };
+    for host in ["e1", "e2"] {
+        let at = stamp(host, 12 * S + 200 * MS);
+        let body = Body::Gap { probe: "up".into(), missed: 2, between, why: "late".into(), at };
+        script.push(12 * S + 200 * MS, body, Some(host));
+    }
+    let report = script.report();
+    let gap = report.probes[0].strip.iter().find(|s| s.state == Seen::Gap).unwrap();
+    assert!((gap.from_ns - 2 * S).abs() < 2 * MS && gap.to_ns - gap.from_ns == 200 * MS, "{gap:?}");
+    assert_eq!(report.probes.len(), 2);
+    let coarse = report.warnings.iter().filter(|w| w.contains("coarse for an objective")).count();
+    assert_eq!(coarse, 1, "{:?}", report.warnings);
+}
+
+#[test]
 fn reports_survive_json_and_every_event_has_a_line() {
     let script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(30 * S, &[(11 * S, 12 * S)]);
     let report = build(&script.events, &script.blobs);
@@ -395,6 +415,11 @@ fn reports_survive_json_and_every_event_has_a_line() {
     assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     assert!(text.starts_with(r#"{"schema":"fracas.report/v1""#));
     assert_eq!(report.events.len(), script.events.len());
+    assert_eq!(
+        report.experiment.as_ref().map(|e| e.name.as_str()),
+        Some("t"),
+        "what was asked is kept with the answer"
+    );
     let fired = report.events.iter().find(|e| e.text == "kill on db-1 fired").unwrap();
     assert!((fired.at_ns - 2 * MS).abs() <= 2 * MS, "placed on the controller's clock: {}", fired.at_ns);
 }

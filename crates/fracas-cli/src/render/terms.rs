@@ -1,0 +1,69 @@
+//! The prose every report carries: its terms, and what it leaves open.
+
+use fracas_model::report::Report;
+
+/// What every such report leaves open; a reader must not be left to guess.
+pub(super) fn not_shown(report: &Report) -> Vec<String> {
+    let mut lines = vec![
+        "Recovery points (lost or duplicated data) are not measured.".to_owned(),
+        "How people detected, decided and acted is not measured.".to_owned(),
+        "What was seen holds for the named vantages and probes: users elsewhere may have fared otherwise.".to_owned(),
+        "One run is one sample: a pass does not bound the chance of a failure next time.".to_owned(),
+        "Dips shorter than the time between two looks may have been missed.".to_owned(),
+        "This supports evidence for a recovery objective; it is no statement of compliance.".to_owned(),
+    ];
+    if report.probes.iter().all(|p| p.baseline.is_none() && p.under_fault.is_none()) {
+        lines.push("Latency statistics are absent: raw readings were not at hand.".to_owned());
+    }
+    if !report.times.finished {
+        lines.push("The run had not ended when this was made: everything here may still change.".to_owned());
+    }
+    lines
+}
+
+/// Terms as this report uses them.
+pub(super) fn definitions(report: &Report) -> Vec<(&'static str, String)> {
+    let stable = report.stable_for.map_or_else(|| "the stable window".into(), |d| format!("{d}"));
+    vec![
+        (
+            "Interval",
+            "Every length is given as the shortest and the longest time the observations allow. A successful look \
+            proves the service up at some instant between its sending and its completion, a failed one down."
+                .into(),
+        ),
+        (
+            "Outage",
+            "First impact to recovery, on the clock of one vantage. A known fault instant only raises the earliest \
+            possible impact."
+                .into(),
+        ),
+        (
+            "Recovery from fault",
+            "The fault taking effect to recovery. When fault and vantage are on different hosts, the \
+            bounds of both clocks are added."
+                .into(),
+        ),
+        ("Residual", "The fault being lifted to recovery, when the fault was lifted first.".into()),
+        (
+            "Recovery",
+            format!(
+                "Declared when the service was up for {stable} without a failure; stamped at the first success of \
+            that window, so waiting adds nothing to the number."
+            ),
+        ),
+        (
+            "Judgement",
+            "Met only if the longest possible time is within the objective, missed only if the shortest possible is \
+            beyond it, else inconclusive. Not measured when the tool lifted the fault before the service was back."
+                .into(),
+        ),
+        ("Blip", "A return that did not last for the stable window; it belongs to the outage around it.".into()),
+        ("Verified", "The fault's effect was seen from outside its mechanism, or by counters of real traffic.".into()),
+        ("Undone", "Said only after the host's state was read back and nothing of the fault was left.".into()),
+        (
+            "n",
+            "How many looks a number rests on. A median needs 5, a 99th percentile 299; with fewer none is printed."
+                .into(),
+        ),
+    ]
+}

@@ -1,0 +1,355 @@
+//! The report for a terminal: wrapped to its width, coloured on request, with the events of the run at the end.
+
+mod paper;
+mod strips;
+
+use fracas_model::{
+    event::{Proof, VerdictWord},
+    report::{
+        EntryReport, Episode, EventLine, ItemReport, Judgement, Latency, ProbeReport, Report, ServiceReport,
+        asked_and_measured,
+    },
+    units::Dur,
+};
+
+use self::paper::Paper;
+pub(super) use self::strips::strips;
+use super::{
+    chart::Chart,
+    intent, listed, terms,
+    words::{self, asked, offset},
+};
+use crate::{
+    live::span::{Line, Style as Ink},
+    times::{self, Zone},
+    words::count,
+};
+
+/// How text is laid out.
+#[derive(Clone, Copy, Debug)]
+pub struct Style {
+    /// With ANSI colours.
+    pub colour: bool,
+    /// Columns; fewer than 40 are taken as 40.
+    pub width: usize,
+    /// What "local time" means to the reader.
+    pub zone: Zone,
+}
+
+/// Events listed at most; the JSON form has all.
+const EVENTS: usize = 5000;
+/// Hosts of one fault that a summary tells one by one.
+const HOSTS: usize = 4;
+
+/// The whole report.
+pub fn text(report: &Report, style: Style) -> String {
+    let mut paper = Paper::new(style);
+    verdict(&mut paper, report);
+    head(&mut paper, report);
+    paper.heading("Services");
+    for service in &report.services {
+        one_service(&mut paper, report, service);
+    }
+    if report.services.is_empty() {
+        paper.words(2, Ink::Plain, "the document names no service: nothing was to recover");
+    }
+    paper.heading("Faults: asked and measured");
+    for entry in &report.entries {
+        one_entry(&mut paper, report, entry);
+    }
+    paper.heading("Timeline");
+    paper.raw(strips(report, &Chart::whole(report), style));
+    latency(&mut paper, report);
+    record(&mut paper, report);
+    events(&mut paper, report);
+    paper.done()
+}
+
+/// What `fracas run` prints at its end: the verdict and why, each service against its objective, each fault and its undo.
+pub fn summary(report: &Report, style: Style) -> String {
+    let mut paper = Paper::new(style);
+    verdict(&mut paper, report);
+    for service in &report.services {
+        service_line(&mut paper, service);
+        let lengths =
+            words::three(service).into_iter().filter_map(|l| l.value.map(|v| format!("{} {v}", l.name.to_lowercase())));
+        let lengths: Vec<String> = lengths.collect();
+        if !lengths.is_empty() {
+            paper.words(4, Ink::Plain, &lengths.join(", "));
+        }
+    }
+    for entry in report.entries.iter().filter(|e| e.target.is_some()) {
+        summed(&mut paper, report, entry);
+    }
+    paper.words(0, Ink::Dim, &format!("run {}; the whole report: fracas report {}", report.run, report.run));
+    paper.done()
+}
+
+/// An entry's hosts one by one while they are few, else in one line and then those that need a look.
+fn summed(paper: &mut Paper, report: &Report, entry: &EntryReport) {
+    if entry.items.is_empty() {
+        let why = entry.skipped.clone().unwrap_or_else(|| "not applied".into());
+        paper.words(0, Ink::Yellow, &format!("{} {}: {why}", entry.entry, entry.action));
+        return;
+    }
+    let well = |item: &&ItemReport| tone_of(item) == Ink::Green;
+    let mut shown: Vec<&ItemReport> = entry.items.iter().collect();
+    if shown.len() > HOSTS {
+        let (n, verified) = (shown.len(), shown.iter().filter(|i| well(i)).count());
+        let undone = shown.iter().filter(|i| !i.unconfirmed).count();
+        let text = format!("{} {}: verified on {verified} of {n} hosts, clean on {undone}", entry.entry, entry.action);
+        paper.words(0, if verified == n && undone == n { Ink::Green } else { Ink::Yellow }, &text);
+        shown.retain(|item| !well(item));
+        let more = shown.len().saturating_sub(HOSTS);
+        shown.truncate(HOSTS);
+        if more > 0 {
+            paper.words(4, Ink::Yellow, &format!("{more} more need a look"));
+        }
+    }
+    for item in shown {
+        let place = format!(" {} on {}: ", entry.action, report.host_name(&item.host));
+        let line =
+            Line::new().with(Ink::Bold, words::plain(entry.entry.as_str())).with(Ink::Plain, words::plain(&place));
+        paper.line(&line.with(tone_of(item), words::plain(&words::proof(item))));
+        for measured in &item.measured {
+            paper.words(4, Ink::Plain, &asked_and_measured(measured));
+        }
+        paper.words(4, if item.unconfirmed { Ink::Red } else { Ink::Plain }, &words::undo(item));
+    }
+}
+
+fn verdict(paper: &mut Paper, report: &Report) {
+    let verdict = &report.verdict;
+    let ink = match verdict.word {
+        VerdictWord::Pass => Ink::Green,
+        VerdictWord::Inconclusive | VerdictWord::Aborted | VerdictWord::Refused => Ink::Yellow,
+        VerdictWord::Fail | VerdictWord::Error | VerdictWord::UndoUnconfirmed => Ink::Red,
+    };
+    let line = Line::new()
+        .with(ink, verdict.word.name().to_uppercase())
+        .with(Ink::Bold, format!("  {}", words::plain(&report.name)));
+    paper.line(&line.with(Ink::Dim, format!("  exit code {}", verdict.exit_code)));
+    paper.words(0, Ink::Plain, words::verdict_meaning(&verdict.word));
+    for reason in &verdict.reasons {
+        paper.item("-", Ink::Plain, reason);
+    }
+    for warning in &report.warnings {
+        paper.item("!", Ink::Yellow, warning);
+    }
+    if !report.times.finished {
+        paper.item("!", Ink::Yellow, "the run has not ended: everything here may still change");
+    }
+}
+
+fn head(paper: &mut Paper, report: &Report) {
+    let (t, zone) = (&report.times, paper.style.zone);
+    let both = |wall_ns| format!("{} ({})", words::wall_utc(wall_ns), times::local_second(wall_ns, zone));
+    paper.heading("Run");
+    if !report.description.is_empty() {
+        paper.pair("purpose", &report.description);
+    }
+    paper.pair(
+        "run",
+        &format!("{} in {}, asked by {}, from {}", report.run, report.environment, report.by, report.source_name),
+    );
+    paper.pair("accepted", &both(t.planned_wall_ns));
+    paper.pair(
+        "gate",
+        &if t.gate_passed { format!("{}: offset 0", both(t.origin_wall_ns)) } else { "never passed".into() },
+    );
+    let lasted = Dur::from_ns(t.last_ns.saturating_sub(t.first_ns)).human();
+    paper.pair(
+        "ended",
+        &if t.finished { format!("{} after {lasted}", both(t.ended_wall_ns)) } else { "not yet".into() },
+    );
+}
+
+fn service_line(paper: &mut Paper, service: &ServiceReport) {
+    let ink = match service.judgement {
+        Judgement::Met { .. } => Ink::Green,
+        Judgement::Missed { .. } => Ink::Red,
+        Judgement::Inconclusive { .. } | Judgement::NotMeasured { .. } => Ink::Yellow,
+        Judgement::NoObjective => Ink::Dim,
+    };
+    let objective = service.rto.map(|rto| format!("objective {rto} {}: ", words::rto_from(service.rto_from)));
+    let line = Line::new()
+        .with(Ink::Bold, words::plain(service.service.as_str()))
+        .with(Ink::Plain, format!(" {}", objective.unwrap_or_default()))
+        .with(ink, words::judgement_name(&service.judgement));
+    paper.line(&line);
+}
+
+fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
+    service_line(paper, service);
+    if service.judgement != Judgement::NoObjective {
+        paper.words(4, Ink::Plain, words::judgement_why(&service.judgement));
+    }
+    for length in words::three(service) {
+        let judged = if length.judged { " (judged)" } else { "" };
+        let ink = if length.judged { Ink::Bold } else { Ink::Plain };
+        paper.hanging(&format!("    {}", length.name), 25, ink, &format!("{}{judged}", length.shown()));
+        paper.words(25, Ink::Dim, length.meaning);
+    }
+    let counts = [
+        (service.outages, "outage"),
+        (service.blips, "blip"),
+        (service.down_edges, "change down"),
+        (service.pre_existing, "outage before any fault"),
+    ];
+    let told = counts.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| match what.split_once(' ') {
+        Some((first, rest)) => format!("{} {rest}", count(n as usize, first)),
+        None => count(n as usize, what),
+    });
+    let mut told: Vec<String> = told.collect();
+    if let Some(downtime) = service.downtime {
+        told.push(format!("down {downtime} in all"));
+    }
+    if service.outage.is_some() {
+        told.push(format!("up again while the fault was active: {}", words::before_revert(service)));
+    }
+    paper.words(4, Ink::Dim, &told.join(", "));
+    if let Some((probe, episode)) = report.worst_episode(&service.service) {
+        let seen = format!("longest seen by {} from {}: ", probe.probe, report.host_name(&probe.host));
+        paper.words(4, Ink::Dim, &(seen + &words::episode_line(episode) + &rests_on(episode)));
+    }
+}
+
+fn rests_on(episode: &Episode) -> String {
+    format!("; events {}", numbers(&episode.events))
+}
+
+/// `#9 #11`, a long list with a gap.
+pub(super) fn numbers(seqs: &[u64]) -> String {
+    let (first, last) = listed::few(seqs);
+    let list = |seqs: &[u64]| seqs.iter().map(|s| format!("#{s}")).collect::<Vec<_>>().join(" ");
+    let gap = if last.is_empty() { String::new() } else { format!(" ... {}", list(last)) };
+    list(first) + &gap
+}
+
+fn tone_of(item: &ItemReport) -> Ink {
+    match &item.proof {
+        _ if item.unconfirmed || !item.trouble.is_empty() => Ink::Red,
+        Some(Proof::Verified) => Ink::Green,
+        _ => Ink::Yellow,
+    }
+}
+
+fn one_entry(paper: &mut Paper, report: &Report, entry: &EntryReport) {
+    let target = entry.target.as_ref().map(|t| format!(" on {t}")).unwrap_or_default();
+    let trigger = intent::trigger(report, entry);
+    let when = if trigger.is_empty() { String::new() } else { format!(", {trigger}") };
+    let line = Line::new().with(Ink::Bold, words::plain(entry.entry.as_str()));
+    paper.line(&line.with(Ink::Plain, words::plain(&format!("  {}{target}{when}", asked(entry)))));
+    let ran = match (entry.started_ns, entry.ended_ns, &entry.skipped) {
+        (_, _, Some(why)) => format!("skipped: {why}"),
+        (Some(from), Some(to), _) => format!("started at {}, ended at {}", offset(from), offset(to)),
+        (Some(from), None, _) => format!("started at {}", offset(from)),
+        (None, ..) => "not started".into(),
+    };
+    paper.words(4, Ink::Dim, &ran);
+    for item in &entry.items {
+        let mut line = Line::new().with(Ink::Plain, "    ").with(Ink::Bold, words::plain(report.host_name(&item.host)));
+        if item.generation > 1 {
+            line = line.with(Ink::Dim, format!(" attempt {}", item.generation));
+        }
+        paper.line(&line.with(Ink::Plain, " ").with(tone_of(item), words::plain(&words::proof(item))));
+        paper.words(8, Ink::Plain, &item.summary);
+        for measured in &item.measured {
+            paper.words(8, Ink::Plain, &asked_and_measured(measured));
+        }
+        let life: Vec<String> =
+            item.moments.iter().map(|m| format!("{} {} #{}", words::step(m.step), offset(m.at_ns), m.seq)).collect();
+        paper.words(8, Ink::Dim, &life.join(", "));
+        paper.words(8, if item.unconfirmed { Ink::Red } else { Ink::Plain }, &words::undo(item));
+        for trouble in item.trouble.iter().chain(&item.superseded) {
+            paper.words(8, Ink::Red, trouble);
+        }
+    }
+}
+
+fn latency(paper: &mut Paper, report: &Report) {
+    paper.heading("Baseline beside the time under fault");
+    let cell = |of: &Option<Latency>| match of {
+        Some(l) => vec![
+            l.n.to_string(),
+            format!("{} ({})", l.failed, words::failed_share(l)),
+            l.p50_ms.map_or_else(|| "-".into(), |ms| format!("{} ms", words::number(ms))),
+            l.p99_ms.map_or_else(|| "-".into(), |ms| format!("{} ms", words::number(ms))),
+        ],
+        None => vec!["-".into(); 4],
+    };
+    let row = |p: &ProbeReport, when: &str, of: &Option<Latency>| {
+        let place = format!("{} from {}", p.probe, report.host_name(&p.host));
+        [vec![words::plain(&place), when.to_owned()], cell(of)].concat()
+    };
+    let rows: Vec<Vec<String>> = report
+        .probes
+        .iter()
+        .flat_map(|p| [row(p, "baseline", &p.baseline), row(p, "under fault", &p.under_fault)])
+        .collect();
+    paper.table(&["probe", "when", "n", "failed", "median", "p99"], &rows);
+    for probe in report.probes.iter().filter(|p| p.refused.is_some()) {
+        let why = probe.refused.clone().unwrap_or_default();
+        paper.item("!", Ink::Yellow, &format!("{} could not look: {why}", probe.probe));
+    }
+}
+
+fn record(paper: &mut Paper, report: &Report) {
+    paper.heading("What was asked");
+    for (target, hosts) in &report.targets {
+        let names: Vec<&str> = hosts.iter().map(|h| report.host_name(h)).collect();
+        let drawn = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
+        paper.pair("target", &format!("{target} ({}): {drawn}", intent::rule(report, target)));
+    }
+    if let Some(asked) = &report.experiment {
+        for (term, said) in intent::conditions(asked) {
+            paper.pair(&term.to_lowercase(), &said);
+        }
+    }
+    paper.pair("seed", &report.seed.to_string());
+    paper.pair("intent", &report.intent);
+    paper.pair("plan", &report.plan);
+    paper.heading("Clocks");
+    for clock in &report.clocks {
+        let width = clock.map_width.map_or_else(|| "no map".into(), |w| format!("known within {}", w.human()));
+        let wall = clock.wall_bound.map_or_else(|| "unsynchronised".into(), |b| format!("within {}", b.human()));
+        let maps = count(clock.maps as usize, "map");
+        paper.item("-", Ink::Plain, &format!("{}: {width} ({maps}), wall clock {wall}", report.host_name(&clock.host)));
+    }
+    paper.heading("What this does not show");
+    for line in terms::not_shown(report) {
+        paper.item("-", Ink::Plain, &line);
+    }
+    paper.heading("Terms");
+    for (term, meaning) in terms::definitions(report) {
+        paper.pair(&term.to_lowercase(), &meaning);
+    }
+}
+
+fn events(paper: &mut Paper, report: &Report) {
+    let (lines, left_out) = listed::events(report, EVENTS);
+    paper.heading("Events");
+    paper.words(0, Ink::Dim, "number, time from the gate, UTC, what");
+    for line in lines {
+        paper.hanging(&stem(report, line), 34, Ink::Plain, &said(report, line));
+    }
+    if left_out > 0 {
+        let text = format!("{left_out} routine events are left out; --format json has all {}", report.events.len());
+        paper.words(0, Ink::Dim, &text);
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("model {} ({}), fracas {version}, from {} events", report.model, report.schema, report.head_seq);
+    paper.words(0, Ink::Dim, &text);
+}
+
+fn stem(report: &Report, line: &EventLine) -> String {
+    let at = times::from_zero(Dur::from_ns(line.at_ns));
+    format!("{:>6} {at:>13} {}", format!("#{}", line.seq), words::clock_utc(report, line.at_ns))
+}
+
+/// An event in words, with where it was seen.
+pub(super) fn said(report: &Report, line: &EventLine) -> String {
+    let place = listed::where_seen(report, line).map(|host| format!("{host}: ")).unwrap_or_default();
+    let late = listed::known_later(report, line).map(|late| format!(" (known {late} later)")).unwrap_or_default();
+    format!("{place}{}{late}", line.text)
+}
