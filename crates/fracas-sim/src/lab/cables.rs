@@ -39,6 +39,13 @@ pub(super) fn v6(number: u8) -> IpAddr {
     Ipv6Addr::new(0xfd77, 0, 0, 0, 0, 0, 0, digits).into()
 }
 
+/// The Ethernet address of this number: always the same, as neighbours remember it when a host starts again. Without
+/// one given, a bridge changes its own with every cable.
+fn hardware(number: u8) -> [u8; 6] {
+    // The second lowest bit of the first byte: locally administered.
+    [0x02, 0xfa, 0, 0, 0, number]
+}
+
 fn failed(what: &str) -> impl Fn(Error) -> LabError {
     move |error| LabError::failed(format!("{what}: {error}"))
 }
@@ -57,6 +64,7 @@ impl Board {
         raise_loopback(&mut links).map_err(failed("loopback cannot be raised"))?;
         links.add_bridge(BRIDGE).map_err(failed("no bridge"))?;
         let index = links.index(BRIDGE).map_err(failed("no bridge"))?;
+        links.set_hardware_address(index, hardware(LAB)).map_err(failed("the bridge gets no address"))?;
         links.set_up(index, true).map_err(failed("the bridge cannot be raised"))?;
         links.add_address(index, v4(LAB), PREFIX_V4).map_err(failed("the bridge gets no address"))?;
         let limits = match links.add_address(index, v6(LAB), PREFIX_V6) {
@@ -131,6 +139,7 @@ impl Socket {
             let mut own = Links::open()?;
             raise_loopback(&mut own)?;
             let index = own.index(DEVICE)?;
+            own.set_hardware_address(index, hardware(number))?;
             own.set_up(index, true)?;
             own.add_address(index, v4(number), PREFIX_V4)?;
             // Whether the kernel has IPv6 is known, and told, since the bridge was made.

@@ -72,7 +72,7 @@ fn keep(control: &OwnedFd, creator: Option<&OwnedFd>, group: &Result<Group, Stri
     let footing = serde_json::to_string(&Footing { user_namespace, no_cgroup }).map_err(|e| failed(e.into()))?;
     let mut command = Command::new("/proc/self/exe");
     command.args([MARK, "init", &footing]).stdin(control.try_clone().map_err(failed)?).stdout(stdout);
-    let mut init = command.spawn().map_err(failed)?;
+    let mut init = kernel::spawn(&mut command).map_err(failed)?;
     // Nobody but us reaps it, so the number is still its own.
     let pid = Pid::from_raw(init.id().cast_signed()).ok_or_else(|| failed(io::ErrorKind::NotFound.into()))?;
     match pidfd_open(pid, PidfdFlags::empty()) {

@@ -8,9 +8,10 @@ use std::{
     mem::MaybeUninit,
     os::{
         fd::{FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
+        unix::{ffi::OsStrExt as _, process::CommandExt as _},
     },
     path::Path,
+    process::{Child, Command},
 };
 
 use rustix::thread::UnshareFlags;
@@ -60,6 +61,22 @@ fn mask(signals: &[i32]) -> io::Result<libc::sigset_t> {
         (set, libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()))
     };
     if code == 0 { Ok(set) } else { Err(io::Error::from_raw_os_error(code)) }
+}
+
+/// Starts a program with no signal blocked: what this process blocks is its own affair, and would be inherited.
+pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
+    let clear = || {
+        let mut none = MaybeUninit::uninit();
+        // SAFETY: sigemptyset initialises the set that sigprocmask reads.
+        let code = unsafe {
+            libc::sigemptyset(none.as_mut_ptr());
+            libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
+        };
+        if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: the closure makes one system call: no allocation, no lock. The process has one thread besides.
+    unsafe { command.pre_exec(clear) };
+    command.spawn()
 }
 
 /// How far down a mount is changed.

@@ -156,7 +156,7 @@ impl Outside {
         let mut command = Command::new("/proc/self/exe");
         command.args([MARK, "host", &serde_json::to_string(layout)?]).stdin(socket).stdout(stdout);
         kernel::unshare(UnshareFlags::NEWPID)?;
-        let child = command.spawn();
+        let child = kernel::spawn(&mut command);
         // The next child is to be here again.
         move_into_link_name_space(self.processes.as_fd(), Some(LinkNameSpaceType::ProcessID))?;
         Ok(child?.id().cast_signed())

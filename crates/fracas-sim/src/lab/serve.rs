@@ -121,8 +121,8 @@ impl Server {
             None => Stdio::null(),
         };
         command.stdin(stream(0)).stdout(stream(1)).stderr(stream(2));
-        let child =
-            command.spawn().map_err(|e| LabError::failed(format!("{} cannot be started: {e}", order.program)))?;
+        let child = kernel::spawn(&mut command)
+            .map_err(|e| LabError::failed(format!("{} cannot be started: {e}", order.program)))?;
         let pid = child.id().cast_signed();
         self.children.insert(pid, ticket);
         Ok(Answer::Spawned { pid })

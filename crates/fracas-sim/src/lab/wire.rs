@@ -147,11 +147,18 @@ pub(super) fn receive<T: DeserializeOwned>(socket: impl AsFd) -> io::Result<Opti
     let mut text = vec![0; LONGEST];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MOST_DESCRIPTORS))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let got = rustix::io::retry_on_intr(|| {
-        rustix::net::recvmsg(&socket, &mut [IoSliceMut::new(&mut text)], &mut control, RecvFlags::CMSG_CLOEXEC)
-    });
+    let mut read = || {
+        rustix::io::retry_on_intr(|| {
+            let text = &mut [IoSliceMut::new(&mut text)];
+            rustix::net::recvmsg(&socket, text, &mut control, RecvFlags::CMSG_CLOEXEC)
+        })
+    };
+    let got = match read() {
+        // Told once, before what is still to be read: the other end was closed with unread packets of ours.
+        Err(rustix::io::Errno::CONNRESET) => read(),
+        other => other,
+    };
     let got = match got {
-        // Whoever is killed with unread packets leaves a reset behind.
         Err(rustix::io::Errno::CONNRESET) => return Ok(None),
         other => other?,
     };

@@ -101,7 +101,7 @@ fn signals_arrive() {
 fn environment_directory_and_user() {
     let (lab, hosts) = lab(&["a"]);
     let environment = hosts[0].read(Program::new("env").env_clear().env("PATH", "/usr/bin:/bin").env("A", "b c"));
-    assert_eq!(environment, "PATH=/usr/bin:/bin\nA=b c\n");
+    assert_eq!(environment, "A=b c\nPATH=/usr/bin:/bin\n");
     assert!(hosts[0].read(Program::new("env").env("A", "b")).contains("PATH="), "otherwise as the creator's");
     assert_eq!(hosts[0].read(Program::new("pwd")), "/\n");
     assert_eq!(hosts[0].read(Program::new("pwd").directory("/tmp")), "/tmp\n");

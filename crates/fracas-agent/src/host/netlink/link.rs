@@ -15,6 +15,8 @@ const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
+/// `IFLA_ADDRESS`.
+const HARDWARE_ADDRESS: u16 = 1;
 /// `IFLA_IFNAME`.
 const NAME: u16 = 3;
 /// `IFLA_MTU`.
@@ -187,6 +189,13 @@ impl Links {
     pub fn rename(&mut self, index: u32, name: &str) -> Result<(), Error> {
         let mut m = link_message(NEW_LINK, 0, index, 0, 0);
         m.put_text(NAME, name);
+        self.socket.ask(m).map(|_| ())
+    }
+
+    /// Gives a device an Ethernet address.
+    pub fn set_hardware_address(&mut self, index: u32, address: [u8; 6]) -> Result<(), Error> {
+        let mut m = link_message(NEW_LINK, 0, index, 0, 0);
+        m.put(HARDWARE_ADDRESS, &address);
         self.socket.ask(m).map(|_| ())
     }
 
