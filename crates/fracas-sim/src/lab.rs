@@ -18,7 +18,8 @@
 //! keeper's.
 //!
 //! In the lab the machine's files are read-only, except for what is [shared](Options::share). /proc, /sys, /dev, /run,
-//! /tmp and /dev/shm are the host's own; [`DATA`] is its data directory, which outlives the host within its lab.
+//! /tmp and /dev/shm are the host's own; [`DATA`] is its data directory, which outlives the host within its lab. This
+//! guards the machine against accidents, not against malice: root in a lab of root is still root.
 
 use std::{
     collections::BTreeMap,
@@ -115,7 +116,7 @@ impl Options {
 pub struct Lab {
     channel: Arc<Channel>,
     keeper: Option<Child>,
-    listener: Option<JoinHandle<()>>,
+    listeners: Mutex<Vec<JoinHandle<()>>>,
     limits: Vec<Limit>,
     hosts: Mutex<BTreeMap<String, Host>>,
 }
@@ -153,7 +154,7 @@ impl Lab {
             Ok((channel, limits, listener)) => Ok(Self {
                 channel: Arc::new(channel),
                 keeper: Some(keeper),
-                listener: Some(listener),
+                listeners: Mutex::new(vec![listener]),
                 limits,
                 hosts: Mutex::default(),
             }),
@@ -201,8 +202,8 @@ impl Lab {
         }
         let mut hosts = Vec::new();
         for (name, v4, v6, socket) in starting {
-            // The listener ends with the host.
-            let (own, _, _) = Channel::open(socket)?;
+            let (own, _, listener) = Channel::open(socket)?;
+            self.listeners.lock().unwrap_or_else(PoisonError::into_inner).push(listener);
             let host = Host { name: name.into(), v4, v6, own: Arc::new(own), lab: self.channel.clone() };
             self.hosts.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), host.clone());
             hosts.push(host);
@@ -246,8 +247,11 @@ impl Lab {
                 false => Err(LabError::failed(format!("the lab's keeper could not clear away everything: {status}"))),
             });
         }
-        if let Some(listener) = self.listener.take() {
-            let _ = listener.join();
+        if ended.is_ok() {
+            // Each ends with its init, and all inits have ended.
+            for listener in std::mem::take(&mut *self.listeners.lock().unwrap_or_else(PoisonError::into_inner)) {
+                let _ = listener.join();
+            }
         }
         ended
     }

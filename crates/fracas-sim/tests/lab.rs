@@ -2,6 +2,7 @@
 //! The program is its own lab init, its own host programs and its own creator to be killed; it touches nothing else.
 
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
+#![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
 use std::process::ExitCode;
 

@@ -124,9 +124,13 @@ fn proc(ground: Ground<'_>) -> Result<(), LabError> {
 /// Root keeps away from the machine's settings, and may change those of its own network. In a user namespace the kernel
 /// sees to it.
 fn protect() -> io::Result<()> {
-    let (all, own) = ("/proc/sys", "/proc/sys/net");
-    mount_bind(all, all)?;
-    set_read_only(Path::new(all), true, Depth::Mount)?;
+    for path in ["/proc/sys", "/proc/irq", "/proc/bus", "/proc/fs"] {
+        if Path::new(path).exists() {
+            mount_bind(path, path)?;
+            set_read_only(Path::new(path), true, Depth::Mount)?;
+        }
+    }
+    let own = "/proc/sys/net";
     mount_bind(own, own)?;
     set_read_only(Path::new(own), false, Depth::Mount)?;
     match mount_bind("/dev/null", "/proc/sysrq-trigger") {

@@ -9,8 +9,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fracas_agent::host::trials::own_cgroup;
 use fracas_sim::{
-    lab::{Lab, LabError, Options},
+    lab::{Lab, LabError, Options, Program},
     need::Need,
 };
 use libtest_mimic::Trial;
@@ -30,6 +31,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_creator_killed_at_any_moment", &[Need::Lab], a_creator_killed_at_any_moment),
         trial("twenty_labs_leak_nothing", &[Need::Lab], twenty_labs_leak_nothing),
         trial("the_death_of_the_keeper_ends_the_lab", &[Need::Lab], the_death_of_the_keeper_ends_the_lab),
+        trial("what_killed_keepers_left_is_removed", &[Need::LabCgroup], what_killed_keepers_left_is_removed),
         trial("two_labs_side_by_side", &[Need::Lab], two_labs_side_by_side),
         trial("three_hosts_take_well_under_a_second", &[Need::Lab], three_hosts_take_well_under_a_second),
     ];
@@ -182,7 +184,6 @@ fn a_creator_killed_at_any_moment() {
         stdout.read_to_string(&mut said).expect("end");
         whole += usize::from(said == "ready\n");
         wait_for("nothing is left", || made.left(&mark, &before).is_empty());
-        wait_for("no cgroup is left", || Traces::of(&mark).cgroups.is_empty());
     }
     eprintln!("killed at 30 moments 2.5 ms apart; {whole} creators had been ready");
 }
@@ -202,37 +203,56 @@ pub(crate) fn many(labs: usize) {
         }
         assert_eq!(running.wait(), Err(LabError::Gone));
     }
-    // The threads of hosts end on their own, a moment after their hosts.
-    wait_for("descriptors and threads are as before", || held() == before);
-    stage::print(&format!("{:?}", traces::cgroups().len()));
+    assert_eq!(held(), before, "descriptors and threads");
 }
 
 fn twenty_labs_leak_nothing() {
     let mark = mark("twenty");
     let before = Traces::of(&mark);
-    let output = part_here(&["many", "20"]).env(traces::MARK, &mark).stderr(Stdio::inherit()).output().expect("run");
-    assert!(output.status.success());
+    let status = part_here(&["many", "20"]).env(traces::MARK, &mark).status().expect("run");
+    assert!(status.success());
     // No waiting here: the end of a lab is the end.
     assert_eq!(Traces::default().left(&mark, &before), Vec::<String>::new());
 }
 
-fn the_death_of_the_keeper_ends_the_lab() {
+/// The part `bereaved`: a lab whose keeper is killed.
+pub(crate) fn bereaved() {
     let (lab, hosts) = lab(&["a"]);
     let running = hosts[0].ready(&["rest"]);
-    let keeper = lab.keeper();
-    let pid = Pid::from_raw(keeper.cast_signed()).expect("pid");
+    let pid = Pid::from_raw(lab.keeper().cast_signed()).expect("pid");
     rustix::process::kill_process(pid, Signal::KILL).expect("killed");
     assert_eq!(running.wait(), Err(LabError::Gone));
     assert_eq!(hosts[0].spawn(part(&["exit", "0"])).expect_err("gone"), LabError::Gone);
     assert!(lab.stop().is_err(), "nobody cleared away");
-    // Only the cgroup can be left, which a later lab would remove; here it is done at once.
-    for group in traces::cgroups().into_iter().filter(|p| p.ends_with(format!("fracas-lab-{keeper}"))) {
-        let below: Vec<_> = fs::read_dir(&group).expect("read").flatten().filter(|e| e.path().is_dir()).collect();
-        for child in below {
-            wait_for("it is empty", || fs::remove_dir(child.path()).is_ok());
-        }
-        fs::remove_dir(group).expect("removed");
+}
+
+/// In a lab in a lab, so that what is left is nobody's but the host's.
+fn the_death_of_the_keeper_ends_the_lab() {
+    let (_lab, hosts) = lab(&["a"]);
+    hosts[0].read(part(&["bereaved"]));
+    let processes = || hosts[0].read(Program::new("sh").args(["-c", "echo /proc/[0-9]*"]));
+    wait_for("only the host's own init and the shell are left", || processes().split_whitespace().count() == 2);
+}
+
+/// The part `heir`: a lab on a host where keepers were killed before.
+pub(crate) fn heir() {
+    let own = own_cgroup().expect("own");
+    let (old, young, other) = (own.join("fracas-lab-999998"), own.join("fracas-lab-999999"), own.join("other-999998"));
+    for path in [&old, &old.join("outer"), &young, &other] {
+        fs::create_dir(path).expect("made");
     }
+    let ago = std::time::SystemTime::now() - Duration::from_mins(2);
+    for path in [&old, &other] {
+        fs::File::open(path).and_then(|dir| dir.set_modified(ago)).expect("aged");
+    }
+    let _lab = lab(&["a"]);
+    assert!(!old.exists(), "what a killed keeper left is removed by the next");
+    assert!(young.exists() && other.exists(), "what may be somebody's is not");
+}
+
+fn what_killed_keepers_left_is_removed() {
+    let (_lab, hosts) = lab(&["a"]);
+    hosts[0].read(part(&["heir"]));
 }
 
 fn two_labs_side_by_side() {

@@ -69,8 +69,8 @@ fn ends_are_told() {
         assert_eq!(hosts[0].run(part(&words)).end, End::Code(code));
         assert_eq!(lab.run(part(&words)).end, End::Code(code));
     }
-    let error = hosts[0].spawn(Program::new("no-such-program")).expect_err("absent");
-    assert!(error.to_string().starts_with("no-such-program cannot be started: No such file"), "{error}");
+    let error = hosts[0].spawn(Program::new("/no/such/program")).expect_err("absent");
+    assert!(error.to_string().starts_with("/no/such/program cannot be started: No such file"), "{error}");
     let error = hosts[0].spawn(part(&["rest"]).directory("/no/such")).expect_err("absent");
     assert!(error.to_string().contains("No such file"), "{error}");
 }

@@ -39,6 +39,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         ["orphan"] => drop(std::process::Command::new("/proc/self/exe").args([MARK, "exit", "0"]).spawn()),
         ["creator", hosts] => ends::creator(hosts.parse().expect("number")),
         ["many", labs] => ends::many(labs.parse().expect("number")),
+        ["bereaved"] => ends::bereaved(),
+        ["heir"] => ends::heir(),
         ["times", labs] => ends::times(labs.parse().expect("number")),
         ["plant"] => traces::plant(),
         ["refused"] => user::refused(),
@@ -61,7 +63,10 @@ pub(crate) fn part_here(words: &[&str]) -> std::process::Command {
 
 pub(crate) fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}").and_then(|()| out.flush()).expect("printed");
+    if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+        // The creator was killed, as it was to be.
+        std::process::exit(1);
+    }
 }
 
 /// Answers every datagram and every connection with what it brings, on both address families, after saying `ready`.

@@ -36,6 +36,8 @@ pub(crate) struct Traces {
     pub(crate) mounts: BTreeSet<String>,
     /// Cgroups of labs whose keeper was a marked process.
     pub(crate) cgroups: BTreeSet<PathBuf>,
+    /// Cgroups of labs whose keeper is gone.
+    pub(crate) orphans: BTreeSet<PathBuf>,
 }
 
 impl Traces {
@@ -49,8 +51,7 @@ impl Traces {
         let processes: BTreeMap<i32, String> = pids().into_iter().filter(|pid| marked(*pid)).map(describe).collect();
         let own = namespaces(std::process::id().cast_signed());
         let namespaces = processes.keys().flat_map(|pid| namespaces(*pid)).filter(|n| !own.contains(n)).collect();
-        let lab_of = |path: &PathBuf| path.to_str()?.rsplit_once("fracas-lab-")?.1.parse::<i32>().ok();
-        let cgroups = cgroups().into_iter().filter(|p| lab_of(p).is_some_and(|k| processes.contains_key(&k))).collect();
+        let cgroups = cgroups().into_iter().filter(|p| processes.contains_key(&keeper(p))).collect();
         Self { processes, namespaces, cgroups, ..Self::of_machine() }
     }
 
@@ -61,20 +62,22 @@ impl Traces {
         Self {
             devices: links.into_iter().map(|link| link.name).collect(),
             mounts: mounts.lines().map(str::to_owned).collect(),
+            orphans: orphans(),
             ..Self::default()
         }
     }
 
-    /// What of this is still there: marked processes, namespaces that anybody is in, cgroups; and what is there now of
-    /// the machine that was not `before`, or the other way round. Empty when nothing is left.
+    /// What of this is still there: marked processes, namespaces that anybody is in, cgroups; and what the machine has
+    /// now that it had not `before`. Empty when nothing is left.
     pub(crate) fn left(&self, mark: &str, before: &Self) -> Vec<String> {
         let now = Self::of(mark);
         let inhabited: BTreeSet<String> = pids().into_iter().flat_map(namespaces).collect();
         let mut left: Vec<String> = now.processes.iter().map(|(pid, line)| format!("process {pid}: {line}")).collect();
         left.extend(self.namespaces.intersection(&inhabited).map(|n| format!("namespace {n}")));
         left.extend(self.cgroups.iter().filter(|p| p.exists()).map(|p| format!("cgroup {}", p.display())));
-        left.extend(now.devices.symmetric_difference(&before.devices).map(|d| format!("device {d}")));
-        left.extend(now.mounts.symmetric_difference(&before.mounts).map(|m| format!("mount {m}")));
+        left.extend(orphans().difference(&before.orphans).map(|p| format!("cgroup {}", p.display())));
+        left.extend(now.devices.difference(&before.devices).map(|d| format!("device {d}")));
+        left.extend(now.mounts.difference(&before.mounts).map(|m| format!("mount {m}")));
         left
     }
 }
@@ -94,6 +97,18 @@ fn namespaces(pid: i32) -> BTreeSet<String> {
     let Ok(entries) = fs::read_dir(format!("/proc/{pid}/ns")) else { return BTreeSet::new() };
     let links = entries.flatten().filter_map(|e| fs::read_link(e.path()).ok());
     links.map(|link| link.display().to_string()).collect()
+}
+
+/// The keeper a lab's cgroup is named after.
+fn keeper(cgroup: &Path) -> i32 {
+    let name = cgroup.to_str().and_then(|path| path.rsplit_once("fracas-lab-"));
+    name.and_then(|(_, keeper)| keeper.parse().ok()).unwrap_or_default()
+}
+
+fn orphans() -> BTreeSet<PathBuf> {
+    let orphan = |cgroup: &PathBuf| !Path::new(&format!("/proc/{}", keeper(cgroup))).exists();
+    // A keeper removes the cgroup before it ends, so one that is still there afterwards is left over.
+    cgroups().into_iter().filter(orphan).filter(|cgroup| cgroup.exists()).collect()
 }
 
 /// All cgroups of labs beside this process.
@@ -133,6 +148,10 @@ pub(crate) fn plant() {
 
     if own_cgroup().is_some_and(|own| fs::create_dir(own.join("fracas-lab-1")).is_ok()) {
         found("cgroup", "", &Traces { cgroups: cgroups(), ..Traces::default() });
+        let orphan = own_cgroup().expect("own").join("fracas-lab-999999");
+        fs::create_dir(&orphan).expect("made");
+        found("cgroup", "", &Traces::default());
+        fs::remove_dir(orphan).expect("removed");
         fs::remove_dir(own_cgroup().expect("own").join("fracas-lab-1")).expect("removed");
     }
     assert!(!Path::new("/tmp/residue/x").exists());
@@ -144,7 +163,7 @@ fn planted_residue_is_found() {
     let found = hosts[0].read(part(&["plant"]));
     let mut expected = vec!["found device residue", "found mount", "found process", "found namespace"];
     if !lab.limits().iter().any(|limit| limit.what.contains("cgroups")) {
-        expected.push("found cgroup");
+        expected.extend(["found cgroup", "found cgroup"]);
     }
     assert_eq!(found.lines().collect::<Vec<_>>(), expected);
 }
