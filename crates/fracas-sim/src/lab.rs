@@ -25,7 +25,10 @@ use std::{
     collections::BTreeMap,
     io,
     net::IpAddr,
-    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    os::{
+        fd::{AsFd as _, OwnedFd},
+        unix::process::CommandExt as _,
+    },
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -142,7 +145,7 @@ impl Lab {
         }
         let (ours, theirs) = wire::pair().map_err(failed)?;
         // It waits in the socket until the outer init is there to read it.
-        wire::send(std::os::fd::AsFd::as_fd(&ours), &Begin { share: options.share }, &[]).map_err(failed)?;
+        wire::send(ours.as_fd(), &Begin { share: options.share }, &[]).map_err(failed)?;
         let mut command = Command::new("/proc/self/exe");
         command.args([roles::MARK, "keeper"]).stdin(theirs).stdout(Stdio::null());
         // A working directory would pin a mount, and a Ctrl-C meant for the creator must not end the keeper first.
@@ -242,10 +245,12 @@ impl Lab {
         let mut ended = Ok(());
         if let Some(mut keeper) = self.keeper.take() {
             let status = keeper.wait().map_err(|e| LabError::failed(format!("the lab's keeper: {e}")));
-            ended = status.and_then(|status| match status.success() {
-                true => Ok(()),
-                false => Err(LabError::failed(format!("the lab's keeper could not clear away everything: {status}"))),
-            });
+            let incomplete = |status| format!("the lab's keeper could not clear away everything: {status}");
+            ended = status.and_then(
+                |status| {
+                    if status.success() { Ok(()) } else { Err(LabError::failed(incomplete(status))) }
+                },
+            );
         }
         if ended.is_ok() {
             // Each ends with its init, and all inits have ended.
@@ -304,7 +309,8 @@ impl Host {
         socket(&self.own, family, true)
     }
 
-    /// Changes how it is linked to the others. In effect when this returns.
+    /// Changes how it is linked to the others. In effect when this returns; but hosts that looked for each other in vain
+    /// meanwhile may take another second to look again, as on any network.
     pub fn set_link(&self, state: LinkState) -> Result<(), LabError> {
         self.lab.ask(Ask::SetLink { name: self.name.to_string(), state }).map(|_| ())
     }

@@ -3,9 +3,12 @@
 
 use std::{
     fs::{self, File},
+    io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     os::fd::AsFd as _,
     path::Path,
+    thread,
+    time::{Duration, Instant},
 };
 
 use fracas_agent::host::netlink::{
@@ -25,6 +28,8 @@ pub(super) const LAB: u8 = 1;
 pub(super) const FIRST: u8 = 11;
 /// The last host's number.
 pub(super) const LAST: u8 = 250;
+/// How long a device may take to work once it is up: microseconds, as a rule.
+const RAISE: Duration = Duration::from_secs(5);
 const PREFIX_V4: u8 = 24;
 const PREFIX_V6: u8 = 64;
 
@@ -90,6 +95,9 @@ impl Board {
             };
             self.links.set_master(index, bridge)?;
             self.links.set_up(index, state != LinkState::Unplugged)?;
+            if state != LinkState::Unplugged {
+                await_running(&mut self.links, cable)?;
+            }
             if state != LinkState::Cut && self.links.find(&aside)?.is_some() {
                 self.links.delete(&aside)?;
             }
@@ -144,10 +152,24 @@ impl Socket {
             own.add_address(index, v4(number), PREFIX_V4)?;
             // Whether the kernel has IPv6 is known, and told, since the bridge was made.
             let _ = own.add_address(index, v6(number), PREFIX_V6);
-            Ok(())
+            await_running(&mut self.outer, cable)?;
+            await_running(&mut own, DEVICE)
         };
         lay().map_err(failed("no cable"))
     }
+}
+
+/// Waits until packets pass through a device just raised. The kernel acts on a carrier a moment after the device is up;
+/// until then it drops what is sent, and whoever asked for a neighbour asks again only a second later.
+fn await_running(links: &mut Links, device: &str) -> Result<(), Error> {
+    let until = Instant::now() + RAISE;
+    while !links.find(device)?.is_some_and(|link| link.running()) {
+        if Instant::now() > until {
+            return Err(Error::Socket(io::Error::new(io::ErrorKind::TimedOut, format!("{device} gets no carrier"))));
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+    Ok(())
 }
 
 fn raise_loopback(links: &mut Links) -> Result<(), Error> {
@@ -162,5 +184,18 @@ fn hurry() {
     if setting.exists() {
         // At worst, link-local addresses come a second later.
         let _ = fs::write(setting, "0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_addresses_end_in_the_same_digits() {
+        for number in [LAB, FIRST, 99, 100, LAST] {
+            assert_eq!(v4(number).to_string(), format!("10.77.0.{number}"));
+            assert_eq!(v6(number).to_string(), format!("fd77::{number}"));
+        }
     }
 }

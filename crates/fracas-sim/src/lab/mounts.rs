@@ -61,15 +61,20 @@ pub(super) fn outer(ground: Ground<'_>) -> Result<Vec<Limit>, LabError> {
     devices()?;
     rooms()?;
     open_shares(&shares)?;
-    for directory in [DATA, STORE] {
-        fs::create_dir_all(directory).map_err(|e| LabError::failed(format!("no {directory}: {e}")))?;
-    }
+    fs::create_dir_all(STORE).map_err(|e| LabError::failed(format!("no {STORE}: {e}")))?;
+    disk(DATA)?;
     fs::write(HOSTS, "").map_err(|e| LabError::failed(format!("no {HOSTS}: {e}")))?;
     if let Err(error) = mount_bind(HOSTS, "/etc/hosts") {
         let why = format!("/etc/hosts cannot be replaced: {error}");
         limits.push(Limit::new("hosts by name", why, "make a file /etc/hosts on the machine, or use addresses"));
     }
     Ok(limits)
+}
+
+/// Makes a data directory with a file system of its own, so that a full one is one host's trouble.
+pub(super) fn disk(at: &str) -> Result<(), LabError> {
+    fs::create_dir_all(at).map_err(|e| LabError::failed(format!("no {at}: {e}")))?;
+    tmpfs(at, ROOM)
 }
 
 /// Furnishes a host's mount namespace, a copy of the outer one. `data` is the host's directory in the outer one.

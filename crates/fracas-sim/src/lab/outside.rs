@@ -7,7 +7,7 @@ use std::{
     io::{self, Seek as _, Write as _},
     net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -135,10 +135,14 @@ impl Outside {
             Some(host) => (host.number, host.starts + 1),
             None => (free.ok_or_else(|| LabError::failed("the lab has no addresses left"))?, 0),
         };
-        let data = Path::new(mounts::STORE).join(name);
-        fs::create_dir_all(&data).map_err(failed)?;
+        let data = format!("{}/{name}", mounts::STORE);
+        // Once: what a host writes there is kept when it starts again.
+        if !self.hosts.contains_key(name) {
+            mounts::disk(&data)?;
+        }
         let cable = cable(number, starts);
         let (user_namespace, share, own_cgroup) = (self.user_namespace, self.share.clone(), self.cgroup.is_some());
+        let data = data.into();
         let layout = Layout { name: name.into(), number, cable, data, share, user_namespace, cgroup: own_cgroup };
         let (ours, theirs) = wire::pair().map_err(failed)?;
         let pid = self.start_host(&layout, theirs).map_err(failed)?;

@@ -9,7 +9,7 @@ use fracas_sim::{
 use libtest_mimic::Trial;
 
 use crate::{
-    stage::{Place, lab, part},
+    stage::{Place, lab, part, wait_for},
     trial,
 };
 
@@ -79,6 +79,11 @@ fn each_host_has_its_own_files() {
         assert!(!lab.run(cat(&format!("{place}/trial"))).end.success(), "{place} of the lab");
         assert!(!Path::new(place).join("trial").exists(), "{place} of the machine");
     }
+    // A full disk is one host's trouble.
+    let full = hosts[0].run(shell(&format!("head -c 1100m /dev/zero > {DATA}/much")));
+    assert!(String::from_utf8_lossy(&full.stderr).contains("No space left"), "{full:?}");
+    hosts[1].read(shell(&format!("echo room > {DATA}/trial")));
+    lab.read(shell(&format!("echo room > {DATA}/trial")));
     let entries = hosts[0].read(shell("ls /dev"));
     let expected = ["fd", "full", "null", "random", "shm", "stderr", "stdin", "stdout", "tty", "urandom", "zero"];
     assert_eq!(entries.split_whitespace().collect::<Vec<_>>(), expected);
@@ -159,7 +164,7 @@ fn a_host_loses_power_and_starts_again() {
     assert_eq!(again.read(cat(&format!("{DATA}/file"))), "kept\n");
     assert!(!again.run(cat("/tmp/file")).end.success(), "memory is lost");
     let _echo = again.ready(&["echo"]);
-    assert!(hosts[1].reaches("tcp", again.v4()) && hosts[1].reaches("udp", again.v6()));
+    wait_for("it is found again", || hosts[1].reaches("tcp", again.v4()) && hosts[1].reaches("udp", again.v6()));
 }
 
 fn hosts_own_their_cgroups() {

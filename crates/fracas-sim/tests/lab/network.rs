@@ -13,7 +13,7 @@ use fracas_sim::{
 use libtest_mimic::Trial;
 
 use crate::{
-    stage::{PORT, Place, lab},
+    stage::{PORT, Place, lab, wait_for},
     trial,
 };
 
@@ -59,9 +59,13 @@ fn links_are_cut_and_restored() {
     let (up, cut, unplugged) = (LinkState::Up, LinkState::Cut, LinkState::Unplugged);
     for state in [cut, cut, up, unplugged, unplugged, up, cut, unplugged, cut, up, up] {
         b.set_link(state).expect("set");
-        let reached = state == LinkState::Up;
-        assert_eq!(a.reaches("udp", b.v4()), reached, "{state:?}, IPv4, inwards");
-        assert_eq!(b.reaches("udp", a.v6()), reached, "{state:?}, IPv6, outwards");
+        if state == LinkState::Up {
+            wait_for("IPv4, inwards", || a.reaches("udp", b.v4()));
+            wait_for("IPv6, outwards", || b.reaches("udp", a.v6()));
+        } else {
+            assert!(!a.reaches("udp", b.v4()), "{state:?}, IPv4, inwards");
+            assert!(!b.reaches("udp", a.v6()), "{state:?}, IPv6, outwards");
+        }
         assert!(a.reaches("tcp", c.v4()), "{state:?}: the others are not touched");
     }
     // Two cut hosts do not meet each other, and a host that joins heals nothing.
@@ -73,7 +77,7 @@ fn links_are_cut_and_restored() {
     for host in [a, b] {
         host.set_link(LinkState::Up).expect("set");
     }
-    assert!(a.reaches("tcp", b.v4()) && b.reaches("tcp", a.v6()));
+    wait_for("all is well", || a.reaches("tcp", b.v4()) && b.reaches("tcp", a.v6()));
 }
 
 fn a_cut_is_silent_and_a_pulled_plug_is_not() {

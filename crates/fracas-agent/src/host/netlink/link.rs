@@ -35,6 +35,8 @@ const NS_FD: u16 = 28;
 const UP: u32 = 1;
 /// `IFF_LOOPBACK`.
 const LOOPBACK: u32 = 8;
+/// `IFF_RUNNING`.
+const RUNNING: u32 = 0x40;
 
 /// A network device as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,6 +68,11 @@ impl Link {
     /// Administratively up.
     pub fn up(&self) -> bool {
         self.flags & UP != 0
+    }
+
+    /// Up, with a carrier, and the kernel has acted on both: packets pass.
+    pub fn running(&self) -> bool {
+        self.flags & RUNNING != 0
     }
 
     /// The loopback device.
