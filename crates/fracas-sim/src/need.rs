@@ -3,7 +3,7 @@
 //!
 //! With `libtest-mimic`:
 //!
-//! ```ignore
+//! ```text
 //! Trial::ignorable_test(name, move || match need::check(needs) {
 //!     Verdict::Go => { run(); Ok(Completion::Completed) }
 //!     Verdict::Skip(why) => Ok(Completion::ignored_with(why)),
