@@ -112,7 +112,8 @@ fn cgroup() -> Tried {
     }
 }
 
-fn own_cgroup() -> Option<PathBuf> {
+/// The directory of this process's own version 2 cgroup, wherever that hierarchy is mounted.
+pub fn own_cgroup() -> Option<PathBuf> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     // After the separator: type, source, options. Before it, field 4 is the root, field 5 the mount point.
     let unified = mounts.lines().find(|l| l.contains(" - cgroup2 "))?;

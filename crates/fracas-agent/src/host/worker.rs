@@ -258,7 +258,7 @@ fn lock(roster: &Roster) -> std::sync::MutexGuard<'_, BTreeSet<i32>> {
 }
 
 /// Waits until a descriptor is readable or hung up; false when the time is over.
-pub(crate) fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
+pub fn readable(fd: BorrowedFd<'_>, timeout: Duration) -> bool {
     let until = Instant::now() + timeout;
     loop {
         let left = until.saturating_duration_since(Instant::now());

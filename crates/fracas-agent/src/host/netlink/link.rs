@@ -15,6 +15,8 @@ const DEL_LINK: u16 = 17;
 const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
+/// `IFLA_ADDRESS`.
+const HARDWARE_ADDRESS: u16 = 1;
 /// `IFLA_IFNAME`.
 const NAME: u16 = 3;
 /// `IFLA_MTU`.
@@ -33,6 +35,8 @@ const NS_FD: u16 = 28;
 const UP: u32 = 1;
 /// `IFF_LOOPBACK`.
 const LOOPBACK: u32 = 8;
+/// `IFF_RUNNING`.
+const RUNNING: u32 = 0x40;
 
 /// A network device as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,6 +68,11 @@ impl Link {
     /// Administratively up.
     pub fn up(&self) -> bool {
         self.flags & UP != 0
+    }
+
+    /// Up, with a carrier, and the kernel has acted on both: packets pass.
+    pub fn running(&self) -> bool {
+        self.flags & RUNNING != 0
     }
 
     /// The loopback device.
@@ -187,6 +196,13 @@ impl Links {
     pub fn rename(&mut self, index: u32, name: &str) -> Result<(), Error> {
         let mut m = link_message(NEW_LINK, 0, index, 0, 0);
         m.put_text(NAME, name);
+        self.socket.ask(m).map(|_| ())
+    }
+
+    /// Gives a device an Ethernet address.
+    pub fn set_hardware_address(&mut self, index: u32, address: [u8; 6]) -> Result<(), Error> {
+        let mut m = link_message(NEW_LINK, 0, index, 0, 0);
+        m.put(HARDWARE_ADDRESS, &address);
         self.socket.ask(m).map(|_| ())
     }
 
