@@ -270,7 +270,7 @@ impl Runs {
 
     fn new_run_id(&self) -> RunId {
         let seconds = self.history.now().wall_ns / 1_000_000_000;
-        RunId::generate(seconds.unsigned_abs(), self.draw(|random| random.random()))
+        RunId::generate(seconds.unsigned_abs(), self.draw(rand::RngExt::random))
     }
 
     async fn plan_as(&self, run: &RunId, request: &Request) -> Result<(Planned, ReadExperiment), RunError> {
