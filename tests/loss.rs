@@ -39,7 +39,7 @@ fn a_third_of_the_datagrams_is_lost() {
     let _answering = rig.go("server", "answer", part(&["answer", "7007"])).ready();
     let address = format!("{}:7007", rig.address("server"));
     let count = |how_many: i64| {
-        let said = Going::start(rig.host("ctl"), part(&["count", &address, &how_many.to_string(), "2000"])).end(LIMIT);
+        let said = Going::start(&rig.host("ctl"), part(&["count", &address, &how_many.to_string(), "2000"])).end(LIMIT);
         said.good().json().remove(0)
     };
     assert_eq!(count(300)["answered"], 300, "nothing is lost by itself");

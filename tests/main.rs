@@ -5,15 +5,18 @@
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
 mod delay;
+mod gone;
 mod history;
 mod kill;
 mod load;
 mod loss;
 mod pause;
+mod refused;
 mod residue;
 mod rig;
 mod services;
 mod stage;
+mod trouble;
 mod truth;
 
 use std::process::ExitCode;
@@ -31,7 +34,17 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [kill::trials(), pause::trials(), delay::trials(), loss::trials(), load::trials(), residue::trials()];
+    let trials = [
+        kill::trials(),
+        pause::trials(),
+        delay::trials(),
+        loss::trials(),
+        load::trials(),
+        residue::trials(),
+        refused::trials(),
+        trouble::trials(),
+        gone::trials(),
+    ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }
 

@@ -34,7 +34,6 @@ pub(crate) type Labels<'a> = &'a [(&'a str, &'a str)];
 pub(crate) struct Rig {
     /// The lab beneath.
     pub(crate) lab: Lab,
-    hosts: BTreeMap<String, Host>,
     controller: Mutex<Option<Going>>,
     agents: Mutex<BTreeMap<String, Going>>,
     /// What all controllers and agents of the rig logged, for a test that fails.
@@ -58,14 +57,13 @@ impl Rig {
     pub(crate) fn bare(hosts: &[&str]) -> Self {
         let lab = Lab::start(Options::default()).expect("lab");
         let names: Vec<&str> = ["ctl"].iter().chain(hosts).copied().collect();
-        let hosts = lab.add_hosts(&names).expect("hosts");
-        let hosts = hosts.into_iter().map(|host| (host.name().to_owned(), host)).collect();
-        Self { lab, hosts, controller: Mutex::default(), agents: Mutex::default(), logs: Mutex::default() }
+        lab.add_hosts(&names).expect("hosts");
+        Self { lab, controller: Mutex::default(), agents: Mutex::default(), logs: Mutex::default() }
     }
 
     /// A host by name.
-    pub(crate) fn host(&self, name: &str) -> &Host {
-        self.hosts.get(name).unwrap_or_else(|| panic!("no host {name}"))
+    pub(crate) fn host(&self, name: &str) -> Host {
+        self.lab.host(name).unwrap_or_else(|| panic!("no host {name}"))
     }
 
     /// The address of a host.
@@ -94,6 +92,11 @@ impl Rig {
     /// Sends the controller a signal.
     pub(crate) fn signal_controller(&self, signal: Signal) {
         self.controller.lock().expect("lock").as_ref().expect("a controller").signal(signal);
+    }
+
+    /// Process number of the controller, on its host.
+    pub(crate) fn controller_pid(&self) -> i32 {
+        self.controller.lock().expect("lock").as_ref().expect("a controller").pid()
     }
 
     /// Waits for the controller's end and forgets it.
@@ -211,7 +214,7 @@ impl Rig {
 
     /// A command on the controller's host, under way.
     pub(crate) fn fracas_going(&self, words: &[&str]) -> Going {
-        Going::start(self.host("ctl"), Self::command(words))
+        Going::start(&self.host("ctl"), Self::command(words))
     }
 
     /// Writes a document to the controller's host and gives its path.
@@ -251,14 +254,14 @@ impl Rig {
 
     /// Starts a program on a host whose log is kept for a test that fails.
     pub(crate) fn go(&self, host: &str, name: &str, program: Program) -> Going {
-        let going = Going::start(self.host(host), program);
+        let going = Going::start(&self.host(host), program);
         self.logs.lock().expect("lock").push((name.to_owned(), going.err.clone()));
         going
     }
 
     /// Runs a program to its end.
     pub(crate) fn say(&self, host: &str, program: Program) -> Said {
-        Going::start(self.host(host), program).end(LIMIT)
+        Going::start(&self.host(host), program).end(LIMIT)
     }
 
     /// Runs a program that must succeed; what it wrote.

@@ -67,6 +67,6 @@ pub(crate) fn psql(rig: &Rig, from: &str, primary: &str, script: &str) -> String
     let words =
         ["-h", primary, "-U", "postgres", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "/run/script.sql"];
     let program = Program::new(format!("{POSTGRES_BIN}/psql")).args(words).env("LC_ALL", "C");
-    let said = Going::start(rig.host(from), program).end(LIMIT * 2);
+    let said = Going::start(&rig.host(from), program).end(LIMIT * 2);
     said.good().out
 }

@@ -76,7 +76,7 @@ impl Eye {
     /// Looks from a host at `kind` (`http`, `ping`) at an address, until asked.
     pub(crate) fn open(rig: &Rig, from: &str, kind: &str, address: &str, timeout: Duration) -> Self {
         let timeout = timeout.as_millis().to_string();
-        let going = Going::start(rig.host(from), part(&["ask", kind, address, &timeout]).stdin(Stream::Pipe));
+        let going = Going::start(&rig.host(from), part(&["ask", kind, address, &timeout]).stdin(Stream::Pipe));
         let eye = Self(going);
         eye.0.find("a first answer", |line| (line["ok"] == true).then_some(()));
         eye

@@ -24,8 +24,10 @@ pub enum Need {
     Lab,
     /// A namespace lab whose hosts have cgroups.
     LabCgroup,
-    /// A program of this name in `PATH`.
+    /// A program of this name in `PATH`, or at this path.
     Program(&'static str),
+    /// That somebody has the time: it takes long, so it runs only where everything is required.
+    Time,
 }
 
 /// What is to become of a test.
@@ -63,8 +65,13 @@ impl Need {
                 Ok(limits) => limits.clone().map(|why| format!("needs cgroups in the lab: {why}")),
             },
             Self::Program(name) => (!found(name)).then(|| format!("needs the program {name}")),
+            Self::Time => (!all_required()).then(|| "takes long; FRACAS_REQUIRE=all runs it".to_owned()),
         }
     }
+}
+
+fn all_required() -> bool {
+    env::var("FRACAS_REQUIRE").is_ok_and(|require| require == "all")
 }
 
 /// Whether a lab can be had, tried once; inside, why it has no cgroups.
