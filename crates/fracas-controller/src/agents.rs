@@ -156,6 +156,9 @@ impl Session {
             tokio::select! {
                 biased;
                 changed = desired.changed() => {
+                    if changed.is_err() && self.agents.fleet.closed() {
+                        return Err(Status::unavailable("the controller is shutting down"));
+                    }
                     if changed.is_err() {
                         return Err(Status::aborted("a newer session of this host took over"));
                     }
