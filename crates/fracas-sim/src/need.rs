@@ -26,6 +26,10 @@ pub enum Need {
     LabCgroup,
     /// A program of this name in `PATH`, or at this path.
     Program(&'static str),
+    /// A variable of the environment with this name, which is to hold this.
+    Variable(&'static str, &'static str),
+    /// Time namespaces, and a program that makes one.
+    TimeNamespace,
     /// That somebody has the time: it takes long, so it runs only where everything is required.
     Time,
 }
@@ -65,9 +69,19 @@ impl Need {
                 Ok(limits) => limits.clone().map(|why| format!("needs cgroups in the lab: {why}")),
             },
             Self::Program(name) => (!found(name)).then(|| format!("needs the program {name}")),
+            Self::Variable(name, what) => {
+                env::var_os(name).is_none_or(|value| value.is_empty()).then(|| format!("needs {name}: {what}"))
+            }
+            Self::TimeNamespace => time_namespace(),
             Self::Time => (!all_required()).then(|| "takes long; FRACAS_REQUIRE=all runs it".to_owned()),
         }
     }
+}
+
+fn time_namespace() -> Option<String> {
+    let kernel = Path::new("/proc/self/ns/time").exists();
+    let unshare = Need::Program("unshare").missing();
+    if kernel { unshare } else { Some("needs a kernel with time namespaces".to_owned()) }
 }
 
 fn all_required() -> bool {
