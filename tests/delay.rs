@@ -3,11 +3,7 @@
 use fracas_sim::need::Need;
 use libtest_mimic::Trial;
 
-use crate::{
-    residue::Dump,
-    rig::{LIMIT, Rig},
-    services, trial,
-};
+use crate::{residue::Dump, rig::Rig, services, trial};
 
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = &[

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     history::number,
     residue::Dump,
-    rig::{LIMIT, Rig, wait_for},
+    rig::{Rig, wait_for},
     stage, trial,
 };
 

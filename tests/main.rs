@@ -4,12 +4,19 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod clock;
 mod delay;
+mod foreign;
 mod gone;
 mod history;
+mod join;
 mod kill;
+mod line;
+mod lives;
 mod load;
 mod loss;
+mod nobody;
+mod offline;
 mod pause;
 mod refused;
 mod residue;
@@ -18,6 +25,7 @@ mod services;
 mod stage;
 mod trouble;
 mod truth;
+mod verdicts;
 
 use std::process::ExitCode;
 
@@ -44,6 +52,14 @@ fn main() -> ExitCode {
         refused::trials(),
         trouble::trials(),
         gone::trials(),
+        join::trials(),
+        clock::trials(),
+        lives::trials(),
+        line::trials(),
+        offline::trials(),
+        foreign::trials(),
+        verdicts::trials(),
+        nobody::trials(),
     ];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }

@@ -4,8 +4,6 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    io::Write as _,
-    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -13,9 +11,10 @@ use fracas_sim::need::Need;
 use libtest_mimic::Trial;
 
 use crate::{
+    offline::here,
     residue::Dump,
     rig::{LIMIT, Rig, Said},
-    stage::{fracas_here, part},
+    stage::part,
     trial,
 };
 
@@ -31,17 +30,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 /// A document as this machine's `fracas validate` sees it.
 fn validate(document: &str) -> Said {
-    let mut command = fracas_here(&["validate", "-"]);
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("started");
-    let mut stdin = child.stdin.take().expect("pipe");
-    let text = document.to_owned();
-    // It may stop reading what is too long.
-    let writer = std::thread::spawn(move || drop(stdin.write_all(text.as_bytes())));
-    let output = child.wait_with_output().expect("output");
-    writer.join().expect("written");
-    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("text");
-    Said { code: output.status.code().unwrap_or(-1), out: text(output.stdout), err: text(output.stderr) }
+    here(&["validate", "-"], document, &[])
 }
 
 const MALFORMED: &str = r#"apiVersion: fracas/v1
@@ -83,7 +72,7 @@ fn a_malformed_document_tells_every_mistake() {
         let told = said.out.split("\n\n").find(|told| told.contains(&at));
         assert!(told.is_some_and(|told| told.contains(what)), "{at} {what} is not in:\n{}", said.out);
         // The offending line stands below.
-        assert!(told.is_some_and(|told| told.contains("^")), "{told:?}");
+        assert!(told.is_some_and(|told| told.contains('^')), "{told:?}");
     }
     assert!(said.err.contains("11 errors"), "{}", said.err);
     // What is no YAML at all says so, once, at its place.
@@ -247,7 +236,7 @@ fn a_process_that_is_always_another() {
         match said.code {
             0 => assert_eq!(shots, 1, "{}", said.out),
             5 => assert!(
-                said.out.contains("no process matches name relay") || said.out.contains("has ended"),
+                said.out.contains("no process matches name relay") || said.out.contains(" is gone\""),
                 "{}",
                 said.out
             ),

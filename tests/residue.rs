@@ -7,7 +7,7 @@ use fracas_sim::{lab::Program, need::Need};
 use libtest_mimic::Trial;
 
 use crate::{
-    rig::{LIMIT, Rig, STATE},
+    rig::{Rig, STATE},
     stage::part,
     trial,
 };

@@ -81,7 +81,12 @@ impl Rig {
 
     /// Starts the controller and waits until it answers and its observer looks.
     pub(crate) fn start_controller(&self) {
-        let going = self.go("ctl", "controller", self.controller_program(DATA));
+        self.start_controller_as(self.controller_program(DATA));
+    }
+
+    /// Starts the controller as this program.
+    pub(crate) fn start_controller_as(&self, program: Program) {
+        let going = self.go("ctl", "controller", program);
         *self.controller.lock().expect("lock") = Some(going);
         until("the observer is in contact", || {
             let hosts = self.fracas(&["hosts", "--output", "json"]);
@@ -248,6 +253,11 @@ impl Rig {
             let words = ["report", run, "--format", "json"];
             serde_json::from_str(&self.fracas(&words).good().out).expect("report")
         })
+    }
+
+    /// Waits for the end of an experiment whose controller goes away with it, so that there is nobody to ask for a report.
+    pub(crate) fn finish_without_report(going: Going) -> Run {
+        Run::read(going.end(RUN_LIMIT), |_| Value::Null)
     }
 
     // === programs on hosts ===

@@ -14,7 +14,7 @@ use fracas_sim::lab::Program;
 use serde_json::Value;
 
 /// First argument of every part.
-const MARK: &str = "__fracas-tests";
+pub(crate) const MARK: &str = "__fracas-tests";
 
 /// Plays a part and returns its exit code; `None` in an ordinary start.
 pub(crate) fn play() -> Option<ExitCode> {
@@ -37,6 +37,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("relay", [name]) => crowd::relay(name),
         ("crowd", [name, size]) => crowd::crowd(name, number(size)),
         ("rest", [name]) => crowd::rest(name),
+        ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
         ("processes", []) => look::processes(),
         ("verify", [dir]) => verify::verify(dir),

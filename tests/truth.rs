@@ -107,12 +107,12 @@ impl Eye {
     }
 }
 
-/// Holds the outages a probe reported against those the eye saw: as many, none beside the truth, and at least one as
-/// narrow as a probe of this pace can be: 2 x (period + p99 latency). `slowest` stands for the latency where failing
-/// looks take their whole timeout.
+/// Holds the outages a probe reported against those the eye saw: as many, and none beside the truth. Gives how many are as
+/// narrow as a probe of this pace can be: 2 x (period + p99 latency), where `waits` is the time that a failing look takes
+/// beside.
 ///
 /// A machine that stalls just then makes an interval wider, never wrong; such an outage does not count as narrow.
-pub(crate) fn hold(run: &Run, probe: &str, seen: &[Outage], slowest: Option<Duration>) {
+pub(crate) fn hold(run: &Run, probe: &str, seen: &[Outage], waits: Duration) -> usize {
     let report = run.probe(probe);
     let episodes = report["episodes"].as_array().expect("episodes").iter();
     let outages: Vec<Range> = episodes.map(|e| Range::of(&e["outage"])).collect();
@@ -121,7 +121,7 @@ pub(crate) fn hold(run: &Run, probe: &str, seen: &[Outage], slowest: Option<Dura
     assert_eq!(outages.len(), seen.len(), "reported {}; seen {}\n{}", shown(&outages), shown(&seen), run.story());
     let n = report["baseline"]["n"].as_u64().unwrap_or_default();
     let p99_ms = report["baseline"]["p99Ms"].as_f64().unwrap_or_else(|| panic!("no p99 of {n} looks"));
-    let latency = slowest.map_or(p99_ms * 1e6, |slowest| (p99_ms * 1e6).max(slowest.as_nanos() as f64));
+    let latency = p99_ms * 1e6 + waits.as_nanos() as f64;
     let bound = (2.0 * (nanoseconds(&report["every"]) as f64 + latency)) as i64;
     for (outage, truth) in outages.iter().zip(&seen) {
         assert!(outage.meets(*truth), "reported {outage}, the truth is {truth}\n{}", run.story());
@@ -134,5 +134,5 @@ pub(crate) fn hold(run: &Run, probe: &str, seen: &[Outage], slowest: Option<Dura
         outages.len(),
         bound as f64 / 1e6,
     );
-    assert!(narrow > 0, "every interval is wider than {} ms: {}", bound / 1_000_000, shown(&outages));
+    narrow
 }

@@ -10,7 +10,7 @@ use std::{
 use serde_json::Value;
 
 /// How long anything may take that needs no more than the machine's attention.
-pub(crate) const LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const LIMIT: Duration = Duration::from_mins(1);
 
 /// The lines of one stream so far.
 #[derive(Clone, Debug, Default)]

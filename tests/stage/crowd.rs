@@ -31,6 +31,15 @@ pub(super) fn rest(name: &str) {
     stay();
 }
 
+/// The part `stubborn`: the same, and it ignores SIGTERM.
+pub(super) fn stubborn(name: &str) {
+    // By way of a shell, which hands on what it ignores. It finds this program at its standard input.
+    let this = std::fs::File::open("/proc/self/exe").expect("this program");
+    let script = "trap '' TERM; exec /proc/self/fd/0 \"$@\"";
+    let error = Command::new("sh").args(["-c", script, "sh", MARK, "rest", name]).stdin(this).exec();
+    panic!("{error}");
+}
+
 /// The part `crowd`: so many processes of this name, none of them below another.
 pub(super) fn crowd(name: &str, size: usize) {
     let members: Vec<_> = (0..size).map(|_| again(&["rest", name]).spawn().expect("member")).collect();

@@ -16,6 +16,9 @@ use super::{boot_ns, say};
 /// Between two looks, so that a refused connection does not take a whole core.
 const BREATH: Duration = Duration::from_micros(500);
 
+/// Standard input has ended.
+static LEAVE: AtomicBool = AtomicBool::new(false);
+
 /// A look: when it began and ended.
 type Look = (i64, i64);
 
@@ -29,7 +32,6 @@ pub(super) fn ask(kind: &str, address: &str, timeout_ms: u64) {
         "ping" => (b"PING\r\n", b"+PONG\r\n"),
         other => panic!("no kind {other}"),
     };
-    static LEAVE: AtomicBool = AtomicBool::new(false);
     thread::spawn(|| {
         let _ = io::copy(&mut io::stdin().lock(), &mut io::sink());
         LEAVE.store(true, Ordering::Relaxed);
