@@ -8,8 +8,7 @@ use crate::{residue::Dump, rig::Rig, services, trial};
 pub(crate) fn trials() -> Vec<Trial> {
     let needs = &[
         Need::Lab,
-        Need::Program("/usr/lib/postgresql/15/bin/postgres"),
-        Need::Program("psql"),
+        Need::AnyProgram(services::POSTGRES),
         Need::Program("nft"),
         Need::Program("tc"),
         Need::Program("ip"),

@@ -2,6 +2,7 @@
 
 use fracas_sim::need::Need;
 use libtest_mimic::Trial;
+use rustix::process::Signal;
 
 use crate::{
     history::number,
@@ -34,9 +35,13 @@ timeline:
 "#;
 
 fn a_third_of_the_datagrams_is_lost() {
-    let rig = Rig::start(&[("server", &[("role", "server")])]);
+    let rig = Rig::bare(&["server"]);
+    rig.start_controller();
+    let bare = Dump::of(&rig, "server");
+    rig.join("server", &[("role", "server")]);
+    rig.until_connected(&["server"]);
     // The sender's host has no agent: nobody on it knows of Fracas.
-    let _answering = rig.go("server", "answer", part(&["answer", "7007"])).ready();
+    let answering = rig.go("server", "answer", part(&["answer", "7007"])).ready();
     let address = format!("{}:7007", rig.address("server"));
     let count = |how_many: i64| {
         let said = Going::start(&rig.host("ctl"), part(&["count", &address, &how_many.to_string(), "2000"])).end(LIMIT);
@@ -66,5 +71,10 @@ fn a_third_of_the_datagrams_is_lost() {
 
     Dump::of(&rig, "server").expect_no_fault(&before);
     assert_eq!(count(300)["answered"], 300, "nothing is lost any more");
+    // When the agent goes, nothing of it is left at all.
+    rig.signal_agent("server", Signal::TERM);
+    assert_eq!(rig.end_agent("server", LIMIT).code, 0);
+    answering.kill();
+    Dump::of(&rig, "server").expect_same(&bare);
     rig.stop();
 }

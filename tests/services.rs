@@ -7,8 +7,20 @@ use crate::{
     stage::part,
 };
 
-/// Where Debian puts what is not for `PATH`.
-const POSTGRES_BIN: &str = "/usr/lib/postgresql/15/bin";
+/// Where Debian and Ubuntu put each version of PostgreSQL, newest first.
+pub(crate) const POSTGRES: &[&str] = &[
+    "/usr/lib/postgresql/18/bin/postgres",
+    "/usr/lib/postgresql/17/bin/postgres",
+    "/usr/lib/postgresql/16/bin/postgres",
+    "/usr/lib/postgresql/15/bin/postgres",
+    "/usr/lib/postgresql/14/bin/postgres",
+];
+
+/// A program of the PostgreSQL that is there.
+fn postgres_tool(name: &str) -> Program {
+    let postgres = POSTGRES.iter().find(|path| std::path::Path::new(path).exists()).expect("checked");
+    Program::new(format!("{}{name}", postgres.trim_end_matches("postgres"))).env("LC_ALL", "C")
+}
 
 /// An nginx under a supervisor that starts it again after this pause; answers on port 80, writes `/run/nginx.pid`.
 pub(crate) fn nginx(rig: &Rig, host: &str, pause_ms: u32) -> Going {
@@ -37,8 +49,7 @@ pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
     let (uid, gid) = user("postgres");
     let place = "/tmp/pg";
     rig.shell(host, &format!("mkdir -m 700 {place} && chown {uid}:{gid} {place} 2>/dev/null || true"));
-    let tool =
-        |name: &str| Program::new(format!("{POSTGRES_BIN}/{name}")).user(uid, gid).directory("/tmp").env("LC_ALL", "C");
+    let tool = |name: &str| postgres_tool(name).user(uid, gid).directory("/tmp");
     rig.read(
         host,
         tool("initdb").args(["-D", place, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]),
@@ -66,7 +77,7 @@ pub(crate) fn psql(rig: &Rig, from: &str, primary: &str, script: &str) -> String
     rig.keep(from, "/run/script.sql", script);
     let words =
         ["-h", primary, "-U", "postgres", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "/run/script.sql"];
-    let program = Program::new(format!("{POSTGRES_BIN}/psql")).args(words).env("LC_ALL", "C");
+    let program = postgres_tool("psql").args(words);
     let said = Going::start(&rig.host(from), program).end(LIMIT * 2);
     said.good().out
 }

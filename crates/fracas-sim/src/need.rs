@@ -26,6 +26,8 @@ pub enum Need {
     LabCgroup,
     /// A program of this name in `PATH`, or at this path.
     Program(&'static str),
+    /// One of these programs.
+    AnyProgram(&'static [&'static str]),
     /// A variable of the environment with this name, which is to hold this.
     Variable(&'static str, &'static str),
     /// Time namespaces, and a program that makes one.
@@ -69,6 +71,9 @@ impl Need {
                 Ok(limits) => limits.clone().map(|why| format!("needs cgroups in the lab: {why}")),
             },
             Self::Program(name) => (!found(name)).then(|| format!("needs the program {name}")),
+            Self::AnyProgram(names) => {
+                (!names.iter().any(|name| found(name))).then(|| format!("needs one of {}", names.join(", ")))
+            }
             Self::Variable(name, what) => {
                 env::var_os(name).is_none_or(|value| value.is_empty()).then(|| format!("needs {name}: {what}"))
             }
