@@ -41,7 +41,7 @@ timeline:
     at: 0s
     fault: { net-delay: { delay: 200ms, to: ["10.77.0.0/16", "fd77::/64"], ports: [5432], protocol: tcp } }
     target: primary
-    for: 25s
+    for: 15s
 recovery: { stableFor: 1s, giveUpAfter: 1m }
 "#;
 

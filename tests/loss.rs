@@ -17,7 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![trial("a_third_of_the_datagrams_is_lost", needs, a_third_of_the_datagrams_is_lost)]
 }
 
-/// Datagrams, one each 2 ms.
+/// Datagrams, one each millisecond.
 const SENT: i64 = 3000;
 
 const DOCUMENT: &str = r#"
@@ -31,7 +31,7 @@ timeline:
     at: 0s
     fault: { net-loss: { percent: 33%, to: ["10.77.0.0/16"], ports: ["7000-7010"], protocol: udp } }
     target: server
-    for: 25s
+    for: 12s
 "#;
 
 fn a_third_of_the_datagrams_is_lost() {
@@ -44,7 +44,7 @@ fn a_third_of_the_datagrams_is_lost() {
     let answering = rig.go("server", "answer", part(&["answer", "7007"])).ready();
     let address = format!("{}:7007", rig.address("server"));
     let count = |how_many: i64| {
-        let said = Going::start(&rig.host("ctl"), part(&["count", &address, &how_many.to_string(), "2000"])).end(LIMIT);
+        let said = Going::start(&rig.host("ctl"), part(&["count", &address, &how_many.to_string(), "1000"])).end(LIMIT);
         said.good().json().remove(0)
     };
     assert_eq!(count(300)["answered"], 300, "nothing is lost by itself");

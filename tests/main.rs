@@ -23,6 +23,7 @@ mod residue;
 mod rig;
 mod services;
 mod stage;
+mod terminal;
 mod trouble;
 mod truth;
 mod verdicts;
@@ -31,6 +32,9 @@ use std::process::ExitCode;
 
 use fracas_sim::need::{self, Need, Verdict};
 use libtest_mimic::{Arguments, Completion, Trial};
+
+/// Trials at the same time unless told: most of the time a trial waits, so more than one for each core is no burden.
+const THREADS: usize = 3;
 
 fn main() -> ExitCode {
     if let Some(code) = fracas_sim::lab::role() {
@@ -42,7 +46,10 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
+    // The longest first, so that the others run beside it.
     let trials = [
+        nobody::trials(),
+        gone::trials(),
         kill::trials(),
         pause::trials(),
         delay::trials(),
@@ -51,17 +58,18 @@ fn main() -> ExitCode {
         residue::trials(),
         refused::trials(),
         trouble::trials(),
-        gone::trials(),
         join::trials(),
         clock::trials(),
         lives::trials(),
         line::trials(),
-        offline::trials(),
-        foreign::trials(),
+        terminal::trials(),
         verdicts::trials(),
-        nobody::trials(),
+        foreign::trials(),
+        offline::trials(),
     ];
-    libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
 /// A trial that fails by panicking, and is skipped where a need is not met.

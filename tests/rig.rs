@@ -205,7 +205,8 @@ impl Rig {
 
     // === the command line ===
 
-    fn command(words: &[&str]) -> Program {
+    /// A command for the controller's host.
+    pub(crate) fn command(words: &[&str]) -> Program {
         part(&["fracas"])
             .args(words.iter().copied())
             .env("FRACAS_CONTEXT", format!("{DATA}/admin.yaml"))

@@ -11,7 +11,7 @@ use crate::{
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    vec![trial("each_verdict_has_its_reason", &[Need::Lab], each_verdict_has_its_reason)]
+    vec![trial("each_verdict_has_its_reason", &[Need::Lab, Need::Time], each_verdict_has_its_reason)]
 }
 
 /// A crew that `fault` hits, watched by a probe of its own host; `more` are further keys of the document.
@@ -23,7 +23,7 @@ fn document(fault: &str, more: &str) -> String {
          probes:\n  crew: {{ service: crew, process: {{ name: crew }}, from: box, every: 50ms, timeout: 1s }}\n\
          steadyState: {{ probes: [crew], holdFor: 300ms }}\n\
          timeline:\n  - {{ id: hit, at: 0s, target: box, fault: {fault} }}\n\
-         recovery: {{ stableFor: 500ms, giveUpAfter: 3s }}\n{more}"
+         recovery: {{ stableFor: 500ms, giveUpAfter: 5s }}\n{more}"
     )
 }
 

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{boot_ns, say};
 
 /// Between two looks, so that a refused connection does not take a whole core.
-const BREATH: Duration = Duration::from_micros(500);
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Standard input has ended.
 static LEAVE: AtomicBool = AtomicBool::new(false);
