@@ -1,6 +1,7 @@
 //! The binary an operator installs: composition root only. It hands parts to each other and decides nothing.
 
 mod controller;
+mod demo;
 mod inside;
 mod local;
 
@@ -14,11 +15,11 @@ use fracas_agent::{
 use fracas_cli::{
     World,
     args::{ABOUT, Command as OperatorCommand, Global},
-    context::Surroundings,
+    context::{Access, Surroundings},
     exit,
 };
 
-use crate::controller::ControllerArgs;
+use crate::{controller::ControllerArgs, demo::DemoArgs};
 
 /// Everything `fracas` can be asked.
 #[derive(Debug, Parser)]
@@ -34,6 +35,8 @@ struct Cli {
 enum Command {
     #[command(flatten)]
     Operator(OperatorCommand),
+    /// See it all work in half a minute: three hosts, a shop, two experiments; leaves only a folder with reports
+    Demo(DemoArgs),
     /// Run a controller: keeps the histories, drives the runs, tells agents what is desired
     Controller(ControllerArgs),
     /// Run an agent on this host, as `fracas-agent` does
@@ -41,24 +44,33 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    if let Some(code) = fracas_agent::reexec() {
+    // Parts that this program plays when it starts itself again; each looks at the first argument only.
+    let role = fracas_sim::lab::role().or_else(fracas_agent::reexec).or_else(demo::role);
+    if let Some(code) = role {
         return fracas_agent::reexec::exit_code(code);
     }
     let Cli { global, command } = Cli::parse();
     ExitCode::from(match command {
+        Command::Demo(args) => demo::main(&args, &global, &world),
         Command::Controller(args) => controller::main(args),
         Command::Agent(args) => fracas_agent::command::main(args),
         Command::Operator(command) => operator(global, command),
     })
 }
 
-fn operator(global: Global, command: OperatorCommand) -> u8 {
-    let world = World {
+/// What an operator's command gets beside its arguments.
+fn world(access: Option<Access>) -> World<'static> {
+    World {
         catalogue: fracas_agent::service::catalogue(fracas_faults::ALL),
         tree: Cli::command(),
         surroundings: Surroundings::from_environment(|name| std::env::var_os(name)),
         local: &local::InProcess,
-    };
+        access,
+    }
+}
+
+fn operator(global: Global, command: OperatorCommand) -> u8 {
+    let world = world(None);
     // Parts inside this process (`run --local`) log only when asked to: the command's own output is for people.
     if let Some(level) = std::env::var("FRACAS_LOG_LEVEL").ok().and_then(|l| LogLevel::from_str(&l, true).ok()) {
         LogArgs { log_level: level, ..LogArgs::default() }.begin();

@@ -13,7 +13,7 @@ use super::{plan, report};
 use crate::{
     LocalController, Session,
     args::RunArgs,
-    attend::{OnInterrupt, Outcome, attend},
+    attend::{Interrupts, OnInterrupt, Outcome, attend},
     client::{Client, ClientError, PlanAnswer, Submission},
     error::CliError,
     exit,
@@ -57,8 +57,8 @@ async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submi
         output.notice("nothing was started");
         return Ok(exit::REFUSED);
     }
-    let run = start(client, what).await?;
     if given.detach {
+        let run = start(client, what).await?;
         if output.json {
             output.json("fracas.started/v1", &json!({ "run": run }))?;
         } else {
@@ -67,8 +67,36 @@ async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submi
         }
         return Ok(exit::PASS);
     }
-    let outcome = attend(client, &run, 0, OnInterrupt::Stop, output).await?;
+    let mut interrupts = Interrupts::new()?;
+    let Some(run) = start_unless_left(client, what, &mut interrupts, output).await? else { return Ok(exit::LEFT) };
+    let outcome = attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await?;
     conclude(session, client, &run, outcome, given.report.as_deref()).await
+}
+
+/// Starts it. A Ctrl-C meanwhile is held for the attendance, which then stops the run; a second one leaves.
+async fn start_unless_left(
+    client: &Client,
+    what: Submission,
+    interrupts: &mut Interrupts,
+    output: Output,
+) -> Result<Option<RunId>, ClientError> {
+    let starting = start(client, what);
+    tokio::pin!(starting);
+    tokio::select! {
+        run = &mut starting => return run.map(Some),
+        () = interrupts.next() => {}
+    }
+    output.notice("stopping as soon as the controller has answered; Ctrl-C again leaves");
+    tokio::select! {
+        run = &mut starting => {
+            interrupts.hold();
+            run.map(Some)
+        }
+        () = interrupts.next() => {
+            output.notice("left before the controller answered: the run may have been started, see `fracas runs`");
+            Ok(None)
+        }
+    }
 }
 
 async fn start(client: &Client, what: Submission) -> Result<RunId, ClientError> {

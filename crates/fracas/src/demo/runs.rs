@@ -1,0 +1,109 @@
+//! The experiments of the demo, one after the other: `fracas run` and `fracas report`, as anybody would type them.
+
+use std::path::{Path, PathBuf};
+
+use fracas_cli::{
+    args::{Command, DocumentArgs, ParameterArgs, ReportArgs, RunArgs, RunName},
+    client::RunSummary,
+    exit,
+};
+
+use super::{
+    Demo, Stage,
+    folder::{Document, Folder, Written, give_back},
+    interrupts::Interrupts,
+};
+
+/// What became of an experiment.
+struct Done {
+    run: RunSummary,
+    report: Option<PathBuf>,
+}
+
+impl Demo<'_> {
+    /// Runs them all, or until somebody wants the end; the first exit code that is not pass.
+    pub(super) async fn experiments(
+        &self,
+        stage: &Stage,
+        folder: &Folder,
+        documents: &[Document],
+        written: &[Written],
+        interrupts: &mut Interrupts,
+    ) -> anyhow::Result<u8> {
+        let (told, mut code, mut done) = (self.told, exit::PASS, Vec::new());
+        for (n, (document, written)) in documents.iter().zip(written).enumerate() {
+            if interrupts.count() > 0 {
+                code = if code == exit::PASS { exit::LEFT } else { code };
+                break;
+            }
+            told.heading(&format!("Experiment {} of {}: {}", n + 1, documents.len(), document.what));
+            told.line(&format!("$ {}", self.typed(stage, &written.path)));
+            let ended = self.run(stage, &written.path).await;
+            code = if code == exit::PASS { ended } else { code };
+            if ended == exit::LEFT {
+                break;
+            }
+            // Without one nothing was started, and why was said.
+            let Ok(run) = stage.client.run("last").await else { continue };
+            let new = !done.iter().any(|known: &Done| known.run.run == run.run);
+            if new {
+                let report = self.report(stage, folder, *document, &run).await;
+                if report.is_none() && code == exit::PASS {
+                    code = exit::ERROR;
+                }
+                done.push(Done { run, report });
+            }
+        }
+        told.heading("The verdicts");
+        for Done { run, report } in &done {
+            let report = report.as_ref().map_or("no report could be written".to_owned(), |p| p.display().to_string());
+            told.line(&format!("{}{:<14}  {report}", told.verdict(&run.verdict, run.exit_code), run.name));
+        }
+        let left_out = documents.len() - done.len();
+        if left_out > 0 {
+            told.line(&format!("{left_out} of {} experiments did not run to an end", documents.len()));
+        }
+        Ok(code)
+    }
+
+    async fn run(&self, stage: &Stage, document: &Path) -> u8 {
+        let document = DocumentArgs {
+            file: document.to_owned(),
+            parameters: ParameterArgs { set: stage.set.clone(), values: None },
+            seed: 0,
+            environment: "demo".into(),
+        };
+        let run = RunArgs { document, local: false, label: Vec::new(), detach: false, report: None, yes: true };
+        self.command(stage, Command::Run(run)).await
+    }
+
+    async fn report(&self, stage: &Stage, folder: &Folder, document: Document, run: &RunSummary) -> Option<PathBuf> {
+        let path = match folder.report(document) {
+            Ok(path) => path,
+            Err(error) => {
+                crate::inside::fatal(&format!("{error:#}"));
+                return None;
+            }
+        };
+        let run = RunName { run: run.run.to_string() };
+        let report = ReportArgs { run, format: None, to: Some(path.clone()) };
+        let code = self.command(stage, Command::Report(report)).await;
+        if code == exit::PASS {
+            return Some(path);
+        }
+        // The name was taken by us, and half a report is none.
+        give_back(&path);
+        None
+    }
+
+    async fn command(&self, stage: &Stage, command: Command) -> u8 {
+        let world = (self.world)(Some(stage.access.clone()));
+        fracas_cli::main(self.global.clone(), command, world).await
+    }
+
+    /// The command line of a run, as somebody would type it who has the context.
+    pub(super) fn typed(&self, stage: &Stage, document: &Path) -> String {
+        let set: String = stage.set.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
+        format!("{} run {}{set}", self.program, document.display())
+    }
+}
