@@ -233,7 +233,7 @@ fn described(direction: Direction, filter: &Filter, device: Option<&str>) -> Str
     }
     if !filter.ports.is_empty() {
         let range = |(a, b): &(u16, u16)| if a == b { a.to_string() } else { format!("{a}-{b}") };
-        words.push(format!("port {}", filter.ports.iter().map(range).collect::<Vec<_>>().join(", ")));
+        words.push(format!("with port {}", filter.ports.iter().map(range).collect::<Vec<_>>().join(", ")));
     }
     words.join(" ")
 }

@@ -31,7 +31,7 @@ use super::roles::MARK;
 /// How long the supervisor waits before it starts the primary again.
 const RESTART: Duration = Duration::from_secs(1);
 /// How long the front waits for an order to be taken.
-const ORDER: Duration = Duration::from_millis(450);
+const ORDER: Duration = Duration::from_millis(350);
 /// How long the front waits for the primary before it lets the replica answer.
 const BROWSE: Duration = Duration::from_millis(100);
 /// How long the primary waits for the replica.

@@ -37,10 +37,9 @@ fn converse(mut stream: TcpStream, answer: &dyn Fn(&str) -> Answer) -> io::Resul
     let asked = head.split(" HTTP/").next().unwrap_or_default();
     let (status, body) = answer(asked);
     let length = body.len() + 1;
-    write!(
-        stream,
-        "HTTP/1.1 {status} -\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}\n"
-    )
+    let head = format!("HTTP/1.1 {status} -\r\ncontent-type: text/plain\r\ncontent-length: {length}");
+    // In one piece: what is sent in several waits for the acknowledgement of the first.
+    stream.write_all(format!("{head}\r\nconnection: close\r\n\r\n{body}\n").as_bytes())
 }
 
 /// Asks once, over a new connection; all of it within `patience`.
@@ -48,7 +47,7 @@ pub(super) fn ask(address: SocketAddr, request: &str, patience: Duration) -> io:
     let until = Instant::now() + patience;
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
     stream.set_nodelay(true)?;
-    write!(stream, "{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+    stream.write_all(format!("{request} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n").as_bytes())?;
     let text = read(&mut stream, until, |_| false)?;
     let nonsense = || io::Error::new(io::ErrorKind::InvalidData, "no HTTP answer");
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(nonsense)?;
