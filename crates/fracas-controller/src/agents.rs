@@ -20,7 +20,7 @@ use fracas_proto::{
     },
 };
 use futures_util::Stream;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -46,6 +46,7 @@ pub struct Agents {
     history: History,
     fleet: Fleet,
     gate: Arc<dyn Gate>,
+    closing: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Agents {
@@ -55,9 +56,9 @@ impl std::fmt::Debug for Agents {
 }
 
 impl Agents {
-    /// A service over one history and one fleet.
-    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>) -> Self {
-        Self { history, fleet, gate }
+    /// A service over one history and one fleet. Sessions end when `closing` becomes true, or nobody holds its other end.
+    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>, closing: watch::Receiver<bool>) -> Self {
+        Self { history, fleet, gate, closing }
     }
 }
 
@@ -143,9 +144,13 @@ impl Session {
     async fn serve(&self, incoming: &mut Streaming<AgentMessage>, connection: Connection) -> Result<(), Status> {
         let mut desired = connection.desired;
         desired.mark_changed();
+        let mut closing = self.agents.closing.clone();
         loop {
             tokio::select! {
                 biased;
+                () = closed(&mut closing) => {
+                    return Err(Status::unavailable("the controller is shutting down"));
+                }
                 changed = desired.changed() => {
                     if changed.is_err() {
                         return Err(Status::aborted("a newer session of this host took over"));
@@ -233,6 +238,11 @@ impl Session {
         let message = ControllerMessage { message: Some(message) };
         self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent left"))
     }
+}
+
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that nobody serves any more.
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 fn malformed(error: fracas_proto::Malformed) -> Status {

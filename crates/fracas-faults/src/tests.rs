@@ -189,7 +189,10 @@ fn packets_are_chosen_and_what_must_pass_passes() {
     assert_eq!(filter.pass_ports, [22]);
     assert!(filter.pass_remotes.contains(&("192.0.2.1/32".into(), 7443)), "{filter:?}");
     assert!(filter.pass_remotes.contains(&("169.254.169.254/32".into(), 0)), "{filter:?}");
-    assert_eq!(plan.summary, "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 with port 80-90, 5432");
+    assert_eq!(
+        plan.summary,
+        "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 with port 80-90, 5432"
+    );
     for (fault, text, why) in [
         ("net-delay", "{ delay: 10ms, jitter: 20ms }", "longer than the delay"),
         ("net-loss", "{ percent: 10%, protocol: icmp, ports: [80] }", "ICMP has no ports"),

@@ -123,7 +123,7 @@ impl Demo<'_> {
         let (told, begun) = (self.told, Instant::now());
         let mut interrupts = Interrupts::watch()?;
         let folder = Folder::open(&self.args.to)?;
-        told.line("Three hosts, a shop on them, two experiments: about 35 seconds, and only a folder stays.");
+        told.line("Three hosts, a shop on them, two experiments. It takes half a minute, and only a folder stays.");
         told.heading("The stage");
         let (ground, at) = self.ground()?;
         let played = self.on(&ground, at, &folder, &mut interrupts).await;
@@ -152,6 +152,11 @@ impl Demo<'_> {
         folder: &Folder,
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<u8> {
+        let documents = match ground {
+            Ground::Lab(..) => [KILL, SLOW],
+            Ground::Bare(_) => [KILL, BUSY],
+        };
+        let documents: Vec<Written> = documents.iter().map(|d| folder.document(*d)).collect::<Result<_, _>>()?;
         let mut cast = Cast::new(ground, at);
         let stage = tokio::select! {
             biased;
@@ -160,17 +165,13 @@ impl Demo<'_> {
         };
         let Some(stage) = stage else {
             self.told.broken();
+            self.told.line("Stopped before the experiments.");
             return Ok(exit::LEFT);
         };
-        let documents = match ground {
-            Ground::Lab(..) => [KILL, SLOW],
-            Ground::Bare(_) => [KILL, BUSY],
-        };
-        let written: Vec<Written> = documents.iter().map(|d| folder.document(*d)).collect::<Result<_, _>>()?;
-        self.told.done("documents", &written.iter().map(|w| w.said()).collect::<Vec<_>>().join("\n"));
-        let code = self.experiments(&stage, folder, &documents, &written, interrupts).await?;
+        self.told.done("documents", &documents.iter().map(Written::said).collect::<Vec<_>>().join("\n"));
+        let code = self.experiments(&stage, folder, &documents, interrupts).await?;
         if self.args.keep && interrupts.count() == 0 {
-            self.keep(&stage, ground, &cast, at, &written, interrupts).await?;
+            self.keep(&stage, ground, &cast, at, &documents, interrupts).await?;
         }
         Ok(code)
     }
@@ -194,8 +195,8 @@ impl Demo<'_> {
         told.done(
             "hosts",
             &format!(
-                "none of their own: everything is on this machine's loopback\nwhy: {why}\nleft out: {}",
-                LEFT_OUT.join("\n          ")
+                "none of their own: everything is on this machine's loopback\nwhy: {why}\nleft out:\n  {}",
+                LEFT_OUT.join("\n  ")
             ),
         );
         Ok((ground, at))

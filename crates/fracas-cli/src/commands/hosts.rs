@@ -24,7 +24,8 @@ pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8,
 }
 
 async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
-    let hosts = session.client()?.hosts(selector).await?;
+    let mut hosts = session.client()?.hosts(selector).await?;
+    hosts.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     if session.output.json {
         session.output.json("fracas.hosts/v1", &json!({ "hosts": hosts }))?;
     } else if hosts.is_empty() && selector.is_empty() {

@@ -19,25 +19,45 @@ pub(super) struct Document {
     pub(super) name: &'static str,
     /// What it does, for the heading.
     pub(super) what: &'static str,
+    /// Parameters it declares.
+    parameters: &'static [&'static str],
     text: &'static str,
 }
 
+impl Document {
+    /// Those of these values that it takes.
+    pub(super) fn takes(&self, values: &[(String, String)]) -> Vec<(String, String)> {
+        values.iter().filter(|(name, _)| self.parameters.contains(&name.as_str())).cloned().collect()
+    }
+}
+
 /// The primary dies.
-pub(super) const KILL: Document =
-    Document { name: "kill-primary", what: "the primary on db-1 is killed", text: include_str!("kill-primary.yaml") };
+pub(super) const KILL: Document = Document {
+    name: "kill-primary",
+    what: "the primary on db-1 is killed",
+    parameters: &["shop", "primary"],
+    text: include_str!("kill-primary.yaml"),
+};
 /// The primary's network becomes slow; needs hosts of their own.
 pub(super) const SLOW: Document = Document {
     name: "slow-network",
     what: "the network of the primary becomes slow",
+    parameters: &["shop"],
     text: include_str!("slow-network.yaml"),
 };
 /// The primary's host is busy; works everywhere.
-pub(super) const BUSY: Document =
-    Document { name: "busy-host", what: "the host of the primary becomes busy", text: include_str!("busy-host.yaml") };
+pub(super) const BUSY: Document = Document {
+    name: "busy-host",
+    what: "the host of the primary becomes busy",
+    parameters: &["shop"],
+    text: include_str!("busy-host.yaml"),
+};
 
 /// A document as it is in the folder.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) struct Written {
+    /// Which.
+    pub(super) document: Document,
     /// Where.
     pub(super) path: PathBuf,
     /// Somebody has changed it since the demo wrote it.
@@ -69,10 +89,10 @@ impl Folder {
         let path = self.0.join(document.name).with_extension("yaml");
         let failed = || format!("{} cannot be written; choose another folder with --to DIR", path.display());
         match write_new(&path, document.text) {
-            Ok(()) => Ok(Written { path, changed: false }),
+            Ok(()) => Ok(Written { document, path, changed: false }),
             Err(e) if e.kind() == ErrorKind::AlreadyExists => {
                 let changed = fs::read_to_string(&path).with_context(failed)? != document.text;
-                Ok(Written { path, changed })
+                Ok(Written { document, path, changed })
             }
             Err(e) => Err(e).with_context(failed),
         }
@@ -120,7 +140,8 @@ mod tests {
         let folder = Folder::open(&there.path().join("a/b")).unwrap();
         let written = folder.document(KILL).unwrap();
         assert_eq!(fs::read_to_string(&written.path).unwrap(), KILL.text);
-        assert_eq!((written.changed, folder.document(KILL).unwrap()), (false, written.clone()));
+        let again = folder.document(KILL).unwrap();
+        assert!(!written.changed && !again.changed && again.path == written.path);
         fs::write(&written.path, "mine").unwrap();
         assert!(folder.document(KILL).unwrap().changed);
         assert_eq!(fs::read_to_string(&written.path).unwrap(), "mine");
@@ -157,10 +178,10 @@ mod tests {
                 local: &crate::local::InProcess,
                 access: None,
             };
-            let validate = Command::Validate(fracas_cli::args::ValidateArgs {
-                files: vec![path],
-                parameters: fracas_cli::args::ParameterArgs::default(),
-            });
+            // A value for a parameter that is not declared would be a mistake.
+            let values = [("shop".to_owned(), "http://127.0.0.1:1".to_owned()), ("primary".to_owned(), "p".to_owned())];
+            let parameters = fracas_cli::args::ParameterArgs { set: document.takes(&values), values: None };
+            let validate = Command::Validate(fracas_cli::args::ValidateArgs { files: vec![path], parameters });
             let global = fracas_cli::args::Global { quiet: true, ..Default::default() };
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             assert_eq!(runtime.block_on(fracas_cli::main(global, validate, world)), 0, "{}", document.name);

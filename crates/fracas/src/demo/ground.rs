@@ -75,7 +75,7 @@ impl Ground {
         let Self::Lab(lab, hosts) = self else { return String::new() };
         let hosts: Vec<String> = hosts.iter().map(|host| format!("{} {}", host.name(), host.v4())).collect();
         let without: Vec<&str> = lab.limits().iter().map(|limit| limit.what.as_str()).collect();
-        format!("{}: namespaces of this machine\nthey are without {}", hosts.join(", "), without.join("; "))
+        format!("{}: namespaces of this machine\nreal hosts also have: {}", hosts.join(", "), without.join("; "))
     }
 
     /// What the documents must be told here; where names work and nothing else runs, their own defaults hold.

@@ -54,7 +54,7 @@ impl Demo<'_> {
         ground: &Ground,
         cast: &Cast<'_>,
         at: Addresses,
-        written: &[Written],
+        documents: &[Written],
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<()> {
         let told = self.told;
@@ -70,8 +70,8 @@ impl Demo<'_> {
         let program = &self.program;
         told.line(&format!("  {program} hosts"));
         told.line(&format!("  {program} faults"));
-        for written in written {
-            told.line(&format!("  {}", self.typed(stage, &written.path)));
+        for written in documents {
+            told.line(&format!("  {}", self.typed(stage, written)));
         }
         told.line(&format!("  {program} report last"));
         told.line(&format!("The shop: http://{shop}/order and http://{shop}/browse"));

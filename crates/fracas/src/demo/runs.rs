@@ -1,6 +1,6 @@
 //! The experiments of the demo, one after the other: `fracas run` and `fracas report`, as anybody would type them.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use fracas_cli::{
     args::{Command, DocumentArgs, ParameterArgs, ReportArgs, RunArgs, RunName},
@@ -26,28 +26,30 @@ impl Demo<'_> {
         &self,
         stage: &Stage,
         folder: &Folder,
-        documents: &[Document],
-        written: &[Written],
+        documents: &[Written],
         interrupts: &mut Interrupts,
     ) -> anyhow::Result<u8> {
         let (told, mut code, mut done) = (self.told, exit::PASS, Vec::new());
-        for (n, (document, written)) in documents.iter().zip(written).enumerate() {
+        for (n, written) in documents.iter().enumerate() {
+            told.heading(&format!("Experiment {} of {}: {}", n + 1, documents.len(), written.document.what));
+            told.line(&format!("$ {}", self.typed(stage, written)));
+            // Last: from here on the command line hears them itself.
             if interrupts.count() > 0 {
+                told.line("not started");
                 code = if code == exit::PASS { exit::LEFT } else { code };
                 break;
             }
-            told.heading(&format!("Experiment {} of {}: {}", n + 1, documents.len(), document.what));
-            told.line(&format!("$ {}", self.typed(stage, &written.path)));
-            let ended = self.run(stage, &written.path).await;
+            let ended = self.run(stage, written).await;
             code = if code == exit::PASS { ended } else { code };
             if ended == exit::LEFT {
+                told.line("Here the controller and its hosts end at once, and with them everything of this run.");
                 break;
             }
             // Without one nothing was started, and why was said.
             let Ok(run) = stage.client.run("last").await else { continue };
             let new = !done.iter().any(|known: &Done| known.run.run == run.run);
             if new {
-                let report = self.report(stage, folder, *document, &run).await;
+                let report = self.report(stage, folder, written.document, &run).await;
                 if report.is_none() && code == exit::PASS {
                     code = exit::ERROR;
                 }
@@ -66,10 +68,10 @@ impl Demo<'_> {
         Ok(code)
     }
 
-    async fn run(&self, stage: &Stage, document: &Path) -> u8 {
+    async fn run(&self, stage: &Stage, written: &Written) -> u8 {
         let document = DocumentArgs {
-            file: document.to_owned(),
-            parameters: ParameterArgs { set: stage.set.clone(), values: None },
+            file: written.path.clone(),
+            parameters: ParameterArgs { set: written.document.takes(&stage.set), values: None },
             seed: 0,
             environment: "demo".into(),
         };
@@ -102,8 +104,9 @@ impl Demo<'_> {
     }
 
     /// The command line of a run, as somebody would type it who has the context.
-    pub(super) fn typed(&self, stage: &Stage, document: &Path) -> String {
-        let set: String = stage.set.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
-        format!("{} run {}{set}", self.program, document.display())
+    pub(super) fn typed(&self, stage: &Stage, written: &Written) -> String {
+        let set = written.document.takes(&stage.set);
+        let set: String = set.iter().map(|(name, value)| format!(" --set {name}={value}")).collect();
+        format!("{} run {}{set}", self.program, written.path.display())
     }
 }

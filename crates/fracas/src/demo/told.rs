@@ -9,6 +9,8 @@ use fracas_cli::{
 
 /// Columns of a step's name.
 const NAME: usize = 12;
+/// Columns of what is said of a step.
+const TEXT: usize = 88;
 
 /// How the demo speaks.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +51,8 @@ impl Told {
     /// A step that is done, with what came of it; further lines stand below the first.
     pub(super) fn done(self, step: &str, text: &str) {
         let over = if self.live { "\r\x1b[K" } else { "" };
-        let text = text.replace('\n', &format!("\n{}", " ".repeat(NAME)));
+        let lines: Vec<String> = text.lines().flat_map(wrapped).collect();
+        let text = lines.join(&format!("\n{}", " ".repeat(NAME)));
         self.write(&format!("{over}{}{text}\n", self.name(step)));
     }
 
@@ -92,7 +95,38 @@ impl Told {
     }
 }
 
+/// Lines of whole words; what does not fit goes on below the first word.
+fn wrapped(line: &str) -> Vec<String> {
+    let indent = line.len() - line.trim_start().len();
+    let mut lines = vec![" ".repeat(indent)];
+    for word in line.split_whitespace() {
+        let last = lines.len() - 1;
+        let empty = lines[last].trim().is_empty();
+        if !empty && lines[last].chars().count() + 1 + word.chars().count() > TEXT {
+            lines.push(format!("{}{word}", " ".repeat(indent + 2)));
+        } else {
+            lines[last] += if empty { "" } else { " " };
+            lines[last] += word;
+        }
+    }
+    lines
+}
+
 fn put(mut to: impl Write, text: &str) -> io::Result<()> {
     to.write_all(text.as_bytes())?;
     to.flush()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lines_go_on_below_their_first_word() {
+        assert_eq!(wrapped("  one two"), ["  one two"]);
+        let (long, word) = ("x".repeat(TEXT), "y".repeat(50));
+        assert_eq!(wrapped(&format!("a {long} b")), ["a", &format!("  {long}"), "  b"]);
+        assert_eq!(wrapped(&format!("  {word} {word}")), [format!("  {word}"), format!("    {word}")]);
+        assert_eq!(wrapped(""), [""]);
+    }
 }
