@@ -169,7 +169,7 @@ impl Demo<'_> {
             return Ok(exit::LEFT);
         };
         self.told.done("documents", &documents.iter().map(Written::said).collect::<Vec<_>>().join("\n"));
-        let code = self.experiments(&stage, folder, &documents, interrupts).await?;
+        let code = self.experiments(&stage, &cast, folder, &documents, interrupts).await?;
         if self.args.keep && interrupts.count() == 0 {
             self.keep(&stage, ground, &cast, at, &documents, interrupts).await?;
         }

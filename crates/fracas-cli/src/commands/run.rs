@@ -15,7 +15,7 @@ use crate::{
     args::RunArgs,
     attend::{Interrupts, OnInterrupt, Outcome, attend},
     client::{Client, ClientError, PlanAnswer, Submission},
-    error::CliError,
+    error::{CliError, unless_closed},
     exit,
     live::Ending,
     output::Output,
@@ -69,7 +69,11 @@ async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submi
     }
     let mut interrupts = Interrupts::new()?;
     let Some(run) = start_unless_left(client, what, &mut interrupts, output).await? else { return Ok(exit::LEFT) };
-    let outcome = attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await?;
+    let outcome = match attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await {
+        // Nobody reads on, and the verdict is not known: that is no success.
+        Err(error) if error.unread() => Outcome::Left,
+        other => other?,
+    };
     conclude(session, client, &run, outcome, given.report.as_deref()).await
 }
 
@@ -159,11 +163,12 @@ pub(crate) async fn conclude(
         _ => None,
     };
     if session.output.json {
-        session.output.json(RESULT, &result(run, &name, &ending, to.filter(|_| matches!(written, Some(Ok(()))))))?;
+        let to = to.filter(|_| matches!(written, Some(Ok(()))));
+        unless_closed(session.output.json(RESULT, &result(run, &name, &ending, to)))?;
     } else if let Ok((report, _)) = &report {
-        session.output.text(&report::summary(report, session))?;
+        unless_closed(session.output.text(&report::summary(report, session)))?;
     } else {
-        session.output.line(&format!("{}: {}", ending.verdict.name(), ending.reasons.join("; ")))?;
+        unless_closed(session.output.line(&format!("{}: {}", ending.verdict.name(), ending.reasons.join("; "))))?;
     }
     if let Err(error) = &report {
         session.output.notice(&format!("the report could not be fetched: {error}; later: fracas report {run}"));

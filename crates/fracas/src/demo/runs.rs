@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use anyhow::bail;
 use fracas_cli::{
     args::{Command, DocumentArgs, ParameterArgs, ReportArgs, RunArgs, RunName},
     client::RunSummary,
@@ -10,6 +11,7 @@ use fracas_cli::{
 
 use super::{
     Demo, Stage,
+    cast::Cast,
     folder::{Document, Folder, Written, give_back},
     interrupts::Interrupts,
 };
@@ -25,6 +27,7 @@ impl Demo<'_> {
     pub(super) async fn experiments(
         &self,
         stage: &Stage,
+        cast: &Cast<'_>,
         folder: &Folder,
         documents: &[Written],
         interrupts: &mut Interrupts,
@@ -39,22 +42,28 @@ impl Demo<'_> {
                 code = if code == exit::PASS { exit::LEFT } else { code };
                 break;
             }
-            let ended = self.run(stage, written).await;
+            let ended = tokio::select! {
+                ended = self.run(stage, written) => ended,
+                // The command line would wait for a controller to come back that will not.
+                why = cast.ended() => bail!("{why}"),
+            };
             code = if code == exit::PASS { ended } else { code };
-            if ended == exit::LEFT {
+            let run = match stage.client.run("last").await {
+                Ok(run) if !done.iter().any(|known: &Done| known.run.run == run.run) => run,
+                // Nothing was started, and why was said.
+                _ => continue,
+            };
+            if run.state != "finished" {
+                // Somebody left, or what is printed is no longer read.
+                code = if code == exit::PASS { exit::LEFT } else { code };
                 told.line("Here the controller and its hosts end at once, and with them everything of this run.");
                 break;
             }
-            // Without one nothing was started, and why was said.
-            let Ok(run) = stage.client.run("last").await else { continue };
-            let new = !done.iter().any(|known: &Done| known.run.run == run.run);
-            if new {
-                let report = self.report(stage, folder, written.document, &run).await;
-                if report.is_none() && code == exit::PASS {
-                    code = exit::ERROR;
-                }
-                done.push(Done { run, report });
+            let report = self.report(stage, folder, written.document, &run).await;
+            if report.is_none() && code == exit::PASS {
+                code = exit::ERROR;
             }
+            done.push(Done { run, report });
         }
         told.heading("The verdicts");
         for Done { run, report } in &done {
@@ -93,7 +102,6 @@ impl Demo<'_> {
         if code == exit::PASS {
             return Some(path);
         }
-        // The name was taken by us, and half a report is none.
         give_back(&path);
         None
     }
