@@ -101,6 +101,8 @@ impl Bare {
         if status.success() {
             return Ok(());
         }
+        // Somebody killed the root: its programs are killed with it, and the directory falls to us.
+        let _ = fs::remove_dir_all(&self.directory);
         Err(LabError::failed(format!("not everything could be cleared away: {status}")))
     }
 }
