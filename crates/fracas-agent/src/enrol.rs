@@ -36,7 +36,7 @@ pub struct Token {
 #[derive(Debug, thiserror::Error)]
 pub enum EnrolError {
     /// The text is not a token.
-    #[error("the join token is malformed ({0}); copy it whole, as `fracas token create` printed it")]
+    #[error("the join token is malformed ({0}); copy it whole, as `fracas hosts join-token` printed it")]
     Token(&'static str),
     /// No controller was reached, or it was busy: worth trying again.
     #[error("enrolment at {address} did not succeed: {why}")]

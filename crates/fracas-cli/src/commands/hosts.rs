@@ -84,14 +84,17 @@ async fn label(session: &Session<'_>, host: &str, changes: Vec<LabelChange>) -> 
 async fn join_token(session: &Session<'_>, ttl: Dur, labels: Vec<(String, String)>) -> Result<u8, CliError> {
     let client = session.client()?;
     let (token, expires_wall_ns) = client.join_token(ttl, labels.into_iter().collect()).await?;
-    let command = format!("fracas-agent join {token}");
     if session.output.json {
-        let answer = json!({ "token": token, "expiresWallNs": expires_wall_ns, "command": command });
+        let answer = json!({ "token": token, "expiresWallNs": expires_wall_ns });
         session.output.json("fracas.joinToken/v1", &answer)?;
     } else {
         let until = times::local_second(expires_wall_ns, session.output.zone);
-        session.output.notice(&format!("good for one host until {until}; on that host, as root:"));
-        session.output.line(&command)?;
+        // The token alone on standard output, so that it can go into a file; never into an argument, which others see.
+        session.output.line(&token)?;
+        session.output.notice(&format!(
+            "good for one host until {until}; put it into a file there, then, as root:\n  \
+             fracas-agent --controller HOST:PORT --join-token-file FILE\nHOST:PORT is the controller's fleet address"
+        ));
     }
     Ok(exit::PASS)
 }

@@ -60,7 +60,9 @@ impl Run {
             Phase::Undoing { .. } | Phase::Finished => Decision::default(),
         };
         decision.append.extend(self.recoveries(now));
-        if let Some(ns) = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns).min() {
+        // A lease that has run out was seen to already; only one that has yet to run out is waited for.
+        let lapse = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
+        if let Some(ns) = lapse.filter(|ns| *ns > now.boot_ns).min() {
             decision.wait_until(ns);
         }
         decision
