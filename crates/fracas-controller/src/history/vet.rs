@@ -5,7 +5,7 @@
 use fracas_model::{
     event::{Body, Origin},
     id::HostId,
-    time::ClockId,
+    time::Stamp,
 };
 
 use super::Fact;
@@ -76,14 +76,9 @@ pub(super) fn fact(
         return Err(format!("{} bytes long, at most {MAX_BODY_BYTES} may be", body.len()));
     }
     let body: Body = serde_json::from_slice(&body).map_err(|e| format!("not a fact this controller knows: {e}"))?;
-    let clocks = clocks(&body).ok_or("only the controller may say this")?;
-    if let Some(clock) = clocks.into_iter().flatten().find(|clock| clock.host != *host) {
-        return Err(format!("stamped by the clock of another host, `{}`", clock.host));
-    }
-    if let Body::ClockSeen { map } = &body
-        && map.lo_ns > map.hi_ns
-    {
-        return Err("a map between clocks whose bounds are the wrong way round".to_owned());
+    let stamps = stamps(&body).ok_or("only the controller may say this")?;
+    if let Some(stamp) = stamps.into_iter().flatten().find(|stamp| stamp.clock.host != *host) {
+        return Err(format!("stamped by the clock of another host, `{}`", stamp.clock.host));
     }
     if let Some(item) = body.item()
         && (item.host != *host || run.is_some_and(|run| run != item.run.as_str()))
@@ -111,8 +106,8 @@ fn check_blob(body: &Body, blob: Option<&[u8]>) -> Result<(), String> {
     }
 }
 
-/// The clocks that a host's fact was stamped by; `None` when the fact is not for hosts to state.
-fn clocks(body: &Body) -> Option<[Option<&ClockId>; 2]> {
+/// The stamps of a host's fact; `None` when the fact is not for hosts to state.
+fn stamps(body: &Body) -> Option<[Option<&Stamp>; 2]> {
     match body {
         Body::Refused { at, .. }
         | Body::Applying { at, .. }
@@ -124,11 +119,10 @@ fn clocks(body: &Body) -> Option<[Option<&ClockId>; 2]> {
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
         | Body::Gap { at, .. }
-        | Body::ReadingsSealed { at, .. } => Some([Some(&at.clock), None]),
+        | Body::ReadingsSealed { at, .. } => Some([Some(at), None]),
         Body::Active { effective: between, .. }
         | Body::Spent { effective: between, .. }
-        | Body::Undone { between, .. } => Some([Some(&between.from.clock), Some(&between.to.clock)]),
-        Body::ClockSeen { map } => Some([Some(&map.from), None]),
+        | Body::Undone { between, .. } => Some([Some(&between.from), Some(&between.to)]),
         _ => None,
     }
 }
