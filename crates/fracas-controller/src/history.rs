@@ -224,9 +224,10 @@ impl History {
             return Ok(Ingested { acked: expected, taken: 0, dropped: Vec::new() });
         };
         let (mut facts, mut dropped) = (BTreeMap::<String, Vec<Fact>>::new(), Vec::new());
+        let controller = self.now().clock.host;
         for one in reported.into_iter().filter(|one| one.seq > expected) {
             let (number, stream) = (one.seq, one.stream.clone());
-            match vet::fact(host, outbox, one, takes_part) {
+            match vet::fact(host, &controller, outbox, one, takes_part) {
                 Ok(fact) => facts.entry(stream).or_default().push(fact),
                 Err(why) => dropped.push((number, why)),
             }

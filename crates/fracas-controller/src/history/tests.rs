@@ -5,7 +5,7 @@ use std::task::{Context, Waker};
 use fracas_model::{
     event::{Between, Look, UndoCause, VerdictWord},
     id::ItemKey,
-    time::ClockId,
+    time::{ClockId, ClockMap},
     units::Dur,
 };
 
@@ -217,6 +217,24 @@ async fn hostile_facts_are_dropped_one_by_one() {
     assert_eq!(dropped, (4..=18).collect::<Vec<_>>(), "{:?}", ingested.dropped);
     assert_eq!((ingested.acked, ingested.taken), (19, 4));
     assert_eq!(history.blob(&chain::hex(&sha256(&blob))).await.unwrap(), Some(blob));
+}
+
+#[tokio::test]
+async fn a_host_may_compare_its_own_clock_with_the_controllers_and_no_other() {
+    let (history, ..) = history().await;
+    history.append("run/a", vec![gate(1)]).await.unwrap();
+    let clock = |host: &str| ClockId { host: host.into(), boot: "b".into() };
+    let seen = |from: &str, to: &str, hi_ns| Body::ClockSeen {
+        map: ClockMap { from: clock(from), to: clock(to), at_ns: 1, lo_ns: 2, hi_ns },
+    };
+    let report = vec![
+        reported(1, "run/a", &seen("h", "controller", 3)),
+        reported(2, "run/a", &seen("other", "controller", 3)),
+        reported(3, "run/a", &seen("h", "other", 3)),
+        reported(4, "run/a", &seen("h", "controller", 1)),
+    ];
+    let ingested = history.ingest(&"h".into(), "o", report, &|_| true).await.unwrap();
+    assert_eq!((ingested.taken, ingested.dropped.len()), (1, 3), "{:?}", ingested.dropped);
 }
 
 #[tokio::test]

@@ -55,9 +55,10 @@ pub(super) fn report(outbox: &str, reported: &[Reported]) -> Result<(), String> 
     Ok(())
 }
 
-/// The rules for one fact.
+/// The rules for one fact; `controller` is whose clock the host may compare its own with.
 pub(super) fn fact(
     host: &HostId,
+    controller: &HostId,
     outbox: &str,
     reported: Reported,
     takes_part: &(dyn Fn(&str) -> bool + Send + Sync),
@@ -79,6 +80,11 @@ pub(super) fn fact(
     let stamps = stamps(&body).ok_or("only the controller may say this")?;
     if let Some(stamp) = stamps.into_iter().flatten().find(|stamp| stamp.clock.host != *host) {
         return Err(format!("stamped by the clock of another host, `{}`", stamp.clock.host));
+    }
+    if let Body::ClockSeen { map } = &body
+        && (map.from.host != *host || map.to.host != *controller || map.lo_ns > map.hi_ns)
+    {
+        return Err("a comparison of clocks that is not this host's with this controller's".to_owned());
     }
     if let Some(item) = body.item()
         && (item.host != *host || run.is_some_and(|run| run != item.run.as_str()))
@@ -123,6 +129,8 @@ fn stamps(body: &Body) -> Option<[Option<&Stamp>; 2]> {
         Body::Active { effective: between, .. }
         | Body::Spent { effective: between, .. }
         | Body::Undone { between, .. } => Some([Some(&between.from), Some(&between.to)]),
+        // Its clocks are looked at by themselves.
+        Body::ClockSeen { .. } => Some([None, None]),
         _ => None,
     }
 }
