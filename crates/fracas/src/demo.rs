@@ -170,8 +170,15 @@ impl Demo<'_> {
         };
         self.told.done("documents", &documents.iter().map(Written::said).collect::<Vec<_>>().join("\n"));
         let code = self.experiments(&stage, &cast, folder, &documents, interrupts).await?;
-        if self.args.keep && interrupts.count() == 0 {
-            self.keep(&stage, ground, &cast, at, &documents, interrupts).await?;
+        if interrupts.count() == 0 {
+            if self.args.keep {
+                self.keep(&stage, ground, &cast, at, &documents, interrupts).await?;
+            } else {
+                let again = format!("{} demo --keep", self.program);
+                self.told.line(&format!(
+                    "\nNext: change the documents and run it again; or have the lab for yourself: {again}"
+                ));
+            }
         }
         Ok(code)
     }
