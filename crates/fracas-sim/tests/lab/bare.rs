@@ -59,6 +59,7 @@ pub(crate) fn creator(deserted: bool) {
 }
 
 /// The part `desert`: leaves a child behind.
+#[expect(clippy::zombie_processes, reason = "the child is to outlive this process")]
 pub(crate) fn desert() {
     let mut child = part_here(&["rest"]).stdout(Stdio::piped()).spawn().expect("child");
     let mut line = String::new();
