@@ -42,24 +42,24 @@ const HELP: &str = "Example:
   fracas demo | cat
 
 What happens:
-  1. A lab: three hosts, db-1, db-2 and edge-1, as namespaces of this machine, which does not notice them. Root has it
-     at once, other users where the kernel lets them have user namespaces. Where there can be none, all of it runs on
+  1. A lab: three hosts, db-1, db-2 and edge-1, as namespaces of this machine, which does not notice them. Root has it \
+     at once, other users where the kernel lets them have user namespaces. Where there can be none, all of it runs on \
      this machine's loopback, and what is then left out is said.
   2. A controller beside the hosts, and on each host an agent that joins it with a one-time token.
-  3. A shop on the hosts: edge-1 takes orders and asks the primary on db-1, which copies each to the replica on db-2. A
-     supervisor starts the primary again a second after it died.
-  4. Two experiments, by `fracas run` as in everyday use: the primary is killed; its network becomes slow. Their
+  3. A shop on the hosts: edge-1 takes orders and asks the primary on db-1, which copies each to the replica on db-2. \
+     A supervisor starts the primary again a second after it died.
+  4. Two experiments, by `fracas run` as in everyday use: the primary is killed; its network becomes slow. Their \
      documents are written to the folder, with comments. Change them and run the demo again: it takes them as they are.
   5. The verdicts, and a report of each as one HTML file in the folder. Nothing that is there is overwritten.
 
-Everything ends with this command, also when it is killed. The first Ctrl-C stops the experiment, shows the undo and
+Everything ends with this command, also when it is killed. The first Ctrl-C stops the experiment, shows the undo and \
 ends the demo; the second leaves at once.
 
-With --keep the lab stays up until Ctrl-C, and what to type in another terminal is printed: hosts, experiments of your
+With --keep the lab stays up until Ctrl-C, and what to type in another terminal is printed: hosts, experiments of your \
 own, and the shop's address.
 
-Exit code: 0 when both verdicts are pass, else that of the first run that is not (see fracas --help); 130 after Ctrl-C
-between the runs.";
+Exit code: 0 when both verdicts are pass, else that of the first run that is not (see fracas --help); 130 after Ctrl-C \
+before a run or after the second.";
 
 /// What the demo is without on loopback.
 const LEFT_OUT: [&str; 3] = [

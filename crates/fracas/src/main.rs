@@ -89,4 +89,18 @@ mod tests {
     fn the_whole_tree_is_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn examples_of_the_commands_that_are_only_here_parse() {
+        let tree = Cli::command();
+        for name in ["demo", "controller"] {
+            let help = tree.find_subcommand(name).unwrap().get_after_help().unwrap().to_string();
+            let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  fracas ")).collect();
+            assert!(examples.len() >= 3, "{name}: {examples:?}");
+            for example in examples {
+                let words = example.split(" | ").next().unwrap_or_default().split(' ');
+                Cli::try_parse_from(["fracas"].into_iter().chain(words)).unwrap_or_else(|e| panic!("{example}: {e}"));
+            }
+        }
+    }
 }

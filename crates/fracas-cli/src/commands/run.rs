@@ -27,12 +27,14 @@ use crate::{
 const STARTS: u32 = 3;
 
 pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, CliError> {
+    // Where nothing is asked and nothing else is to be started first, none is missed from here on.
+    let early = (given.yes && !given.local && !given.detach).then(Interrupts::new).transpose()?;
     let submission = source::submission(&given.document)?;
     if let Some(path) = &given.report {
         report::writable(path)?;
     }
     if !given.local {
-        return on(session, given, &session.client()?, submission).await;
+        return on(session, given, &session.client()?, submission, early).await;
     }
     session.output.notice("starting a controller and an agent inside this command");
     if given.report.is_none() {
@@ -44,14 +46,20 @@ pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, Cl
     let LocalController { access, stop } =
         started.map_err(|e| CliError::failure(format!("the local controller does not start: {e:#}")))?;
     let code = match Client::new(&access) {
-        Ok(client) => on(session, given, &client, submission).await,
+        Ok(client) => on(session, given, &client, submission, None).await,
         Err(error) => Err(error.into()),
     };
     stop().await;
     code
 }
 
-async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submission) -> Result<u8, CliError> {
+async fn on(
+    session: &Session<'_>,
+    given: &RunArgs,
+    client: &Client,
+    what: Submission,
+    early: Option<Interrupts>,
+) -> Result<u8, CliError> {
     let output = session.output;
     if output.asks && !given.yes && !given.local && !agreed(output, client, &what).await? {
         output.notice("nothing was started");
@@ -67,7 +75,7 @@ async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submi
         }
         return Ok(exit::PASS);
     }
-    let mut interrupts = Interrupts::new()?;
+    let mut interrupts = early.map_or_else(Interrupts::new, Ok)?;
     let Some(run) = start_unless_left(client, what, &mut interrupts, output).await? else { return Ok(exit::LEFT) };
     let outcome = match attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await {
         // Nobody reads on, and the verdict is not known: that is no success.

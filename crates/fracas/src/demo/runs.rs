@@ -36,14 +36,15 @@ impl Demo<'_> {
         for (n, written) in documents.iter().enumerate() {
             told.heading(&format!("Experiment {} of {}: {}", n + 1, documents.len(), written.document.what));
             told.line(&format!("$ {}", self.typed(stage, written)));
-            // Last: from here on the command line hears them itself.
+            let running = self.run(stage, written);
+            // Last: from its first step on the command line hears them itself.
             if interrupts.count() > 0 {
                 told.line("not started");
                 code = if code == exit::PASS { exit::LEFT } else { code };
                 break;
             }
             let ended = tokio::select! {
-                ended = self.run(stage, written) => ended,
+                ended = running => ended,
                 // The command line would wait for a controller to come back that will not.
                 why = cast.ended() => bail!("{why}"),
             };
@@ -77,7 +78,7 @@ impl Demo<'_> {
         Ok(code)
     }
 
-    async fn run(&self, stage: &Stage, written: &Written) -> u8 {
+    fn run(&self, stage: &Stage, written: &Written) -> impl Future<Output = u8> + use<> {
         let document = DocumentArgs {
             file: written.path.clone(),
             parameters: ParameterArgs { set: written.document.takes(&stage.set), values: None },
@@ -85,7 +86,7 @@ impl Demo<'_> {
             environment: "demo".into(),
         };
         let run = RunArgs { document, local: false, label: Vec::new(), detach: false, report: None, yes: true };
-        self.command(stage, Command::Run(run)).await
+        self.command(stage, Command::Run(run))
     }
 
     async fn report(&self, stage: &Stage, folder: &Folder, document: Document, run: &RunSummary) -> Option<PathBuf> {
@@ -106,9 +107,9 @@ impl Demo<'_> {
         None
     }
 
-    async fn command(&self, stage: &Stage, command: Command) -> u8 {
+    fn command(&self, stage: &Stage, command: Command) -> impl Future<Output = u8> + use<> {
         let world = (self.world)(Some(stage.access.clone()));
-        fracas_cli::main(self.global.clone(), command, world).await
+        fracas_cli::main(self.global.clone(), command, world)
     }
 
     /// The command line of a run, as somebody would type it who has the context.
