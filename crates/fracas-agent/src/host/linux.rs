@@ -19,6 +19,7 @@ use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, process
 
 mod held;
 mod load;
+pub mod netem;
 mod pause;
 mod shot;
 
@@ -122,11 +123,12 @@ impl Host for LinuxHost {
                 Step::Seize { process } => self.seize(key, index, process).await,
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
-                Step::Impair(_)
-                | Step::MakeIfb { .. }
+                Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
-                | Step::Redirect { .. } => Err(Failure("network steps are not wired".into())),
+                | Step::Redirect { .. }
+                | Step::Lose { .. } => self.shape(key, step).await,
+                Step::Impair(_) => Err(Failure("network steps are not wired".into())),
             }
         })
     }
@@ -152,12 +154,12 @@ impl Host for LinuxHost {
                     Ok(Reverted::NothingThere)
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
-                Step::Signal { .. }
-                | Step::Impair(_)
-                | Step::MakeIfb { .. }
+                Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
-                | Step::Redirect { .. } => Ok(Reverted::NothingThere),
+                | Step::Redirect { .. }
+                | Step::Lose { .. } => netem::unshape(key, step, handle).await,
+                Step::Signal { .. } | Step::Impair(_) => Ok(Reverted::NothingThere),
             }
         })
     }

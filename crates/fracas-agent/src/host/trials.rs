@@ -12,6 +12,8 @@ use super::{
     worker::Spawner,
 };
 
+mod netem;
+
 /// `CAP_SYS_PTRACE` of `linux/capability.h`.
 const CAP_SYS_PTRACE: u32 = 19;
 
@@ -23,6 +25,7 @@ pub fn all(spawner: &Spawner) -> BTreeMap<Capability, Ability> {
     let tried = [
         (Capability::SignalAny, signal_any()),
         (Capability::Ptrace, ptrace(spawner)),
+        (Capability::Netem, netem::netem()),
         (Capability::Cgroup, cgroup()),
         (Capability::Cpu, Ok(())),
         (Capability::PortOwner, port_owner()),

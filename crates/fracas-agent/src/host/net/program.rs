@@ -90,9 +90,9 @@ pub fn program(direction: Direction, filter: &Filter, link: Link, share: Option<
     for version in [4, 6] {
         c.place(if version == 4 { v4 } else { v6 });
         if version == 4 {
-            c.read_v4(no)
+            c.read_v4(no);
         } else {
-            c.read_v6(no)
+            c.read_v6(no);
         }
         c.always_passes(no);
         for (net, (_, port)) in passing.iter().zip(&filter.pass_remotes).filter(|(n, _)| of(version, n)) {
@@ -279,7 +279,7 @@ impl Code {
     fn unless_in(&mut self, net: &IpNet, direction: Direction, miss: Label) -> &mut Self {
         let second = u32::from(direction == Direction::Egress);
         let (offset, words) = match net {
-            IpNet::V4(net) => (12 + 4 * second, words_v4(net)),
+            IpNet::V4(net) => (12 + 4 * second, words_v4(*net)),
             IpNet::V6(net) => (8 + 16 * second, words_v6(net)),
         };
         for (at, (value, mask)) in (offset..).step_by(4).zip(words).filter(|(_, (_, mask))| *mask != 0) {
@@ -312,7 +312,7 @@ impl Code {
     }
 }
 
-fn words_v4(net: &Ipv4Net) -> Vec<(u32, u32)> {
+fn words_v4(net: Ipv4Net) -> Vec<(u32, u32)> {
     vec![(net.network().to_bits(), net.netmask().to_bits())]
 }
 

@@ -242,12 +242,13 @@ fn action(m: &mut Message, c: &Classifier) {
 }
 
 fn code(program: &[Insn]) -> Vec<u8> {
-    let bytes = |i: &Insn| {
-        let [a, b] = i.code.to_ne_bytes();
-        let [c, d, e, f] = i.k.to_ne_bytes();
-        [a, b, i.jt, i.jf, c, d, e, f]
-    };
-    program.iter().flat_map(bytes).collect()
+    let mut bytes = Vec::with_capacity(8 * program.len());
+    for insn in program {
+        bytes.extend(insn.code.to_ne_bytes());
+        bytes.extend([insn.jt, insn.jf]);
+        bytes.extend(insn.k.to_ne_bytes());
+    }
+    bytes
 }
 
 /// A socket for the qdiscs and filters of one network namespace.
