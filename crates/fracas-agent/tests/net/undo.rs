@@ -1,0 +1,187 @@
+//! Undo: what is held is let go, what did not fit is told, nothing is left.
+
+use std::{
+    net::UdpSocket,
+    thread,
+    time::{Duration, Instant},
+};
+
+use fracas_agent::host::netlink::{
+    Protocol as Subsystem, Socket,
+    link::Links,
+    nft::Batch,
+    queue::{Copy, Queue},
+    traffic::{Act, Classifier, Hook, Insn, Traffic},
+};
+use fracas_model::plan::{Direction, Filter, Protocol};
+
+use crate::{
+    dump::Dump,
+    measure::{echo, once, tcp_echo, train},
+    plane::{BOTH, Kind, Plane, delay, loss},
+    run::{Case, figure},
+    stage::{HOST, PEER, Stage, at, wait_for},
+};
+
+pub(crate) const CASES: &[Case] = &[
+    Case { name: "undo_lets_go_what_is_held", planes: BOTH, run: lets_go },
+    Case { name: "what_does_not_fit_is_told", planes: BOTH, run: overflow },
+    Case { name: "nothing_is_left", planes: BOTH, run: nothing_left },
+    Case { name: "every_kind_of_residue_is_caught", planes: &[Kind::Owner], run: residue },
+];
+
+/// The owner plane lets go at once, netem when the time is up; nothing is lost either way.
+fn lets_go(kind: Kind) {
+    const N: usize = 200;
+    let stage = Stage::new();
+    for port in [7001, 7002] {
+        echo(&stage.peer, port);
+    }
+    let mut plane = Plane::open(kind, &stage);
+    let udp = Filter { ports: vec![(7001, 7001)], protocol: Some(Protocol::Udp), ..Filter::default() };
+    for direction in [Direction::Egress, Direction::Ingress] {
+        for address in PEER {
+            plane.add("slow", direction, &udp, &delay(2000));
+            let to = at(address, 7001);
+            let sent = thread::spawn(move || train(to, N, Duration::from_micros(100), Duration::from_secs(6)));
+            wait_for("all to be held", || plane.figures("slow").held == N as u64);
+            let begun = Instant::now();
+            plane.remove("slow");
+            let took = begun.elapsed();
+            let came = sent.join().expect("it does not panic");
+            assert_eq!((came.trips.len(), came.errors), (N, 0), "{direction:?} {address}: held packets are lost");
+            match kind {
+                // Far earlier than they were due.
+                Kind::Owner => assert!(came.quantile(1.0) < Duration::from_millis(1700), "{:?}", came.quantile(1.0)),
+                Kind::Netem => {
+                    assert!(took >= Duration::from_millis(1000), "undone {took:?} after, while some were held")
+                }
+            }
+            assert!(once(to, Duration::from_secs(1)).expect("an answer") < Duration::from_millis(500));
+        }
+    }
+    // TCP on its way out: copies are let go as well.
+    let tcp = Filter { protocol: Some(Protocol::Tcp), ..udp };
+    plane.add("slow", Direction::Egress, &tcp, &delay(1000));
+    let running = thread::spawn(|| tcp_echo(at(PEER[0], 7001), 100_000, Duration::from_secs(8)));
+    wait_for("some to be held", || plane.figures("slow").held > 0);
+    plane.remove("slow");
+    running.join().expect("it does not panic").expect("TCP goes on after the undo");
+    plane.close();
+}
+
+/// More than there is room for: the fault says so; on the owner plane what does not fit passes, netem drops it.
+fn overflow(kind: Kind) {
+    let stage = Stage::new();
+    let mut plane = Plane::open(kind, &stage);
+    let sink = UdpSocket::bind(at(HOST[0], 7001)).expect("a port");
+    sink.set_read_timeout(Some(Duration::from_millis(1500))).expect("a limit");
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(&sink, 64 << 20);
+    let count = thread::spawn(move || {
+        let mut n = 0_u64;
+        while sink.recv(&mut [0; 64]).is_ok() {
+            n += 1;
+        }
+        n
+    });
+    let filter = Filter { ports: vec![(7001, 7001)], ..Filter::default() };
+    // At 40 ms the worker's queue has room for 8192; netem is given less.
+    let sent = 40_000_u64;
+    match &mut plane {
+        Plane::Owner(_) => plane.add("slow", Direction::Ingress, &filter, &delay(1000)),
+        Plane::Netem(netem) => {
+            let steps = netem.steps(Direction::Ingress, &filter, &delay(1000), 1000);
+            netem.apply("slow", steps);
+        }
+    }
+    let room = if kind == Kind::Owner { 200_000 } else { 1000 };
+    let sent = if kind == Kind::Owner { sent.max(room + 40_000) } else { sent };
+    stage.peer.run(move || {
+        let socket = UdpSocket::bind("0.0.0.0:0").expect("a port");
+        socket.connect(at(HOST[0], 7001)).expect("an address");
+        for _ in 0..sent {
+            socket.send(b"0123456789").expect("sent");
+        }
+    });
+    let figures = plane.figures("slow");
+    let came = count.join().expect("it does not panic");
+    let after = plane.figures("slow");
+    figure(&format!(
+        "overflow {:5}: {sent} sent, {came} came, {} passed undelayed, {} dropped for want of room ({} held at the end)",
+        kind.word(),
+        after.passed,
+        after.unasked,
+        figures.held
+    ));
+    assert_eq!(after.matched, sent, "{after:?}");
+    assert!(after.passed + after.unasked > 0, "nothing is told: {after:?}");
+    // What is told is what happened: not one packet is lost without being counted.
+    assert_eq!(came + after.unasked, sent, "{after:?}");
+    plane.close();
+}
+
+/// All kinds of faults together, with traffic; then the host is as it was.
+fn nothing_left(kind: Kind) {
+    let stage = Stage::with_container();
+    echo(&stage.peer, 7001);
+    // The first fault may load what the kernel then keeps.
+    let mut plane = Plane::open(kind, &stage);
+    plane.add("first", Direction::Egress, &Filter::default(), &delay(1));
+    plane.close();
+    let before = Dump::take();
+    for orderly in [true, false] {
+        let mut plane = Plane::open(kind, &stage);
+        for direction in [Direction::Egress, Direction::Ingress] {
+            let of = |port| Filter { ports: vec![(port, port)], ..Filter::default() };
+            plane.add(&format!("slow {direction:?}"), direction, &of(7001), &delay(30));
+            plane.add(&format!("lossy {direction:?}"), direction, &of(7001), &loss(20.0));
+            plane.add(&format!("other {direction:?}"), direction, &of(7002), &delay(10));
+        }
+        assert!(!before.differences(&Dump::take()).is_empty(), "the faults cannot be seen");
+        train(at(PEER[0], 7001), 200, Duration::from_micros(500), Duration::from_secs(1));
+        if orderly {
+            for direction in [Direction::Egress, Direction::Ingress] {
+                plane.remove(&format!("slow {direction:?}"));
+                plane.remove(&format!("other {direction:?}"));
+            }
+        }
+        plane.close();
+        let left = before.differences(&Dump::take());
+        assert!(left.is_empty(), "left behind (orderly: {orderly}): {left:#?}");
+    }
+}
+
+/// A residue planted in each section of the comparison is seen there.
+fn residue(_kind: Kind) {
+    let _stage = Stage::new();
+    let clean = Dump::take();
+    let caught = |section: &str| {
+        let seen = clean.differences(&Dump::take());
+        assert!(seen.iter().any(|s| s.starts_with(section)), "{section}: {seen:?}");
+    };
+    let (mut links, mut traffic) = (Links::open().expect("netlink"), Traffic::open().expect("netlink"));
+    let eth0 = links.index("eth0").expect("the device");
+
+    traffic.add_clsact(eth0).expect("a qdisc");
+    caught("qdiscs");
+    let program = vec![Insn { code: 6, jt: 0, jf: 0, k: 0 }];
+    let target = links.add_ifb("left", "").expect("a device");
+    let (index, hook, act) = (eth0, Hook::Ingress, Act::Redirect(target));
+    let filter = Classifier { index, hook, priority: 1, handle: 1, program, act, cookie: [0; 16] };
+    traffic.add_filter(&filter).expect("a filter");
+    caught("filters");
+    caught("links");
+    traffic.delete_clsact(eth0).expect("gone");
+    links.delete("left").expect("gone");
+
+    let mut socket = Socket::open(Subsystem::Netfilter).expect("netlink");
+    let mut batch = Batch::default();
+    batch.new_table("left");
+    batch.commit(&mut socket).expect("a table");
+    caught("nftables");
+    drop(socket);
+    let queue = Queue::bind(41_000, Copy::Meta, 10).expect("a queue");
+    caught("queues");
+    drop(queue);
+    wait_for("all residues to be gone", || clean.differences(&Dump::take()).is_empty());
+}
