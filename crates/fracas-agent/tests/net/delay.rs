@@ -5,13 +5,15 @@ use std::time::Duration;
 use fracas_model::plan::{Direction, Filter, Protocol};
 
 use crate::{
-    measure::{echo, tcp_echo, tcp_rate, train},
+    measure::{Train, echo, tcp_echo, tcp_rate, train},
     plane::{BOTH, Kind, Plane, delay, jittered},
     run::{Case, emulated, figure},
     stage::{PEER, Stage, at},
 };
 
 const PORT: u16 = 7001;
+/// No fault is on this one.
+const SPARED: u16 = 7002;
 
 pub(crate) const CASES: &[Case] = &[
     Case { name: "delay_1ms_egress", planes: BOTH, run: |kind| exact(kind, Direction::Egress, 1) },
@@ -36,10 +38,18 @@ fn ms(duration: Duration) -> f64 {
     duration.as_secs_f64() * 1e3
 }
 
-/// How much longer than asked, beyond what the way takes by itself, median and 99th percentile may be, milliseconds.
-/// A busy machine wakes sleepers late; emulated processors more so.
+/// How much longer than asked median and 99th percentile may be, milliseconds, beyond what the way takes by itself. An
+/// emulated machine wakes sleepers late.
 fn bounds() -> (f64, f64) {
     if emulated() { (10.0, 60.0) } else { (1.5, 15.0) }
+}
+
+/// A train under a fault and, at the same time, one on a port that the fault spares: what that one suffers, the machine
+/// does to everybody.
+fn beside(n: usize, pace: Duration, patience: Duration) -> (Train, Train) {
+    let spared = std::thread::spawn(move || train(at(PEER[0], SPARED), n, pace, patience));
+    let under = train(at(PEER[0], PORT), n, pace, patience);
+    (under, spared.join().expect("it does not panic"))
 }
 
 /// UDP there and back under a delay one way: never shorter than asked, and not much longer.
@@ -47,61 +57,58 @@ fn exact(kind: Kind, direction: Direction, asked: i64) {
     const N: usize = 300;
     let stage = Stage::new();
     echo(&stage.peer, PORT);
+    echo(&stage.peer, SPARED);
     let mut plane = Plane::open(kind, &stage);
-    let pace = Duration::from_millis(3);
-    let patience = Duration::from_millis(2000 + asked as u64);
+    let (pace, patience) = (Duration::from_millis(2), Duration::from_millis(2000 + asked as u64));
     // Who comes first wakes everything; that is not counted.
-    train(at(PEER[0], PORT), 50, pace, patience);
+    train(at(PEER[0], PORT), 20, pace, patience);
     let before = train(at(PEER[0], PORT), N, pace, patience);
     assert_eq!((before.trips.len(), before.errors), (N, 0));
     plane.add("slow", direction, &udp(), &delay(asked));
-    let under = train(at(PEER[0], PORT), N, pace, patience);
+    let (under, spared) = beside(N, pace, patience);
     assert_eq!((under.trips.len(), under.errors), (N, 0));
     let figures = plane.figures("slow");
     plane.remove("slow");
-    let after = train(at(PEER[0], PORT), N, pace, patience);
+    let after = train(at(PEER[0], PORT), 50, pace, patience);
     plane.close();
 
     let error = |q| ms(under.quantile(q)) - ms(before.quantile(0.5)) - asked as f64;
     figure(&format!(
-        "added delay {:5} {:7} {asked:3} ms: error p50 {:+.3} ms, p99 {:+.3} ms, n = {N} (way by itself {:.3} ms)",
+        "added delay {:5} {:7} {asked:3} ms: error p50 {:+.3} ms, p99 {:+.3} ms, n = {N} (by itself the way takes p50 \
+         {:.3} ms, at the same time p99 {:.3} ms)",
         kind.word(),
         format!("{direction:?}").to_lowercase(),
         error(0.5),
         error(0.99),
         ms(before.quantile(0.5)),
+        ms(spared.quantile(0.99)),
     ));
     assert!(under.least() >= Duration::from_millis(asked as u64), "earlier than asked: {:?}", under.least());
     let (p50, p99) = bounds();
-    assert!(error(0.5) <= p50 && error(0.99) <= p99, "{} {}", error(0.5), error(0.99));
+    // One way is one more sleeper to be woken than the other: twice the spared one's trouble is the machine's.
+    let noise = |q| 2.0 * ms(spared.quantile(q));
+    assert!(error(0.5) <= p50 + noise(0.5) && error(0.99) <= p99 + noise(0.99), "{} {}", error(0.5), error(0.99));
     assert_eq!((figures.matched, figures.unasked, figures.passed), (N as u64, 0, 0), "{figures:?}");
-    assert_eq!(after.trips.len(), N);
-    assert!(after.quantile(0.5) < before.quantile(0.5) * 3 + Duration::from_micros(300), "{:?}", after.quantile(0.5));
+    assert_eq!(after.trips.len(), 50);
+    assert!(after.least() < Duration::from_millis(asked as u64), "still slow: {:?}", after.least());
 }
 
 /// Uniform on `delay - jitter ..= delay + jitter`: quartiles and ends where they must be, and packets overtake others.
 fn even(kind: Kind, direction: Direction) {
+    const N: usize = 1500;
     let (stage, middle, spread) = (Stage::new(), 60, 40);
     echo(&stage.peer, PORT);
+    echo(&stage.peer, SPARED);
     let mut plane = Plane::open(kind, &stage);
-    let to = at(PEER[0], PORT);
-    let way = train(to, 100, Duration::from_millis(1), Duration::from_secs(2)).quantile(0.5);
+    let pace = Duration::from_millis(1);
+    let way = train(at(PEER[0], PORT), 100, pace, Duration::from_secs(2)).quantile(0.5);
     plane.add("spread", direction, &udp(), &jittered(middle, spread));
-    let under = train(to, 1500, Duration::from_millis(1), Duration::from_secs(2));
+    let (under, spared) = beside(N, pace, Duration::from_secs(2));
     plane.close();
-    assert_eq!(under.trips.len(), 1500);
-    let (_, late) = bounds();
+    assert_eq!(under.trips.len(), N);
     let quartile = |q| ms(under.quantile(q)) - ms(way);
-    assert!(under.least() >= Duration::from_millis(20), "{:?}", under.least());
-    assert!(quartile(0.02) < 25.0 + late && quartile(0.98) > 95.0, "{} {}", quartile(0.02), quartile(0.98));
-    // A quantile of 1500 even draws out of 80 ms scatters by less than 1 ms (one deviation).
-    for (q, expected) in [(0.25, 40.0), (0.5, 60.0), (0.75, 80.0)] {
-        assert!((quartile(q) - expected).abs() < 5.0 + bounds().0, "{q}: {} ms instead of {expected}", quartile(q));
-    }
-    assert!(quartile(1.0) < 100.0 + late, "{}", quartile(1.0));
-    assert!(under.overtaken > 100, "only {} overtaken", under.overtaken);
     figure(&format!(
-        "jitter 60 ± 40 ms {:5} {:7}: quartiles {:.1}, {:.1}, {:.1} ms, {} of 1500 overtaken",
+        "jitter 60 ± 40 ms {:5} {:7}: quartiles {:.1}, {:.1}, {:.1} ms, {} of {N} overtaken",
         kind.word(),
         format!("{direction:?}").to_lowercase(),
         quartile(0.25),
@@ -109,22 +116,33 @@ fn even(kind: Kind, direction: Direction) {
         quartile(0.75),
         under.overtaken,
     ));
+    let (late, noise) = (bounds().0, 2.0 * ms(spared.quantile(0.9)));
+    assert!(under.least() >= Duration::from_millis(20), "{:?}", under.least());
+    // A quantile of 1500 even draws out of 80 ms scatters by at most 1 ms (one deviation).
+    for (q, expected) in [(0.02, 21.6), (0.25, 40.0), (0.5, 60.0), (0.75, 80.0), (0.98, 98.4)] {
+        let off = quartile(q) - expected;
+        assert!(off > -4.0 && off < 4.0 + late + noise, "{q}: {} ms instead of {expected}", quartile(q));
+    }
+    assert!(under.overtaken > 100, "only {} overtaken", under.overtaken);
 }
 
 /// `10ms ± 30ms`: what would have to leave before it came leaves at once, a third of all.
 fn at_none(kind: Kind) {
+    const N: usize = 900;
     let stage = Stage::new();
     echo(&stage.peer, PORT);
+    echo(&stage.peer, SPARED);
     let mut plane = Plane::open(kind, &stage);
     plane.add("odd", Direction::Egress, &udp(), &jittered(10, 30));
-    let under = train(at(PEER[0], PORT), 600, Duration::from_millis(1), Duration::from_secs(2));
+    let (under, spared) = beside(N, Duration::from_millis(1), Duration::from_secs(2));
     plane.close();
-    assert_eq!(under.trips.len(), 600);
-    let slack = if emulated() { 8 } else { 2 };
-    let soon = under.trips.iter().filter(|t| **t < Duration::from_millis(slack)).count();
-    // (30 - 10) of 60 ms, and what is drawn within the slack.
-    let expected = 600.0 * (20.0 + slack as f64) / 60.0;
-    assert!((soon as f64 - expected).abs() < 0.25 * 600.0, "{soon} of 600 at once, {expected} expected");
+    assert_eq!(under.trips.len(), N);
+    // Half of the even draws above none lie below 20 ms.
+    let noise = 2.0 * ms(spared.quantile(0.9)) + bounds().0;
+    let third = ms(under.quantile(0.3));
+    let two_thirds = ms(under.quantile(0.67));
+    assert!(third < 2.0 + noise, "{third} ms: what was due before it came is held");
+    assert!((17.0..23.0 + noise).contains(&two_thirds), "{two_thirds} ms");
 }
 
 /// Data, acknowledgements and the handshake, IPv4 and IPv6, both ways; what arrives is what was sent.

@@ -271,7 +271,7 @@ fn neighbours(kind: Kind) {
     echo(&stage.peer, 7001);
     let mut plane = Plane::open(kind, &stage);
     for direction in [Direction::Egress, Direction::Ingress] {
-        plane.add("gone", direction, &Filter::default(), &loss(100.0));
+        plane.add(&format!("gone {direction:?}"), direction, &Filter::default(), &loss(100.0));
     }
     // Setting a device down forgets its neighbours, and the IPv6 addresses.
     let mut links = Links::open().expect("netlink");

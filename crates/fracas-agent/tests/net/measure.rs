@@ -17,6 +17,7 @@ pub(crate) fn echo(place: &Place, port: u16) {
         for address in addresses() {
             let at = SocketAddr::new(address, port);
             let socket = UdpSocket::bind(at).expect("a port");
+            roomy(&socket);
             thread::spawn(move || {
                 let mut buffer = [0; 2048];
                 while let Ok((n, from)) = socket.recv_from(&mut buffer) {
@@ -126,7 +127,13 @@ pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
     let socket = UdpSocket::bind(any).expect("a port");
     socket.connect(to).expect("an address");
+    roomy(&socket);
     socket
+}
+
+/// Room for all that comes while nobody reads, where it is granted: a busy machine must not lose packets by itself.
+pub(crate) fn roomy(socket: &UdpSocket) {
+    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, 16 << 20);
 }
 
 /// One datagram there and back; `None` if it did not come back in time.

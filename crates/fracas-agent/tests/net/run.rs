@@ -23,6 +23,9 @@ const FIGURE: &str = "figure: ";
 /// Measured figures, in order of the trials.
 static FIGURES: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
+/// How long each trial took.
+static TIMES: Mutex<Vec<(Duration, String)>> = Mutex::new(Vec::new());
+
 /// One promise and how it is tried.
 #[derive(Clone, Copy)]
 pub(crate) struct Case {
@@ -77,16 +80,23 @@ pub(crate) fn run(cases: &[Case]) -> ExitCode {
     for line in figures.iter() {
         println!("{line}");
     }
+    let mut times = TIMES.lock().expect("no trial panics here");
+    times.sort_by_key(|(time, _)| std::cmp::Reverse(*time));
+    for (time, name) in times.iter().take(5) {
+        println!("among the longest: {:.1} s {name}", time.as_secs_f64());
+    }
     conclusion.exit_code()
 }
 
 fn apart(name: &str, kind: Kind) -> Result<Completion, Failed> {
     let mut command = Command::new("/proc/self/exe");
     command.args([TRIAL, name, kind.word()]).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let begun = Instant::now();
     let mut child = command.spawn()?;
     let out = drain(child.stdout.take());
     let err = drain(child.stderr.take());
     let code = ended(&mut child)?;
+    TIMES.lock().expect("no trial panics here").push((begun.elapsed(), format!("{}::{name}", kind.word())));
     let out = out.join().expect("reading does not panic");
     let err = err.join().expect("reading does not panic");
     FIGURES
