@@ -45,9 +45,9 @@ pub(crate) fn enter() {
 /// Lets this process and all it starts, the workers too, run before what else the machine is busy with: the trials
 /// measure faults, and are as exact on a busy machine as on an idle one. Where that is not allowed, so be it.
 fn first_in_line() {
-    let parameter = libc::sched_param { sched_priority: 1 };
-    // SAFETY: the pointer is to a live parameter.
-    unsafe { libc::sched_setscheduler(0, libc::SCHED_RR, &raw const parameter) };
+    let priority: i32 = 1;
+    // Not every C library has this call. SAFETY: the pointer is to a live struct sched_param, which is this one number.
+    unsafe { libc::syscall(libc::SYS_sched_setscheduler, 0, libc::SCHED_RR, &raw const priority) };
 }
 
 /// What each namespace needs before it has devices: loopback, and no wait for duplicates of link-local addresses, during
