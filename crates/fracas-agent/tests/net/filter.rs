@@ -17,18 +17,18 @@ use crate::{
 };
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "only_the_filter_suffers", planes: BOTH, run: only_the_filter },
-    Case { name: "port_ranges_count_at_either_end", planes: BOTH, run: either_end },
-    Case { name: "networks_are_those_of_the_far_end", planes: BOTH, run: far_end },
-    Case { name: "pings_are_a_protocol", planes: BOTH, run: pings },
-    Case { name: "exemptions_pass", planes: BOTH, run: exemptions },
-    Case { name: "forwarded_packets_suffer_once", planes: BOTH, run: forwarded },
-    Case { name: "neighbours_are_found_under_a_fault_on_everything", planes: BOTH, run: neighbours },
-    Case { name: "disjoint_filters_coexist", planes: BOTH, run: disjoint },
+    Case::new("only_the_filter_suffers", BOTH, only_the_filter),
+    Case::new("port_ranges_count_at_either_end", BOTH, either_end),
+    Case::new("networks_are_those_of_the_far_end", BOTH, far_end),
+    Case::new("pings_are_a_protocol", BOTH, pings),
+    Case::new("exemptions_pass", BOTH, exemptions),
+    Case::new("forwarded_packets_suffer_once", BOTH, forwarded),
+    Case::new("neighbours_are_found_under_a_fault_on_everything", BOTH, neighbours),
+    Case::new("disjoint_filters_coexist", BOTH, disjoint),
 ];
 
 /// What the trials delay by, milliseconds; far above what anything else takes.
-const SLOW: i64 = 300;
+const SLOW: i64 = 200;
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Whether a datagram there and back takes the delay.

@@ -25,7 +25,7 @@ pub(crate) fn run() -> ! {
     let mut trials = Command::new("/proc/self/exe");
     trials.args(std::env::args().skip(1)).env_clear();
     trials.env("FRACAS_PLANES", "owner,netem").env("FRACAS_REQUIRE", "all").env("FRACAS_VM", "1");
-    let child = trials.spawn().expect("the trials start");
+    let mut child = trials.spawn().expect("the trials start");
     let code = loop {
         // Orphans of killed trials end here too.
         match wait(WaitOptions::empty()) {
@@ -36,6 +36,8 @@ pub(crate) fn run() -> ! {
             Err(error) => panic!("cannot wait: {error}"),
         }
     };
+    // It is reaped already; this only says so.
+    let _ = child.wait();
     println!("fracas-vm: exit {code}");
     rustix::fs::sync();
     let off = reboot(RebootCommand::PowerOff);

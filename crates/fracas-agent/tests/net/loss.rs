@@ -14,11 +14,11 @@ use crate::{
 const PORT: u16 = 7001;
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "loss_of_udp_is_silent_egress", planes: BOTH, run: |kind| silent(kind, Direction::Egress) },
-    Case { name: "loss_of_udp_is_silent_ingress", planes: BOTH, run: |kind| silent(kind, Direction::Ingress) },
-    Case { name: "all_is_lost_at_100_percent", planes: BOTH, run: all },
-    Case { name: "tcp_goes_on_under_loss", planes: BOTH, run: tcp_goes_on },
-    Case { name: "delay_and_loss_on_one_filter_stack", planes: BOTH, run: stack },
+    Case::new("loss_of_udp_is_silent_egress", BOTH, |kind| silent(kind, Direction::Egress)),
+    Case::new("loss_of_udp_is_silent_ingress", BOTH, |kind| silent(kind, Direction::Ingress)),
+    Case::new("all_is_lost_at_100_percent", BOTH, all),
+    Case::new("tcp_goes_on_under_loss", BOTH, tcp_goes_on),
+    Case::new("delay_and_loss_on_one_filter_stack", BOTH, stack),
 ];
 
 fn fault() -> Filter {

@@ -23,19 +23,15 @@ use crate::{
 const NETEM: &[Kind] = &[Kind::Netem];
 
 pub(crate) const CASES: &[Case] = &[
-    Case { name: "any_prefix_is_undone_with_and_without_handles", planes: NETEM, run: any_prefix },
-    Case { name: "the_last_one_out_takes_the_clsact_away", planes: NETEM, run: last_one_out },
-    Case { name: "what_others_made_is_left", planes: NETEM, run: others },
-    Case { name: "what_others_took_over_is_told", planes: NETEM, run: took_over },
-    Case { name: "wrong_devices_are_refused", planes: NETEM, run: wrong_devices },
-    Case { name: "an_ifb_that_is_still_fed_stays", planes: NETEM, run: still_fed },
-    Case { name: "netem_loses_by_itself_too", planes: NETEM, run: loses },
-    Case { name: "counts_are_those_of_the_kernel", planes: NETEM, run: counts },
+    Case::new("any_prefix_is_undone_with_and_without_handles", NETEM, any_prefix),
+    Case::new("the_last_one_out_takes_the_clsact_away", NETEM, last_one_out),
+    Case::new("what_others_made_is_left", NETEM, others),
+    Case::new("what_others_took_over_is_told", NETEM, took_over),
+    Case::new("wrong_devices_are_refused", NETEM, wrong_devices),
+    Case::new("an_ifb_that_is_still_fed_stays", NETEM, still_fed),
+    Case::new("netem_loses_by_itself_too", NETEM, loses),
+    Case::new("counts_are_those_of_the_kernel", NETEM, counts),
 ];
-
-fn plane(stage: &Stage) -> NetemPlane {
-    NetemPlane::open(stage.devices())
-}
 
 fn udp() -> Filter {
     Filter { ports: vec![(7001, 7001)], protocol: Some(Protocol::Udp), ..Filter::default() }
@@ -53,7 +49,7 @@ fn apply(plane: &NetemPlane, id: &str, step: &Step) -> serde_json::Value {
 /// Every number of applied steps, their outcome known or lost, undone twice: the host is as before.
 fn any_prefix(_kind: Kind) {
     let stage = Stage::with_container();
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let clean = Dump::take();
     for effect in [delay(5), loss(5.0)] {
         let steps = plane.steps(Direction::Egress, &udp(), &effect, 1000);
@@ -78,7 +74,7 @@ fn any_prefix(_kind: Kind) {
 
 fn last_one_out(_kind: Kind) {
     let stage = Stage::new();
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let clean = Dump::take();
     let first = plane.steps(Direction::Egress, &udp(), &delay(5), 1000);
     let second = plane.steps(Direction::Ingress, &udp(), &loss(5.0), 1000);
@@ -100,7 +96,7 @@ fn foreign(index: u32) -> Classifier {
 
 fn others(_kind: Kind) {
     let stage = Stage::new();
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let (mut links, mut traffic) = (Links::open().expect("netlink"), Traffic::open().expect("netlink"));
     let eth0 = links.index("eth0").expect("the device");
     // A clsact that somebody else made, without our mark, is used and left.
@@ -155,7 +151,7 @@ fn add_plain_clsact(index: u32) {
 
 fn took_over(_kind: Kind) {
     let stage = Stage::new();
-    let plane = plane(&stage);
+    let plane = NetemPlane::open(&stage);
     let (mut links, mut traffic) = (Links::open().expect("netlink"), Traffic::open().expect("netlink"));
     let eth0 = links.index("eth0").expect("the device");
     let (make, clsact) = (Step::MakeIfb { name: "frc1".into() }, Step::MakeClsact { device: "eth0".into() });
@@ -186,7 +182,7 @@ fn took_over(_kind: Kind) {
 
 fn wrong_devices(_kind: Kind) {
     let stage = Stage::new();
-    let plane = plane(&stage);
+    let plane = NetemPlane::open(&stage);
     let clean = Dump::take();
     let refused = |step: &Step| block(plane.host.apply(&key("a"), 0, step)).expect_err("refused").0;
     let netem = Step::MakeNetem { device: "eth0".into(), effect: delay(5), limit_packets: 10 };
@@ -227,7 +223,7 @@ fn wrong_devices(_kind: Kind) {
 fn still_fed(_kind: Kind) {
     let stage = Stage::new();
     echo(&stage.peer, 7001);
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let steps = plane.steps(Direction::Egress, &udp(), &delay(5), 1000);
     plane.apply("a", steps.clone());
     let failure = block(plane.host.revert(&key("a"), 0, &steps[0], None)).expect_err("it is fed");
@@ -240,7 +236,7 @@ fn still_fed(_kind: Kind) {
 fn loses(_kind: Kind) {
     let stage = Stage::new();
     echo(&stage.peer, 7001);
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let mut steps = plane.steps(Direction::Egress, &udp(), &delay(5), 1000);
     steps[1] = Step::MakeNetem { device: "frc0".into(), effect: loss(25.0), limit_packets: 1000 };
     plane.apply("a", steps);
@@ -255,7 +251,7 @@ fn loses(_kind: Kind) {
 fn counts(_kind: Kind) {
     let stage = Stage::new();
     echo(&stage.peer, 7001);
-    let mut plane = plane(&stage);
+    let mut plane = NetemPlane::open(&stage);
     let steps = plane.steps(Direction::Egress, &udp(), &delay(400), 1000);
     plane.apply("a", steps);
     let to = at(PEER[0], 7001);

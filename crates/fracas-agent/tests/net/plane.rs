@@ -6,6 +6,7 @@ use fracas_agent::host::{
     Handle, Host as _, Reverted,
     linux::{LinuxHost, netem},
     net::worker::{Ask, Stats},
+    trials,
     worker::{Spawner, Worker},
 };
 use fracas_model::{
@@ -54,8 +55,8 @@ pub(crate) struct Figures {
 
 /// A plane in use.
 pub(crate) enum Plane {
-    Owner(OwnerPlane),
-    Netem(NetemPlane),
+    Owner(Box<OwnerPlane>),
+    Netem(Box<NetemPlane>),
 }
 
 /// The network worker.
@@ -118,9 +119,9 @@ impl OwnerPlane {
 }
 
 impl NetemPlane {
-    pub(crate) fn open(devices: Vec<String>) -> Self {
+    pub(crate) fn open(stage: &Stage) -> Self {
         let host = LinuxHost::start("h".into(), "0.0.0");
-        Self { host, devices, faults: BTreeMap::new(), slot: 0 }
+        Self { host, devices: stage.devices.clone(), faults: BTreeMap::new(), slot: 0 }
     }
 
     /// The steps of a fault as a planner gives them.
@@ -176,16 +177,12 @@ impl NetemPlane {
 impl Plane {
     pub(crate) fn open(kind: Kind, stage: &Stage) -> Self {
         match kind {
-            Kind::Owner => Self::Owner(OwnerPlane::open()),
+            Kind::Owner => Self::Owner(Box::new(OwnerPlane::open())),
             Kind::Netem => {
-                use fracas_model::catalogue::Capability;
-                let plane = NetemPlane::open(stage.devices());
-                let facts = block(plane.host.facts());
-                let netem = &facts.abilities[&Capability::Netem];
-                if !netem.works {
-                    skip(&format!("{}; {}", netem.why, netem.fix));
+                if let Err((why, fix)) = trials::netem::works() {
+                    skip(&format!("{why}; {fix}"));
                 }
-                Self::Netem(plane)
+                Self::Netem(Box::new(NetemPlane::open(stage)))
             }
         }
     }

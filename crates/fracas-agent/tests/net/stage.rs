@@ -111,6 +111,8 @@ impl Place {
 pub(crate) struct Stage {
     pub(crate) peer: Place,
     pub(crate) container: Option<Place>,
+    /// Devices of the host but loopback.
+    pub(crate) devices: Vec<String>,
 }
 
 impl Stage {
@@ -121,7 +123,7 @@ impl Stage {
         links.add_veth("eth0", "eth0", Some(Namespace::Fd(peer.namespace.as_fd()))).expect("a wire");
         equip("eth0", &HOST);
         peer.run(|| equip("eth0", &[PEER, OTHER].concat()));
-        let stage = Self { peer, container: None };
+        let stage = Self { peer, container: None, devices: vec!["eth0".into()] };
         settle("eth0", &HOST);
         stage.peer.run(|| settle("eth0", &[PEER, OTHER].concat()));
         stage
@@ -153,13 +155,8 @@ impl Stage {
         settle("ct0", &GATEWAY);
         container.run(|| settle("eth0", &CONTAINER));
         stage.container = Some(container);
+        stage.devices.push("ct0".into());
         stage
-    }
-
-    /// Devices of the host but loopback.
-    pub(crate) fn devices(&self) -> Vec<String> {
-        let all = Links::open().expect("netlink").list().expect("a list");
-        all.into_iter().filter(|l| matches!(l.name.as_str(), "eth0" | "ct0")).map(|l| l.name).collect()
     }
 }
 

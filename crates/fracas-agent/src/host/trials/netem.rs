@@ -36,7 +36,7 @@ const LOSE: Stage = ("no bpf filter that drops can be added", "load cls_bpf and 
 const RIGHT: &str = "run the agent as root or give it CAP_NET_ADMIN";
 
 /// Sets all of it and looks whether netem took what it was told.
-pub(super) fn netem() -> Tried {
+pub fn works() -> Tried {
     // Who lacks the right over our own namespace is told so before the kernel looks for the device.
     let may = Links::open().and_then(|mut links| links.delete("frc-none"));
     if may.is_err_and(|e| e.errno() == Some(Errno::PERM)) {
