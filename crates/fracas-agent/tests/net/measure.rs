@@ -131,9 +131,15 @@ pub(crate) fn client(to: SocketAddr) -> UdpSocket {
     socket
 }
 
-/// Room for all that comes while nobody reads, where it is granted: a busy machine must not lose packets by itself.
-pub(crate) fn roomy(socket: &UdpSocket) {
-    let _ = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket, 16 << 20);
+/// Room for all that comes while nobody reads: a busy machine must not lose packets by itself. False where it is not
+/// granted; then there is as much as anybody may have.
+pub(crate) fn roomy(socket: &UdpSocket) -> bool {
+    use rustix::net::sockopt::{set_socket_recv_buffer_size, set_socket_recv_buffer_size_force};
+    let forced = set_socket_recv_buffer_size_force(socket, 16 << 20).is_ok();
+    if !forced {
+        let _ = set_socket_recv_buffer_size(socket, 16 << 20);
+    }
+    forced
 }
 
 /// One datagram there and back; `None` if it did not come back in time.

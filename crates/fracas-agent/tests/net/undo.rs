@@ -1,6 +1,7 @@
 //! Undo: what is held is let go, what did not fit is told, nothing is left.
 
 use std::{
+    fs,
     net::UdpSocket,
     thread,
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use crate::{
     dump::Dump,
     measure::{echo, once, roomy, tcp_echo, train},
     plane::{BOTH, Kind, Plane, delay, loss},
-    run::{Case, figure},
+    run::{Case, figure, skip},
     stage::{HOST, PEER, Stage, at, wait_for},
 };
 
@@ -77,7 +78,9 @@ fn overflow(kind: Kind) {
     let mut plane = Plane::open(kind, &stage);
     let sink = UdpSocket::bind(at(HOST[0], 7001)).expect("a port");
     sink.set_read_timeout(Some(Duration::from_millis(500))).expect("a limit");
-    roomy(&sink);
+    if !roomy(&sink) {
+        skip("a receive buffer for all that is sent is not granted here");
+    }
     let filter = Filter { ports: vec![(7001, 7001)], ..Filter::default() };
     let blast = |stage: &Stage| {
         stage.peer.run(move || {
@@ -185,6 +188,9 @@ fn residue(_kind: Kind) {
     caught("nftables");
     drop(socket);
     let queue = Queue::bind(41_000, Copy::Meta, 10).expect("a queue");
+    if fs::read("/proc/self/net/netfilter/nfnetlink_queue").is_err() {
+        skip("all residues were caught but bound queues, which only root may list");
+    }
     caught("queues");
     drop(queue);
     wait_for("all residues to be gone", || clean.differences(&Dump::take()).is_empty());

@@ -213,7 +213,7 @@ impl Loop {
             }
             Ask::Stats { id } => {
                 let plane = self.plane.as_mut().ok_or_else(|| format!("no fault {id}"))?;
-                serde_json::to_value(plane.stats(&id, &self.lines)?).map_err(|e| e.to_string())
+                serde_json::to_value(plane.stats(&id, &mut self.lines)?).map_err(|e| e.to_string())
             }
             Ask::Quit => Ok(json!({ "ok": true })),
         }
