@@ -73,7 +73,8 @@ pub enum Step {
     /// Reversible: a filter on a clsact that sends matching packets through our ifb; undone by handle.
     ///
     /// What comes back from an ifb is not looked at again by the filters of that hook, so of several redirects that
-    /// match a packet only the one of lowest priority number has an effect.
+    /// match a packet only the one of lowest priority number has an effect. One step per device; where devices are
+    /// stacked (a bridge and its ports, a VLAN and what carries it) a packet meets each of them that is redirected.
     Redirect {
         /// The device whose packets are caught.
         device: String,

@@ -63,7 +63,11 @@ struct Tools {
 
 /// What an ifb is called beside its name: the item it serves. The kernel keeps 255 bytes.
 fn alias(key: &ItemKey) -> String {
-    format!("fracas {key}").chars().take(200).collect()
+    let mut alias = format!("fracas {key}");
+    while alias.len() > 255 {
+        alias.pop();
+    }
+    alias
 }
 
 /// What the filters of an item carry.
@@ -169,9 +173,11 @@ impl Tools {
         let ours =
             link.kind == "ifb" && (link.alias == alias(key) || (link.alias.is_empty() && link.address == link::OURS));
         if !ours {
-            return Ok(match index_in(handle) {
-                Some(_) => Reverted::Superseded(format!("{} does not say any more that it is ours", link.name)),
-                None => Reverted::NothingThere,
+            // After a boot another device may have its number; one of ours keeps its address.
+            return Ok(if index_in(handle).is_some() && link.kind == "ifb" && link.address == link::OURS {
+                Reverted::Superseded(format!("{} does not say any more that it is ours", link.name))
+            } else {
+                Reverted::NothingThere
             });
         }
         if let Some(feeder) = self.feeder(link.index)? {
