@@ -42,6 +42,8 @@ impl Packet {
             (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let mut chain = self.extra.clone();
                 if self.later {
+                    // Behind the header of a later fragment there are no headers any more.
+                    chain.retain(|kind| *kind != 44);
                     chain.push(44);
                 }
                 let mut ip = vec![0; 40];
@@ -212,7 +214,7 @@ fn filter() -> impl Strategy<Value = Filter> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 4000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn a_program_matches_what_the_filter_means(filter in filter(), packet in packet(), way: bool, tunnel: bool) {
