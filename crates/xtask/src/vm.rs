@@ -66,7 +66,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     };
     let outcome = guest::boot(&kernel.image, &initramfs, arguments, limit)?;
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
-    if outcome.code == Some(0) { Ok(()) } else { bail!("the guest's tests did not pass") }
+    match outcome.code {
+        Some(0) if outcome.ran() => Ok(()),
+        Some(0) => bail!("the guest ran no test: is there one that matches {arguments:?}?"),
+        _ => bail!("the guest's tests did not pass"),
+    }
 }
 
 /// The test program, linked statically.

@@ -120,6 +120,9 @@ impl OwnerPlane {
 
 impl NetemPlane {
     pub(crate) fn open(stage: &Stage) -> Self {
+        if let Err((why, fix)) = trials::netem::works() {
+            skip(&format!("{why}; {fix}"));
+        }
         let host = LinuxHost::start("h".into(), "0.0.0");
         Self { host, devices: stage.devices.clone(), faults: BTreeMap::new(), slot: 0 }
     }
@@ -178,12 +181,7 @@ impl Plane {
     pub(crate) fn open(kind: Kind, stage: &Stage) -> Self {
         match kind {
             Kind::Owner => Self::Owner(Box::new(OwnerPlane::open())),
-            Kind::Netem => {
-                if let Err((why, fix)) = trials::netem::works() {
-                    skip(&format!("{why}; {fix}"));
-                }
-                Self::Netem(Box::new(NetemPlane::open(stage)))
-            }
+            Kind::Netem => Self::Netem(Box::new(NetemPlane::open(stage))),
         }
     }
 

@@ -94,6 +94,11 @@ impl Outcome {
         }
     }
 
+    /// Whether any test came to an end.
+    pub(super) fn ran(&self) -> bool {
+        self.passed + self.failed.len() > 0
+    }
+
     /// In one line.
     pub(super) fn words(&self) -> String {
         let boot = self.boot.unwrap_or_default().as_secs_f64();
