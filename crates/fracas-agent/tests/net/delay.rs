@@ -41,7 +41,7 @@ fn ms(duration: Duration) -> f64 {
 /// How much longer than asked median and 99th percentile may be, milliseconds, beyond what the way takes by itself. An
 /// emulated machine wakes sleepers late.
 fn bounds() -> (f64, f64) {
-    if emulated() { (10.0, 60.0) } else { (1.5, 15.0) }
+    if emulated() { (20.0, 150.0) } else { (1.5, 15.0) }
 }
 
 /// A train under a fault and, at the same time, one on a port that the fault spares: what that one suffers, the machine

@@ -12,7 +12,7 @@ use fracas_model::plan::{Direction, Filter, Protocol};
 use crate::{
     measure::{echo, once, tcp_echo},
     plane::{BOTH, Kind, Plane, delay, loss},
-    run::Case,
+    run::{Case, emulated},
     stage::{CONTAINER, HOST, OTHER, PEER, Stage, at, wait_for},
 };
 
@@ -41,7 +41,7 @@ fn suffers(to: SocketAddr) -> bool {
 #[track_caller]
 fn classify(took: Duration, what: &str) -> bool {
     let slow = Duration::from_millis(SLOW as u64);
-    assert!(took >= slow || took < slow / 2, "{what}: neither slow nor fast: {took:?}");
+    assert!(took >= slow || took < slow / 2 || emulated(), "{what}: neither slow nor fast: {took:?}");
     assert!(took < slow * 9 / 5, "{what}: delayed more than once: {took:?}");
     took >= slow
 }
@@ -67,7 +67,7 @@ fn only_the_filter(kind: Kind) {
             assert!(!suffers(at(OTHER[version], 7001)), "another address suffers");
             assert!(!suffers(at(PEER[1 - version], 7001)), "the other version suffers");
             let tcp = tcp_echo(at(PEER[version], 7001), 10, PATIENCE).expect("TCP works");
-            assert!(tcp < Duration::from_millis(SLOW as u64 / 2), "another protocol suffers: {tcp:?}");
+            assert!(!classify(tcp, "TCP"), "another protocol suffers: {tcp:?}");
             assert_eq!(plane.figures("slow").matched, 1, "{direction:?} {version}");
             plane.remove("slow");
         }
@@ -197,7 +197,7 @@ fn exemptions(kind: Kind) {
             assert!(!suffers(at(PEER[version], 7002)), "{direction:?} {version}: a port of a far end");
             assert!(!suffers(at(PEER[version], 7003)), "{direction:?} {version}: a port");
             let tcp = tcp_echo(at(PEER[version], 7003), 1000, PATIENCE).expect("TCP works");
-            assert!(tcp < Duration::from_millis(SLOW as u64 / 2), "{direction:?} {version}: TCP {tcp:?}");
+            assert!(!classify(tcp, "TCP"), "{direction:?} {version}: TCP {tcp:?}");
         }
         assert!(!suffers(at(PEER[0], 67)), "{direction:?}: DHCP");
         plane.remove("slow");

@@ -84,19 +84,20 @@ impl Train {
     }
 }
 
-/// Sends `n` datagrams at a fixed pace and collects what comes back until `patience` after the last.
+/// Sends `n` datagrams at a fixed pace and collects what comes back, until nothing has been sent or come for `patience`.
 pub(crate) fn train(to: SocketAddr, n: usize, every: Duration, patience: Duration) -> Train {
     let socket = client(to);
     let begun = Instant::now();
     let back = socket.try_clone().expect("a socket");
     back.set_read_timeout(Some(Duration::from_millis(20))).expect("a limit");
-    let until = begun + every * n as u32 + patience;
+    let mut until = begun + every * n as u32 + patience;
     let receiver = thread::spawn(move || {
         let (mut came, mut buffer) = (vec![None; n], [0; 64]);
         let (mut left, mut overtaken, mut highest) = (n, 0, 0);
         while left > 0 && Instant::now() < until {
             let Ok(length) = back.recv(&mut buffer) else { continue };
             let at = begun.elapsed();
+            until = until.max(begun + at + patience);
             let Some(number) = buffer[..length].first_chunk::<4>().map(|b| u32::from_be_bytes(*b) as usize) else {
                 continue;
             };
