@@ -22,6 +22,7 @@ const OWNER: &[Kind] = &[Kind::Owner];
 pub(crate) const CASES: &[Case] = &[
     Case::new("a_killed_worker_takes_its_rules_along", OWNER, killed),
     Case::new("a_worker_at_its_deadline_takes_its_rules_along", OWNER, deadline),
+    Case::new("a_fault_at_its_deadline_ends_alone", OWNER, own_deadline),
     Case::new("a_connection_survives_a_kill", OWNER, connection_survives),
     Case::new("orders_that_cannot_be_obeyed_are_refused", OWNER, refused),
     Case::new("one_device_of_several", OWNER, one_device),
@@ -100,6 +101,29 @@ fn deadline(_kind: Kind) {
     assert!(once(at(PEER[0], 7001), Duration::from_secs(1)).is_some(), "lossy after the worker's end");
     let left = clean.differences(&Dump::take());
     assert!(left.is_empty(), "{left:#?}");
+}
+
+/// An agent that hangs tells nobody to end: each fault ends at its own time, and the others stay.
+fn own_deadline(_kind: Kind) {
+    let stage = Stage::new();
+    echo(&stage.peer, 7001);
+    echo(&stage.peer, 7002);
+    let other = Filter { ports: vec![(7002, 7002)], ..udp() };
+    let mut plane = OwnerPlane::open();
+    plane.ask(&add("short", Direction::Egress, udp(), loss(100.0))).expect("added");
+    plane.ask(&add("long", Direction::Egress, other, loss(100.0))).expect("added");
+    let lost = |port| once(at(PEER[0], port), Duration::from_millis(50)).is_none();
+    assert!(lost(7001) && lost(7002));
+    for (id, left) in [("long", Duration::from_hours(1)), ("short", Duration::from_millis(100))] {
+        let until = Ask::Until { id: id.into(), left_ns: left.as_nanos() as u64 };
+        plane.worker.send(&serde_json::to_value(until).expect("an order")).expect("told");
+    }
+    wait_for("the short one's end", || !lost(7001));
+    assert!(lost(7002), "the other one stays");
+    assert!(plane.ask(&Ask::Stats { id: "short".into() }).is_err(), "it is gone");
+    plane.ask(&Ask::Remove { id: "short".into() }).expect("what is not there is gone");
+    plane.ask(&Ask::Remove { id: "long".into() }).expect("removed");
+    assert!(!lost(7002));
 }
 
 /// What the worker holds is lost with it, and TCP sends it again.

@@ -91,22 +91,23 @@ impl Shared {
 }
 
 impl Net {
-    /// The worker ends by itself when the last of its faults should be over, should the agent hang until then.
+    /// Each fault of the item ends by itself in the worker after this much time, should the agent hang until then.
     pub(super) fn deadline(&mut self, key: &ItemKey, left: Dur) {
         self.deadlines.insert(key.clone(), clock::boot_ns().saturating_add(left.ns()));
-        self.tell_deadline();
+        for id in self.faults.iter().filter(|(_, fault)| fault.key == *key).map(|(id, _)| id) {
+            self.tell_deadline(key, id);
+        }
     }
 
-    fn tell_deadline(&self) {
-        let held = |key: &ItemKey| self.faults.values().any(|fault| fault.key == *key);
-        let last = self.deadlines.iter().filter(|(key, _)| held(key)).map(|(_, at)| *at).max();
-        // Without a fault it has nothing to end; it goes with the agent.
-        let at = last.unwrap_or(i64::MAX);
-        let left = Duration::from_nanos(at.saturating_sub(clock::boot_ns()).max(1).unsigned_abs());
-        if let Some(Ok(mut worker)) = self.worker.as_ref().map(|shared| shared.worker.try_lock())
-            && let Err(error) = worker.deadline(left)
+    fn tell_deadline(&self, key: &ItemKey, id: &str) {
+        let (Some(shared), Some(at)) = (&self.worker, self.deadlines.get(key)) else { return };
+        let left_ns = at.saturating_sub(clock::boot_ns()).max(1).unsigned_abs();
+        let until = serde_json::to_value(Ask::Until { id: id.to_owned(), left_ns }).unwrap_or_default();
+        // While somebody waits for an answer it stays as it was; the next renewal of the lease tells it again.
+        if let Ok(mut worker) = shared.worker.try_lock()
+            && let Err(error) = worker.send(&until)
         {
-            tracing::warn!(%error, "deadline of the network worker");
+            tracing::warn!(%error, "deadline of a network fault");
         }
     }
 
@@ -121,7 +122,6 @@ impl Net {
         if !self.faults.values().any(|fault| fault.key == *key) {
             self.deadlines.remove(key);
         }
-        self.tell_deadline();
         self.worker.as_ref().map(|shared| shared.pid)
     }
 
@@ -158,8 +158,8 @@ impl LinuxHost {
         })
         .await??;
         let mut net = self.net.borrow_mut();
-        net.faults.insert(id, Watched { key: key.clone(), before_ms, lost: false });
-        net.tell_deadline();
+        net.faults.insert(id.clone(), Watched { key: key.clone(), before_ms, lost: false });
+        net.tell_deadline(key, &id);
         let ticks = Stat::of(pid).map_or(0, |s| s.start_ticks);
         let table = reply["table"].clone();
         Ok((json!({ "worker": { "pid": pid, "startTicks": ticks }, "table": table }), between))
