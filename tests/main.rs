@@ -37,10 +37,7 @@ use libtest_mimic::{Arguments, Completion, Trial};
 const THREADS: usize = 3;
 
 fn main() -> ExitCode {
-    if let Some(code) = fracas_sim::lab::role() {
-        return fracas_agent::reexec::exit_code(code);
-    }
-    if let Some(code) = fracas_agent::reexec() {
+    if let Some(code) = fracas::role() {
         return fracas_agent::reexec::exit_code(code);
     }
     if let Some(code) = stage::play() {

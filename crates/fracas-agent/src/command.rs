@@ -28,8 +28,8 @@ const HELP: &str = "Example:
   fracas hosts join-token --label role=db > token          (where the operator is)
   fracas-agent --controller ctl.internal:7767 --join-token-file token
 
-It dials out, enrols with the token at its first start, and applies what the controller asks for, within this host's
-own policy. Everything it applies ends by itself: after its time, when contact is lost for longer than the lease, and
+It dials out, enrols with the token at its first start, and applies what the controller asks for, within this host's \
+own policy. Everything it applies ends by itself: after its time, when contact is lost for longer than the lease, and \
 when this process dies. As an ordinary user it works too and says what it cannot do: fracas-agent check.
 
 Exit codes: 0 everything undone, 2 wrong arguments, 5 failed, 6 something could not be undone.";

@@ -70,6 +70,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let shared = Rc::new(Shared {
         outbox: Mutex::new(outbox),
         more: Notify::new(),
+        granted: Notify::new(),
         standing: std::cell::RefCell::new(Standing::default()),
         lease: reconciler.lease(),
         now,
@@ -157,6 +158,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
                     }
                     self.take(desired).await;
                 }
+                () = self.shared.granted.notified() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
             self.look_after_guard().await;

@@ -88,6 +88,8 @@ pub struct Shared<D> {
     pub outbox: Mutex<Outbox<D>>,
     /// Rung when the outbox has grown.
     pub more: Notify,
+    /// Rung when the lease begins to run: what waited for it can be applied.
+    pub granted: Notify,
     /// See [`Standing`].
     pub standing: RefCell<Standing>,
     /// The faults' lease.
@@ -317,7 +319,11 @@ impl<D: Disk> Session<D> {
             Some(Down::Grant(grant)) => {
                 let now = (self.shared.now)();
                 let lease = Dur::from_ms(i64::from(grant.lease_ms));
+                let ran = self.shared.lease.runs(now.boot_ns);
                 self.shared.lease.grant(now.boot_ns, grant.echo_boot_ns, lease);
+                if !ran {
+                    self.shared.granted.notify_one();
+                }
                 let clock = from_json("clock", &grant.clock_json)?;
                 upward.clock_read(&now, &clock, &grant).await;
                 Ok(false)

@@ -44,19 +44,36 @@ pub(crate) enum Outcome {
 }
 
 /// Ctrl-C, or the polite end that a service manager or a pipeline asks for.
-struct Interrupts(Signal, Signal);
+///
+/// From the first of these on, neither ends the process by itself: make one before a run is started, so that none is
+/// lost between the start and the attendance.
+pub(crate) struct Interrupts {
+    interrupt: Signal,
+    terminate: Signal,
+    held: bool,
+}
 
 impl Interrupts {
-    fn new() -> Result<Self, CliError> {
+    pub(crate) fn new() -> Result<Self, CliError> {
         let watch = |kind| signal(kind).map_err(|e| CliError::failure(format!("cannot watch for Ctrl-C: {e}")));
-        Ok(Self(watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?))
+        let (interrupt, terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, held: false })
     }
 
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.0.recv() => {}
-            _ = self.1.recv() => {}
+    /// Waits for one; those that came since the last call count as one.
+    pub(crate) async fn next(&mut self) {
+        if std::mem::take(&mut self.held) {
+            return;
         }
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+
+    /// The one that was just heard is for whoever asks next.
+    pub(crate) fn hold(&mut self) {
+        self.held = true;
     }
 }
 
@@ -66,13 +83,13 @@ pub(crate) async fn attend(
     run: &RunId,
     after: u64,
     on_interrupt: OnInterrupt,
+    mut interrupts: Interrupts,
     output: Output,
 ) -> Result<Outcome, CliError> {
     let hint = match on_interrupt {
         OnInterrupt::Stop => "Ctrl-C stops and undoes",
         OnInterrupt::Leave => "Ctrl-C leaves, the run goes on",
     };
-    let mut interrupts = Interrupts::new()?;
     let mut face = Face::new(output, hint);
     let mut view = View::of(run);
     let (listener, mut news) = mpsc::channel(64);

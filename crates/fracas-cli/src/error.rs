@@ -24,9 +24,23 @@ impl CliError {
         Self { exit: exit::ERROR, text: text.into() }
     }
 
+    /// Nobody reads what is printed any more.
+    pub(crate) fn unread(&self) -> bool {
+        self.exit == exit::PASS
+    }
+
     /// A file could not be read or written.
     pub(crate) fn file(verb: &str, path: &Path, error: &io::Error) -> Self {
         Self::failure(format!("cannot {verb} {}: {error}", path.display()))
+    }
+}
+
+/// What could not be written is lost; only a full disk or the like is worth ending for. For commands whose exit code says
+/// more than that something was printed.
+pub(crate) fn unless_closed(written: io::Result<()>) -> Result<(), CliError> {
+    match written {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => Ok(other?),
     }
 }
 
@@ -58,5 +72,19 @@ impl From<io::Error> for CliError {
         } else {
             Self::failure(format!("cannot write the output: {error}"))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_closed_pipe_is_told_from_a_full_disk() {
+        let closed = || io::Error::from(io::ErrorKind::BrokenPipe);
+        assert!(CliError::from(closed()).unread() && unless_closed(Err(closed())).is_ok());
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        assert!(!CliError::from(full()).unread());
+        assert_eq!(unless_closed(Err(full())).unwrap_err().exit, exit::ERROR);
     }
 }

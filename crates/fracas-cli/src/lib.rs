@@ -50,6 +50,8 @@ pub struct World<'a> {
     pub surroundings: Surroundings,
     /// How `run --local` gets its controller.
     pub local: &'a dyn Local,
+    /// The controller to call, where the composition root knows it; else options, environment and files say.
+    pub access: Option<Access>,
 }
 
 /// Starts a controller and an agent inside this process, for `run --local`.
@@ -76,7 +78,11 @@ pub(crate) struct Session<'a> {
 impl Session<'_> {
     /// The configured controller.
     pub(crate) fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::new(&context::find(&self.global, &self.world.surroundings)?)?)
+        let access = match &self.world.access {
+            Some(given) => given.clone(),
+            None => context::find(&self.global, &self.world.surroundings)?,
+        };
+        Ok(Client::new(&access)?)
     }
 
     /// Columns for tables and texts.

@@ -29,6 +29,9 @@ pub(crate) fn does(step: &Step) -> String {
         Step::Redirect { device, to, direction, filter, .. } => {
             format!("send {} of {device} through {to}", packets(*direction, filter))
         }
+        Step::Lose { device, direction, filter, percent, .. } => {
+            format!("drop {percent} of {} of {device}", packets(*direction, filter))
+        }
         Step::Signal { process, signal_name, .. } => {
             format!("send SIG{signal_name} to {} (pid {})", process.name, process.pid)
         }
@@ -42,7 +45,7 @@ pub(crate) fn undo(step: &Step) -> String {
         (Step::MakeIfb { name }, _) => format!("delete {name}, if it is still ours"),
         (Step::MakeNetem { device, .. }, _) => format!("goes with {device}"),
         (Step::MakeClsact { .. }, _) => "remove it, if we made it and nobody else uses it".to_owned(),
-        (Step::Redirect { .. }, _) => "remove our filters by handle".to_owned(),
+        (Step::Redirect { .. } | Step::Lose { .. }, _) => "remove our filters by handle".to_owned(),
         (_, Kind::Held) => "the kernel ends it with its worker process, whatever happens".to_owned(),
         (_, Kind::Reversible) => "its inverse from the journal".to_owned(),
         (_, Kind::Spent) => "nothing to undo: it happens once".to_owned(),
@@ -75,7 +78,10 @@ fn packets(direction: Direction, filter: &Filter) -> String {
 
 /// What a network fault leaves alone: the controller, SSH and what the host's policy names.
 pub(crate) fn exemptions(step: &Step) -> Option<String> {
-    let (Step::Impair(fracas_model::plan::Impair { filter, .. }) | Step::Redirect { filter, .. }) = step else {
+    let (Step::Impair(fracas_model::plan::Impair { filter, .. })
+    | Step::Redirect { filter, .. }
+    | Step::Lose { filter, .. }) = step
+    else {
         return None;
     };
     let remotes = filter.pass_remotes.iter().map(|(network, port)| match port {

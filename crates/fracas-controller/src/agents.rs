@@ -21,7 +21,7 @@ use fracas_proto::{
 };
 use futures_util::Stream;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
 use tonic::{Request, Response, Status, Streaming};
@@ -51,6 +51,7 @@ pub struct Agents {
     history: History,
     fleet: Fleet,
     gate: Arc<dyn Gate>,
+    closing: watch::Receiver<bool>,
 }
 
 impl std::fmt::Debug for Agents {
@@ -60,9 +61,9 @@ impl std::fmt::Debug for Agents {
 }
 
 impl Agents {
-    /// A service over one history and one fleet.
-    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>) -> Self {
-        Self { history, fleet, gate }
+    /// A service over one history and one fleet. Sessions end when `closing` becomes true, or nobody holds its other end.
+    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>, closing: watch::Receiver<bool>) -> Self {
+        Self { history, fleet, gate, closing }
     }
 }
 
@@ -148,6 +149,7 @@ impl Session {
     async fn serve(&self, incoming: &mut Streaming<AgentMessage>, connection: Connection) -> Result<(), Status> {
         let mut desired = connection.desired;
         desired.mark_changed();
+        let mut closing = self.agents.closing.clone();
         // A host with faults renews several times within its lease. Once it should have undone everything for want of
         // contact, it is out of contact, whatever the network's own timers say.
         let mut since = Instant::now();
@@ -155,10 +157,10 @@ impl Session {
             let silence = self.agents.fleet.lease_of(&self.host).map_or(IDLE_SILENCE, Dur::std);
             tokio::select! {
                 biased;
+                () = closed(&mut closing) => {
+                    return Err(Status::unavailable("the controller is shutting down"));
+                }
                 changed = desired.changed() => {
-                    if changed.is_err() && self.agents.fleet.closed() {
-                        return Err(Status::unavailable("the controller is shutting down"));
-                    }
                     if changed.is_err() {
                         return Err(Status::aborted("a newer session of this host took over"));
                     }
@@ -253,6 +255,11 @@ impl Session {
         let message = ControllerMessage { message: Some(message) };
         self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent left"))
     }
+}
+
+async fn closed(closing: &mut watch::Receiver<bool>) {
+    // An error means that nobody serves any more.
+    let _ = closing.wait_for(|closing| *closing).await;
 }
 
 fn malformed(error: fracas_proto::Malformed) -> Status {

@@ -9,6 +9,7 @@ use fracas_model::{
     id::{HostId, RunId},
 };
 use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer};
+use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{service::interceptor::InterceptedService, transport::Server};
 
@@ -108,14 +109,19 @@ impl Controller {
         }
     }
 
-    /// Serves agents until `shutdown` resolves.
+    /// Serves agents until `shutdown` resolves; then their sessions end at once, since nothing waits for them any more.
     pub async fn serve_fleet(
         &self,
         incoming: impl Stream<Item = io::Result<Conn>>,
         gate: Arc<dyn Gate>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate);
+        let (close, closing) = watch::channel(false);
+        let shutdown = async move {
+            shutdown.await;
+            close.send_replace(true);
+        };
+        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate, closing);
         let service = FleetServer::new(agents).max_decoding_message_size(8 << 20);
         server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }

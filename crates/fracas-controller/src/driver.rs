@@ -23,6 +23,8 @@ use crate::{
 
 /// Longest sleep between two looks at a run; everything that matters wakes it earlier.
 const LONGEST_NAP: Duration = Duration::from_secs(10);
+/// Shortest: an instant that has passed must not make a run spin.
+const SHORTEST_NAP: Duration = Duration::from_millis(1);
 /// Pause before the next try when the history cannot be used.
 const RETRY: Duration = Duration::from_secs(1);
 
@@ -126,7 +128,7 @@ impl Driver {
             if next.is_empty() {
                 self.fleet.wish(&self.run, run.experiment.lease, wishes(&run));
                 self.settled.send_replace(true);
-                let until = |ns: i64| Dur::from_ns((ns - now.boot_ns).max(0)).std().min(LONGEST_NAP);
+                let until = |ns: i64| Dur::from_ns((ns - now.boot_ns).max(0)).std().clamp(SHORTEST_NAP, LONGEST_NAP);
                 let nap = decision.wake_ns.map_or(LONGEST_NAP, until);
                 self.wait(&mut heads, &mut contacts, &run, nap).await?;
             } else {

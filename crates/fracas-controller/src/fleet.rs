@@ -95,7 +95,6 @@ struct State {
     epoch: u64,
     revision: u64,
     next_session: u64,
-    closed: bool,
     halted: Option<String>,
     hosts: BTreeMap<HostId, HostRecord>,
     sessions: BTreeMap<HostId, (u64, watch::Sender<Desired>)>,
@@ -111,7 +110,6 @@ impl Fleet {
             epoch,
             revision: 0,
             next_session: 0,
-            closed: false,
             halted: None,
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
@@ -186,19 +184,6 @@ impl Fleet {
         }
         drop(state);
         let _ = self.contacts.send(Contact { host: host.clone(), connected: false });
-    }
-
-    /// Ends every session: the controller goes away. Hosts keep what they have until their leases run out.
-    pub fn close(&self) {
-        let mut state = self.lock();
-        state.closed = true;
-        // Without its sender a session has nothing to wait for.
-        state.sessions.clear();
-    }
-
-    /// Whether the controller goes away.
-    pub fn closed(&self) -> bool {
-        self.lock().closed
     }
 
     /// Replaces all a run wishes, with the lease its faults live on.

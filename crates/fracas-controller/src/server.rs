@@ -183,7 +183,6 @@ impl Running {
             () = hurry => {}
         }
         self.closing.send_replace(true);
-        self.controller.fleet().close();
         for task in self.tasks.drain(..) {
             let stop = task.abort_handle();
             if tokio::time::timeout(CLOSING, task).await.is_err() {

@@ -6,6 +6,7 @@ use fracas_model::{
     facts::{Facts, Question},
     plan::{Check, Claim, Direction, Effect, Filter, Impair, Plan, Protocol, Refusal, Step},
     shape::{Field, Shape},
+    units::Dur,
 };
 use ipnet::IpNet;
 
@@ -13,10 +14,15 @@ use ipnet::IpNet;
 const PACKETS_PER_SECOND: i64 = 500_000;
 /// Fewest and most packets netem may hold.
 const QUEUE: (i64, i64) = (10_000, 1_000_000);
-/// Our filters stand before those that `tc` numbers by itself (from 49152), far from small hand-written ones.
-const FIRST_PRIORITY: u16 = 20_000;
-/// Numbers kept for the filters of one fault on one hook.
-const PRIORITIES: u16 = 8;
+/// Our filters stand before those that `tc` numbers by itself (from 49152), far from small hand-written ones. Losing comes
+/// before holding: what comes back from being held is not looked at again, so only then do both act on one packet.
+const LOSE_PRIORITY: u16 = 10_000;
+/// See [`LOSE_PRIORITY`].
+const HOLD_PRIORITY: u16 = 20_000;
+/// Slots that get a priority of their own.
+const PRIORITIES: u16 = 8192;
+/// netem cuts a greater jitter silently: it keeps it in 31 bits of nanoseconds.
+const LONGEST_NETEM_JITTER: Dur = Dur::from_ms(2147);
 
 /// Abilities of the two ways, either of which will do.
 pub(crate) fn needs() -> Vec<Vec<Capability>> {
@@ -84,7 +90,7 @@ pub(crate) fn plan(
     let filter = filter(params, facts)?;
     let device = device(params, facts)?;
     let claim = Claim::Network { direction, filter: filter.clone(), dimension: dimension.into() };
-    let steps = match mechanism(params, facts)? {
+    let steps = match mechanism(params, facts, effect)? {
         Mechanism::Owned => {
             let impair = Impair { direction, filter: filter.clone(), effect: effect.clone(), device: device.clone() };
             vec![Step::Impair(impair)]
@@ -101,7 +107,8 @@ enum Mechanism {
     Owned,
 }
 
-fn mechanism(params: &Params, facts: &Facts) -> Result<Mechanism, Refusal> {
+fn mechanism(params: &Params, facts: &Facts, effect: &Effect) -> Result<Mechanism, Refusal> {
+    let cut = matches!(effect, Effect::Delay { jitter, .. } if *jitter > LONGEST_NETEM_JITTER);
     let can = |all: &[Capability]| all.iter().all(|c| facts.host.can(*c));
     let owned = can(&[Capability::NftOwner, Capability::Nfqueue]);
     match params.text("mechanism") {
@@ -110,9 +117,13 @@ fn mechanism(params: &Params, facts: &Facts) -> Result<Mechanism, Refusal> {
             let missing = [Capability::NftOwner, Capability::Nfqueue].into_iter().find(|c| !facts.host.can(*c));
             Err(lacking(facts, missing.unwrap_or(Capability::NftOwner)))
         }
+        Some("netem") if cut => Err(Refusal::new(
+            format!("netem cuts a jitter above {LONGEST_NETEM_JITTER} silently"),
+            "ask for less, or write `mechanism: owned`",
+        )),
         Some("netem") => Ok(Mechanism::Netem),
         Some("owned") => Ok(Mechanism::Owned),
-        _ if can(&[Capability::Netem]) => Ok(Mechanism::Netem),
+        _ if can(&[Capability::Netem]) && (!cut || !owned) => Ok(Mechanism::Netem),
         _ => Ok(Mechanism::Owned),
     }
 }
@@ -182,7 +193,8 @@ fn device(params: &Params, facts: &Facts) -> Result<Option<String>, Refusal> {
     }
 }
 
-/// One ifb with netem on it, and from each device a filter that sends the packets through it.
+/// What suffers, by the kernel's traffic control. Delay: one ifb with netem on it, and from each device a filter that
+/// sends the packets through it. Loss: a filter on each device that drops by chance.
 fn netem(
     facts: &Facts,
     direction: Direction,
@@ -193,26 +205,37 @@ fn netem(
     let ours = |name: &str| name.starts_with("frc") || name.starts_with("ifb");
     let meant = |d: &&fracas_model::facts::Device| match device {
         Some(name) => d.name == name,
-        None => d.up && !d.loopback && !ours(&d.name),
+        // A packet that passes two of them would suffer twice.
+        None => d.up && !d.loopback && !d.stacked && !ours(&d.name),
     };
     let devices: Vec<String> = facts.devices.iter().filter(meant).map(|d| d.name.clone()).collect();
     if devices.is_empty() {
         return Err(Refusal::new("no network device but loopback is up", "bring one up, or name it with `device`"));
     }
-    let ifb = format!("frc{}", facts.slot);
-    let held_ns = match effect {
-        Effect::Delay { delay, jitter } => delay.ns() + jitter.ns(),
-        Effect::Loss { .. } => 0,
-    };
-    let limit = (held_ns / 1000 * PACKETS_PER_SECOND / 1_000_000).clamp(QUEUE.0, QUEUE.1);
-    let mut steps = vec![
-        Step::MakeIfb { name: ifb.clone() },
-        Step::MakeNetem { device: ifb.clone(), effect: effect.clone(), limit_packets: limit as u32 },
-    ];
-    let priority = FIRST_PRIORITY + facts.slot % 1024 * PRIORITIES;
-    for device in devices {
-        steps.push(Step::MakeClsact { device: device.clone() });
-        steps.push(Step::Redirect { device, to: ifb.clone(), direction, filter: filter.clone(), priority });
+    let number = facts.slot % PRIORITIES;
+    let mut steps = Vec::new();
+    match effect {
+        Effect::Delay { delay, jitter } => {
+            let ifb = format!("frc{}", facts.slot);
+            let held_us = (delay.ns() + jitter.ns()) / 1000;
+            let limit_packets = (held_us * PACKETS_PER_SECOND / 1_000_000).clamp(QUEUE.0, QUEUE.1) as u32;
+            steps.push(Step::MakeIfb { name: ifb.clone() });
+            steps.push(Step::MakeNetem { device: ifb.clone(), effect: effect.clone(), limit_packets });
+            let priority = HOLD_PRIORITY + number;
+            for device in devices {
+                let (to, filter) = (ifb.clone(), filter.clone());
+                steps.push(Step::MakeClsact { device: device.clone() });
+                steps.push(Step::Redirect { device, to, direction, filter, priority });
+            }
+        }
+        Effect::Loss { percent } => {
+            let priority = LOSE_PRIORITY + number;
+            for device in devices {
+                let filter = filter.clone();
+                steps.push(Step::MakeClsact { device: device.clone() });
+                steps.push(Step::Lose { device, direction, filter, percent: *percent, priority });
+            }
+        }
     }
     Ok(steps)
 }
@@ -233,7 +256,7 @@ fn described(direction: Direction, filter: &Filter, device: Option<&str>) -> Str
     }
     if !filter.ports.is_empty() {
         let range = |(a, b): &(u16, u16)| if a == b { a.to_string() } else { format!("{a}-{b}") };
-        words.push(format!("port {}", filter.ports.iter().map(range).collect::<Vec<_>>().join(", ")));
+        words.push(format!("with port {}", filter.ports.iter().map(range).collect::<Vec<_>>().join(", ")));
     }
     words.join(" ")
 }

@@ -28,7 +28,7 @@ fn facts() -> Facts {
         Capability::Cpu,
         Capability::PortOwner,
     ];
-    let device = |name: &str, index, loopback| Device { name: name.into(), index, loopback, up: true };
+    let device = |name: &str, index, loopback| Device { name: name.into(), index, loopback, up: true, stacked: false };
     Facts {
         host: HostFacts {
             cpus: 4,
@@ -189,7 +189,10 @@ fn packets_are_chosen_and_what_must_pass_passes() {
     assert_eq!(filter.pass_ports, [22]);
     assert!(filter.pass_remotes.contains(&("192.0.2.1/32".into(), 7443)), "{filter:?}");
     assert!(filter.pass_remotes.contains(&("169.254.169.254/32".into(), 0)), "{filter:?}");
-    assert_eq!(plan.summary, "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 port 80-90, 5432");
+    assert_eq!(
+        plan.summary,
+        "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 with port 80-90, 5432"
+    );
     for (fault, text, why) in [
         ("net-delay", "{ delay: 10ms, jitter: 20ms }", "longer than the delay"),
         ("net-loss", "{ percent: 10%, protocol: icmp, ports: [80] }", "ICMP has no ports"),
@@ -217,6 +220,19 @@ fn packets_suffer_by_netem_where_the_kernel_has_it() {
     };
     assert_eq!((name.as_str(), to.as_str(), device.as_str()), ("frc3", "frc3", "eth0"));
     assert_eq!(*limit_packets, 1_000_000);
+    let loss = plan("net-loss", "{ percent: 10% }").unwrap();
+    let [Step::MakeClsact { .. }, Step::Lose { priority: losing, .. }] = &loss.steps[..] else { panic!("{loss:?}") };
+    let Some(Step::Redirect { priority: holding, .. }) = netem.steps.last() else { panic!("{netem:?}") };
+    assert!(losing < holding, "what was held is not looked at again");
+    let mut bridged = facts();
+    bridged.devices.push(Device { name: "veth1".into(), index: 3, loopback: false, up: true, stacked: true });
+    assert_eq!(
+        plan_on("net-loss", "{ percent: 10% }", &bridged).unwrap().steps,
+        loss.steps,
+        "each packet suffers once"
+    );
+    let wide = "{ delay: 3s, jitter: 3s }";
+    assert!(matches!(&plan("net-delay", wide).unwrap().steps[..], [Step::Impair(_)]), "netem would cut the jitter");
     let mut plain = facts();
     let ability = Ability { works: false, why: "sch_netem is missing".into(), fix: "load it".into() };
     plain.host.abilities.insert(Capability::Netem, ability);

@@ -257,7 +257,12 @@ impl Walk<'_, '_> {
             _ => format!("unknown key `{}`{}", pair.key, place.within()),
         };
         let words: Vec<&str> = all.iter().filter(|f| f.not_built.is_none()).map(|f| f.name.as_str()).collect();
-        let known = format!("known here: {}", listed(&words));
+        let known = if words.is_empty() {
+            let so = "so let a host join first: fracas hosts join-token";
+            format!("none is known here yet: a controller learns from its agents what there is, {so}")
+        } else {
+            format!("known here: {}", listed(&words))
+        };
         let help = match nearest(&pair.key, all.iter().map(|f| f.name.as_str())) {
             Some(word) => format!("did you mean `{word}`? {known}"),
             None => known,

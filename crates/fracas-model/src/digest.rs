@@ -65,6 +65,10 @@ fn steady_step(step: &mut Step) {
             *priority = 0;
             steady_filter(filter);
         }
+        Step::Lose { priority, filter, .. } => {
+            *priority = 0;
+            steady_filter(filter);
+        }
         Step::Impair(impair) => steady_filter(&mut impair.filter),
         Step::Burn(_) | Step::MakeClsact { .. } => {}
     }

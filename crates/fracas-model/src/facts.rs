@@ -32,6 +32,9 @@ pub struct Device {
     pub loopback: bool,
     /// Administratively up.
     pub up: bool,
+    /// What passes it passes another device of this host too: a port of a bridge or bond, a VLAN on top of a device.
+    #[serde(default)]
+    pub stacked: bool,
 }
 
 /// Whether an ability is there; if not, why, and what would help.

@@ -56,7 +56,7 @@ pub enum Step {
         /// Device name, `frc<slot>`.
         name: String,
     },
-    /// Reversible: netem as root qdisc of our own ifb; goes with the device.
+    /// Reversible: netem as root qdisc of our own ifb; what it holds is let go when its time is up, then it is removed.
     MakeNetem {
         /// Our ifb.
         device: String,
@@ -65,12 +65,16 @@ pub enum Step {
         /// Packets it may hold.
         limit_packets: u32,
     },
-    /// Reversible: a clsact qdisc on a device; undone only if we made it and nobody else uses it.
+    /// Reversible: a clsact qdisc on a device, one step per device; undone only if an agent made it and nobody uses it.
     MakeClsact {
         /// The device.
         device: String,
     },
-    /// Reversible: filters that send matching packets through our ifb; undone by handle.
+    /// Reversible: a filter on a clsact that sends matching packets through our ifb; undone by handle.
+    ///
+    /// What comes back from an ifb is not looked at again by the filters of that hook, so of several redirects that
+    /// match a packet only the one of lowest priority number has an effect. One step per device; where devices are
+    /// stacked (a bridge and its ports, a VLAN and what carries it) a packet meets each of them that is redirected.
     Redirect {
         /// The device whose packets are caught.
         device: String,
@@ -80,6 +84,21 @@ pub enum Step {
         direction: Direction,
         /// Which packets.
         filter: Filter,
+        /// Priority of our filter on that hook, ours alone.
+        priority: u16,
+    },
+    /// Reversible: filters on a clsact that drop matching packets by chance, silently, and pass the others on to the
+    /// filters behind; undone by handle. With a lower priority number than the redirects of the same hook, loss and
+    /// delay act on one packet.
+    Lose {
+        /// The device whose packets are lost.
+        device: String,
+        /// Which way.
+        direction: Direction,
+        /// Which packets.
+        filter: Filter,
+        /// The chance.
+        percent: Percent,
         /// Priority of our filters on that hook, ours alone.
         priority: u16,
     },
@@ -273,7 +292,8 @@ impl Step {
             | Self::MakeIfb { .. }
             | Self::MakeNetem { .. }
             | Self::MakeClsact { .. }
-            | Self::Redirect { .. } => Kind::Reversible,
+            | Self::Redirect { .. }
+            | Self::Lose { .. } => Kind::Reversible,
             Self::Signal { .. } => Kind::Spent,
         }
     }

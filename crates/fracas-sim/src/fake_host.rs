@@ -226,7 +226,7 @@ impl FakeHost {
         let thing = thing(key, index, step);
         let mut world = self.0.world.borrow_mut();
         if matches!(step, Step::MakeClsact { .. }) {
-            let used = world.present.iter().any(|t| t.starts_with("redirect ") && t.contains(&format!("on {thing} ")));
+            let used = world.present.iter().any(|t| t.contains(&format!(" on {thing} ")));
             if used || !world.present.remove(&format!("{thing} of ours")) {
                 return Reverted::NothingThere;
             }
@@ -249,6 +249,9 @@ fn thing(key: &ItemKey, index: usize, step: &Step) -> String {
         Step::Redirect { device, to, direction, priority, .. } => {
             format!("redirect {direction:?} {priority} on clsact {device} to {to}")
         }
+        Step::Lose { device, direction, priority, .. } => {
+            format!("loss {direction:?} {priority} on clsact {device} by chance")
+        }
         Step::Suspend { process } => format!("stopped {}", process.pid),
         Step::Seize { process } => format!("seized {}", process.pid),
         other => format!("{other:?} of {key} step {index}"),
@@ -260,6 +263,7 @@ fn needs(step: &Step) -> Vec<String> {
     match step {
         Step::MakeNetem { device, .. } | Step::MakeClsact { device } => vec![format!("device {device}")],
         Step::Redirect { device, to, .. } => vec![format!("clsact {device}"), format!("device {to}")],
+        Step::Lose { device, .. } => vec![format!("clsact {device}")],
         _ => Vec::new(),
     }
 }

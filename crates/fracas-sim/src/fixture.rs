@@ -45,7 +45,8 @@ pub fn answer(base: Facts) -> Facts {
         ports: port.into_iter().collect(),
         unit: Some(format!("{name}.service")),
     };
-    let device = |name: &str, index| Device { name: name.into(), index, loopback: name == "lo", up: true };
+    let device =
+        |name: &str, index| Device { name: name.into(), index, loopback: name == "lo", up: true, stacked: false };
     Facts {
         processes: vec![
             process(1, 0, "systemd", None),
@@ -160,6 +161,7 @@ pub fn every_step(n: u16) -> Vec<Step> {
         Step::MakeNetem { device: ifb(), effect: effect.clone(), limit_packets: 1000 },
         Step::MakeClsact { device: device() },
         Step::Redirect { device: device(), to: ifb(), direction, filter: filter.clone(), priority: 100 + n },
+        Step::Lose { device: device(), direction, filter: filter.clone(), percent: Percent(10.0), priority: 50 + n },
         Step::Impair(Impair { direction, filter, effect, device: None }),
         Step::Seize { process: process_ref(pid + 1000, "nginx") },
     ]

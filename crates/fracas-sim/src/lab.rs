@@ -37,6 +37,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+mod bare;
 mod cables;
 mod cgroup;
 mod channel;
@@ -51,6 +52,7 @@ mod roles;
 mod serve;
 mod wire;
 
+pub use bare::Bare;
 use channel::Channel;
 pub use limits::Limit;
 pub use program::{End, Output, Program, Running, Stream};
@@ -132,6 +134,18 @@ pub struct Host {
     v6: IpAddr,
     own: Arc<Channel>,
     lab: Arc<Channel>,
+}
+
+/// The outer part of a lab, beside the hosts. Copies stand for the same, and do not keep the lab from ending.
+#[derive(Clone, Debug)]
+pub struct Outside(Arc<Channel>);
+
+impl Outside {
+    /// A TCP socket in the outer network namespace, for the creator to connect or bind: it can so talk to the lab from
+    /// outside.
+    pub fn tcp_socket(&self, family: Family) -> Result<OwnedFd, LabError> {
+        socket(&self.0, family, false)
+    }
 }
 
 impl Lab {
@@ -224,10 +238,14 @@ impl Lab {
         program.spawn(&self.channel)
     }
 
-    /// A TCP socket in the outer network namespace, for the creator to connect or bind: it can so talk to the lab from
-    /// outside.
+    /// The outer part, to be handed to whoever talks to the lab from outside.
+    pub fn outside(&self) -> Outside {
+        Outside(self.channel.clone())
+    }
+
+    /// A TCP socket in the outer network namespace: see [`Outside::tcp_socket`].
     pub fn tcp_socket(&self, family: Family) -> Result<OwnedFd, LabError> {
-        socket(&self.channel, family, false)
+        self.outside().tcp_socket(family)
     }
 
     /// A UDP socket in the outer network namespace.

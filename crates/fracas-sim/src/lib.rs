@@ -6,3 +6,5 @@ pub mod fake_host;
 pub mod fixture;
 pub mod lab;
 pub mod need;
+#[cfg(feature = "world")]
+pub mod world;

@@ -179,7 +179,7 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 /// Plans over all kinds of steps, alone and together.
 fn plans() -> Vec<(String, Plan)> {
     let steps = every_step(0);
-    let netem = [2, 3, 4, 5];
+    let netem = [2, 3, 4, 5, 6];
     let mut plans: Vec<(String, Plan)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
         if !netem.contains(&index) {
@@ -334,7 +334,7 @@ fn a_journal_cut_at_any_byte_still_undoes() {
 }
 
 fn trouble() -> impl Strategy<Value = (On, Trouble)> {
-    let on = prop_oneof![(0..9_usize).prop_map(On::Apply), (0..9_usize).prop_map(On::Revert)];
+    let on = prop_oneof![(0..10_usize).prop_map(On::Apply), (0..10_usize).prop_map(On::Revert)];
     let what = prop_oneof![
         Just(Trouble::Before("no".into())),
         Just(Trouble::After("no".into())),
@@ -349,9 +349,9 @@ fn selection() -> impl Strategy<Value = Vec<Step>> {
     (any::<[bool; 5]>(), any::<bool>()).prop_map(|(alone, netem)| {
         let steps = every_step(0);
         let mut chosen: Vec<Step> =
-            [0, 1, 6, 7].iter().zip(alone).filter(|(_, yes)| *yes).map(|(i, _)| steps[*i].clone()).collect();
+            [0, 1, 7, 8].iter().zip(alone).filter(|(_, yes)| *yes).map(|(i, _)| steps[*i].clone()).collect();
         if netem {
-            chosen.extend(steps[2..6].iter().cloned());
+            chosen.extend(steps[2..7].iter().cloned());
         }
         if alone[4] || chosen.is_empty() {
             chosen.push(shot(100));

@@ -9,6 +9,8 @@ use std::process::ExitCode;
 use fracas_sim::need::{self, Need, Verdict};
 use libtest_mimic::{Arguments, Completion, Trial};
 
+#[path = "lab/bare.rs"]
+mod bare;
 #[path = "lab/ends.rs"]
 mod ends;
 #[path = "lab/hosts.rs"]
@@ -31,7 +33,8 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [hosts::trials(), network::trials(), programs::trials(), ends::trials(), user::trials()];
+    let trials =
+        [hosts::trials(), network::trials(), programs::trials(), ends::trials(), bare::trials(), user::trials()];
     libtest_mimic::run(&Arguments::from_args(), trials.into_iter().flatten().collect()).exit_code()
 }
 

@@ -25,11 +25,11 @@ const HELP: &str = "Example:
   fracas controller --front-listen 10.0.0.5:7766 --fleet-listen 10.0.0.5:7767 --name fracas.internal
   fracas controller --config controller.yaml --check-config
 
-The first start makes a certificate authority, an admin token and a context file in the data directory, by which
+The first start makes a certificate authority, an admin token and a context file in the data directory, by which \
 `fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
 
 Precedence: a flag beats its environment variable, that beats the configuration file, that beats the default.
-SIGTERM: no new runs, waits --drain for those that are active, stops and undoes the rest, ends. A second one ends at
+SIGTERM: no new runs, waits --drain for those that are active, stops and undoes the rest, ends. A second one ends at \
 once; then agents undo by themselves when their leases run out, and the next start takes the runs up.";
 
 /// Arguments of `controller`.

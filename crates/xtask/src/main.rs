@@ -1,20 +1,30 @@
-//! Chores of the workspace: `cargo xtask codegen`, `cargo xtask tidy`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench` and `vm`. Product code never depends on this.
 
 #![expect(clippy::print_stderr, reason = "a chore speaks to the person who started it")]
 
+mod bench;
 mod codegen;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let word = std::env::args().nth(1).unwrap_or_default();
+    if let Some(code) = fracas_agent::reexec() {
+        return fracas_agent::reexec::exit_code(code);
+    }
+    let mut words: Vec<String> = std::env::args().skip(1).collect();
+    let word = if words.is_empty() { String::new() } else { words.remove(0) };
     let done = match word.as_str() {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
         "tidy" => tidy::run(),
+        "bench" => bench::run(&words),
+        "vm" => vm::run(&words),
         _ => {
-            eprintln!("usage: cargo xtask codegen | codegen-check | tidy");
+            eprintln!(
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | tidy | vm [TEST FILTERS AND OPTIONS]"
+            );
             return ExitCode::from(2);
         }
     };

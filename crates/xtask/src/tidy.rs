@@ -20,7 +20,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("fracas-agent", &["fracas-model", "fracas-proto", "fracas-faults", "fracas-probes"]),
     ("fracas-controller", &["fracas-model", "fracas-proto"]),
     ("fracas-cli", &["fracas-model", "fracas-proto"]),
-    ("fracas-sim", &["fracas-agent", "fracas-controller", "fracas-model", "fracas-proto"]),
+    ("fracas-sim", &["fracas-agent", "fracas-controller", "fracas-model", "fracas-probes", "fracas-proto"]),
     (
         "fracas",
         &[

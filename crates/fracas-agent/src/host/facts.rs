@@ -56,13 +56,25 @@ pub fn devices() -> Vec<Device> {
             let (loopback, up) = (flags & libc::IFF_LOOPBACK != 0, flags & libc::IFF_UP != 0);
             // An address label such as `eth0:1` has no number of its own.
             if index != 0 {
-                found.insert(index, Device { name, index, loopback, up });
+                let stacked = stacked(&name);
+                found.insert(index, Device { name, index, loopback, up, stacked });
             }
             next = entry.ifa_next;
         }
         libc::freeifaddrs(list);
     }
     found.into_values().collect()
+}
+
+/// Whether what passes a device passes another one too: it is a port of something, or lies on top of something that is
+/// not made of ports.
+fn stacked(name: &str) -> bool {
+    let home = std::path::Path::new("/sys/class/net").join(name);
+    let has = |entry: &str| home.join(entry).exists();
+    let made_of_ports = has("bridge") || has("bonding");
+    let below = std::fs::read_dir(&home).into_iter().flatten().flatten();
+    let on_top = below.into_iter().any(|e| e.file_name().to_string_lossy().starts_with("lower_"));
+    has("master") || (on_top && !made_of_ports)
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, process
 mod held;
 mod load;
 mod net;
+pub mod netem;
 mod pause;
 mod shot;
 
@@ -132,8 +133,12 @@ impl Host for LinuxHost {
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
                 Step::Impair(impair) => self.impair(key, index, impair).await,
-                Step::MakeIfb { .. } | Step::MakeNetem { .. } | Step::MakeClsact { .. } | Step::Redirect { .. } => {
-                    Err(Failure("network steps are not wired".into()))
+                Step::Redirect { filter, .. } => {
+                    self.remember_round_trip(key, filter).await;
+                    self.shape(key, step).await
+                }
+                Step::MakeIfb { .. } | Step::MakeNetem { .. } | Step::MakeClsact { .. } | Step::Lose { .. } => {
+                    self.shape(key, step).await
                 }
             }
         })
@@ -161,11 +166,15 @@ impl Host for LinuxHost {
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
                 Step::Impair(_) => self.mend(key, index, handle).await,
-                Step::Signal { .. }
-                | Step::MakeIfb { .. }
+                Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
-                | Step::Redirect { .. } => Ok(Reverted::NothingThere),
+                | Step::Redirect { .. }
+                | Step::Lose { .. } => {
+                    self.net.borrow_mut().forget_round_trip(key);
+                    netem::unshape(key, step, handle).await
+                }
+                Step::Signal { .. } => Ok(Reverted::NothingThere),
             }
         })
     }

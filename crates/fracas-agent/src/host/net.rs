@@ -2,5 +2,6 @@
 //! it, trials of both, and the look at whether packets really suffer. It plans nothing.
 
 pub mod histogram;
+pub mod program;
 pub mod rules;
 pub mod worker;

@@ -130,7 +130,8 @@ fn one(pid: i32, listening: &BTreeMap<u64, u16>) -> Option<Process> {
     })
 }
 
-fn numbers(folder: &Path) -> Vec<i32> {
+/// Names in a folder that are numbers, ascending: processes of `/proc`, threads of a process.
+pub fn numbers(folder: &Path) -> Vec<i32> {
     let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
     let mut found: Vec<i32> = entries.flatten().filter_map(|e| e.file_name().to_str()?.parse().ok()).collect();
     found.sort_unstable();

@@ -183,8 +183,14 @@ fn wait(flags: i32) -> io::Result<Option<(i32, Event)>> {
     Ok(Some((tid, Event::PassedOn)))
 }
 
+/// How the C library counts ptrace requests.
+#[cfg(target_env = "musl")]
+type Request = libc::c_int;
+#[cfg(not(target_env = "musl"))]
+type Request = libc::c_uint;
+
 /// One request without address; `data` is a signal number or 0.
-fn ptrace(request: libc::c_uint, tid: i32, data: i32) -> io::Result<()> {
+fn ptrace(request: Request, tid: i32, data: i32) -> io::Result<()> {
     // SAFETY: none of the requests used here reads or writes our memory: SEIZE takes options (0), INTERRUPT nothing,
     // CONT a signal number.
     let done = unsafe { libc::ptrace(request as _, tid, 0_usize, data as usize) };

@@ -16,17 +16,20 @@ use super::{
     worker::Spawner,
 };
 
+pub mod netem;
+
 /// `CAP_SYS_PTRACE` of `linux/capability.h`.
 const CAP_SYS_PTRACE: u32 = 19;
 
 /// A trial's outcome: the failure and the way out.
-type Tried = Result<(), (String, String)>;
+pub type Tried = Result<(), (String, String)>;
 
 /// Tries everything, in well under a second.
 pub fn all(spawner: &Spawner) -> BTreeMap<Capability, Ability> {
     let tried = [
         (Capability::SignalAny, signal_any()),
         (Capability::Ptrace, ptrace(spawner)),
+        (Capability::Netem, netem::works()),
         (Capability::Cgroup, cgroup()),
         (Capability::Cpu, Ok(())),
         (Capability::PortOwner, port_owner()),

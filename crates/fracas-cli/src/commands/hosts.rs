@@ -24,7 +24,8 @@ pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8,
 }
 
 async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
-    let hosts = session.client()?.hosts(selector).await?;
+    let mut hosts = session.client()?.hosts(selector).await?;
+    hosts.sort_by(|a, b| (&a.name, &a.id).cmp(&(&b.name, &b.id)));
     if session.output.json {
         session.output.json("fracas.hosts/v1", &json!({ "hosts": hosts }))?;
     } else if hosts.is_empty() && selector.is_empty() {
@@ -88,11 +89,12 @@ async fn join_token(session: &Session<'_>, ttl: Dur, labels: Vec<(String, String
         session.output.json("fracas.joinToken/v1", &answer)?;
     } else {
         let until = times::local_second(expires_wall_ns, session.output.zone);
-        session.output.notice(&format!(
-            "good for one host until {until}; put it into a file on that host, and there, as root:\n\
-             fracas-agent --controller CONTROLLER:7767 --join-token-file FILE"
-        ));
+        // The token alone on standard output, so that it can go into a file; never into an argument, which others see.
         session.output.line(&token)?;
+        session.output.notice(&format!(
+            "good for one host until {until}; put it into a file there, then, as root:\n  \
+             fracas-agent --controller HOST:PORT --join-token-file FILE\nHOST:PORT is the controller's fleet address"
+        ));
     }
     Ok(exit::PASS)
 }

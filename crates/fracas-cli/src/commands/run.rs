@@ -13,9 +13,9 @@ use super::{plan, report};
 use crate::{
     LocalController, Session,
     args::RunArgs,
-    attend::{OnInterrupt, Outcome, attend},
+    attend::{Interrupts, OnInterrupt, Outcome, attend},
     client::{Client, ClientError, PlanAnswer, Submission},
-    error::CliError,
+    error::{CliError, unless_closed},
     exit,
     live::Ending,
     output::Output,
@@ -27,12 +27,14 @@ use crate::{
 const STARTS: u32 = 3;
 
 pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, CliError> {
+    // Where nothing is asked and nothing else is to be started first, none is missed from here on.
+    let early = (given.yes && !given.local && !given.detach).then(Interrupts::new).transpose()?;
     let submission = source::submission(&given.document)?;
     if let Some(path) = &given.report {
         report::writable(path)?;
     }
     if !given.local {
-        return on(session, given, &session.client()?, submission).await;
+        return on(session, given, &session.client()?, submission, early).await;
     }
     session.output.notice("starting a controller and an agent inside this command");
     if given.report.is_none() {
@@ -44,21 +46,27 @@ pub(crate) async fn run(session: &Session<'_>, given: &RunArgs) -> Result<u8, Cl
     let LocalController { access, stop } =
         started.map_err(|e| CliError::failure(format!("the local controller does not start: {e:#}")))?;
     let code = match Client::new(&access) {
-        Ok(client) => on(session, given, &client, submission).await,
+        Ok(client) => on(session, given, &client, submission, None).await,
         Err(error) => Err(error.into()),
     };
     stop().await;
     code
 }
 
-async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submission) -> Result<u8, CliError> {
+async fn on(
+    session: &Session<'_>,
+    given: &RunArgs,
+    client: &Client,
+    what: Submission,
+    early: Option<Interrupts>,
+) -> Result<u8, CliError> {
     let output = session.output;
     if output.asks && !given.yes && !given.local && !agreed(output, client, &what).await? {
         output.notice("nothing was started");
         return Ok(exit::REFUSED);
     }
-    let run = start(client, what).await?;
     if given.detach {
+        let run = start(client, what).await?;
         if output.json {
             output.json("fracas.started/v1", &json!({ "run": run }))?;
         } else {
@@ -67,8 +75,40 @@ async fn on(session: &Session<'_>, given: &RunArgs, client: &Client, what: Submi
         }
         return Ok(exit::PASS);
     }
-    let outcome = attend(client, &run, 0, OnInterrupt::Stop, output).await?;
+    let mut interrupts = early.map_or_else(Interrupts::new, Ok)?;
+    let Some(run) = start_unless_left(client, what, &mut interrupts, output).await? else { return Ok(exit::LEFT) };
+    let outcome = match attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await {
+        // Nobody reads on, and the verdict is not known: that is no success.
+        Err(error) if error.unread() => Outcome::Left,
+        other => other?,
+    };
     conclude(session, client, &run, outcome, given.report.as_deref()).await
+}
+
+/// Starts it. A Ctrl-C meanwhile is held for the attendance, which then stops the run; a second one leaves.
+async fn start_unless_left(
+    client: &Client,
+    what: Submission,
+    interrupts: &mut Interrupts,
+    output: Output,
+) -> Result<Option<RunId>, ClientError> {
+    let starting = start(client, what);
+    tokio::pin!(starting);
+    tokio::select! {
+        run = &mut starting => return run.map(Some),
+        () = interrupts.next() => {}
+    }
+    output.notice("stopping as soon as the controller has answered; Ctrl-C again leaves");
+    tokio::select! {
+        run = &mut starting => {
+            interrupts.hold();
+            run.map(Some)
+        }
+        () = interrupts.next() => {
+            output.notice("left before the controller answered: the run may have been started, see `fracas runs`");
+            Ok(None)
+        }
+    }
 }
 
 async fn start(client: &Client, what: Submission) -> Result<RunId, ClientError> {
@@ -131,11 +171,12 @@ pub(crate) async fn conclude(
         _ => None,
     };
     if session.output.json {
-        session.output.json(RESULT, &result(run, &name, &ending, to.filter(|_| matches!(written, Some(Ok(()))))))?;
+        let to = to.filter(|_| matches!(written, Some(Ok(()))));
+        unless_closed(session.output.json(RESULT, &result(run, &name, &ending, to)))?;
     } else if let Ok((report, _)) = &report {
-        session.output.text(&report::summary(report, session))?;
+        unless_closed(session.output.text(&report::summary(report, session)))?;
     } else {
-        session.output.line(&format!("{}: {}", ending.verdict.name(), ending.reasons.join("; ")))?;
+        unless_closed(session.output.line(&format!("{}: {}", ending.verdict.name(), ending.reasons.join("; "))))?;
     }
     if let Err(error) = &report {
         session.output.notice(&format!("the report could not be fetched: {error}; later: fracas report {run}"));

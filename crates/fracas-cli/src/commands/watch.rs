@@ -3,13 +3,14 @@
 use crate::{
     Session,
     args::WatchArgs,
-    attend::{OnInterrupt, attend},
+    attend::{Interrupts, OnInterrupt, attend},
     error::CliError,
 };
 
 pub(crate) async fn watch(session: &Session<'_>, given: &WatchArgs) -> Result<u8, CliError> {
     let client = session.client()?;
     let run = client.run(&given.run.run).await?;
-    let outcome = attend(&client, &run.run, given.after, OnInterrupt::Leave, session.output).await?;
+    let interrupts = Interrupts::new()?;
+    let outcome = attend(&client, &run.run, given.after, OnInterrupt::Leave, interrupts, session.output).await?;
     super::run::conclude(session, &client, &run.run, outcome, None).await
 }

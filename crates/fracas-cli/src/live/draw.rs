@@ -11,9 +11,10 @@ use super::{
 };
 use crate::{times, words};
 
-/// Most cells of a probe strip, one second each.
+/// Most cells of a probe strip.
 const CELLS: usize = 60;
-const SECOND: i64 = 1_000_000_000;
+/// How much time a cell may stand for, nanoseconds: the first that shows all of the run so far, else the last.
+const SPANS: [i64; 3] = [250_000_000, 500_000_000, 1_000_000_000];
 
 /// Everything a frame depends on beside the view.
 #[derive(Clone, Copy, Debug)]
@@ -48,11 +49,14 @@ pub(crate) fn frame(view: &View, frame: Frame<'_>) -> Vec<Line> {
     }
     let label =
         view.probes.iter().map(|p| probe_label(view, p).chars().count()).max().unwrap_or(0).min(frame.width / 3);
-    let strips = view.probes.iter().map(|p| strip(view, p, now, label, frame));
+    let span = span(view, now, label, frame.width);
+    let strips: Vec<Line> = view.probes.iter().map(|p| strip(view, p, now, label, span, frame)).collect();
+    let legend = (!strips.is_empty()).then(|| legend(label, span, frame.colour));
     let room = frame.height.saturating_sub(top.len() + bottom.len()).max(1);
-    let mut middle: Vec<Line> = timeline(view, now, false).into_iter().chain(strips.clone()).collect();
+    let mut middle: Vec<Line> =
+        timeline(view, now, false).into_iter().chain(strips.iter().cloned()).chain(legend).collect();
     if middle.len() > room {
-        // What is over needs no line per host.
+        // What is over needs no line per host, and who knows the strips no legend.
         middle = timeline(view, now, true).into_iter().chain(strips).collect();
     }
     if middle.len() > room {
@@ -186,7 +190,19 @@ fn probe_label(view: &View, probe: &ProbeView) -> String {
     format!("{} {}", probe.probe, view.names.host(&probe.host))
 }
 
-fn strip(view: &View, probe: &ProbeView, now: i64, label: usize, frame: Frame<'_>) -> Line {
+/// How much time a cell stands for, nanoseconds: short runs are shown finely, all strips alike.
+fn span(view: &View, now: i64, label: usize, width: usize) -> i64 {
+    let cells = width.saturating_sub(label + 2).clamp(1, CELLS) as i64;
+    let elapsed = view.planned_wall_ns.map_or(0, |planned| now - planned);
+    SPANS.into_iter().find(|span| elapsed < span * cells).unwrap_or(SPANS[SPANS.len() - 1])
+}
+
+fn legend(label: usize, span: i64, colour: bool) -> Line {
+    let signs = if colour { "█ ok  ▄ both  ▁ failing  · no look" } else { "o ok  m both  x failing  ? no look" };
+    Line::new().pad(label + 2).with(Style::Dim, format!("{signs}; one sign is {}", Dur::from_ns(span)))
+}
+
+fn strip(view: &View, probe: &ProbeView, now: i64, label: usize, span: i64, frame: Frame<'_>) -> Line {
     // Why it fails matters more than what was seen long ago.
     let why = match probe.strip.last() {
         Some((_, false)) => probe.why.chars().count() + 2,
@@ -194,11 +210,11 @@ fn strip(view: &View, probe: &ProbeView, now: i64, label: usize, frame: Frame<'_
     };
     let room = frame.width.saturating_sub(label + 2);
     let cells = room.saturating_sub(why).max(room / 3).clamp(1, CELLS);
-    // Cells are whole seconds of the wall clock, so that they do not flicker from frame to frame.
-    let last = now.div_euclid(SECOND);
+    // Cells begin at multiples of their span on the wall clock, so that they do not flicker from frame to frame.
+    let last = now.div_euclid(span);
     let mut line = Line::new().with(Style::Bold, probe_label(view, probe)).cut(label).pad(label + 2);
-    for second in (last + 1 - cells as i64)..=last {
-        let (glyph, letter, style) = match probe.strip.cell(second * SECOND, (second + 1) * SECOND) {
+    for cell in (last + 1 - cells as i64)..=last {
+        let (glyph, letter, style) = match probe.strip.cell(cell * span, (cell + 1) * span) {
             Cell::Before => (" ", " ", Style::Plain),
             Cell::Ok => ("█", "o", Style::Green),
             Cell::Mixed => ("▄", "m", Style::Yellow),
@@ -248,10 +264,18 @@ mod tests {
                 "✓ kill  crash on primary  at +0.000s",
                 "    db-1 done, verified",
                 "○ slow  lag on primary for 20s  after shop recovered",
-                "shop-up edge-1                                 oooooooooomxx  connection refused",
+                "shop-up edge-1  oooooooooooooooooooooooooooooooooomxxxxxxxxx  connection refused",
+                "                o ok  m both  x failing  ? no look; one sign is 250ms",
                 "Ctrl-C stops and undoes",
             ]
         );
+    }
+
+    #[test]
+    fn a_sign_stands_for_more_time_in_a_longer_run() {
+        let signs = |ms| screen(9, ms, 80, 24).into_iter().find(|l| l.contains("one sign")).unwrap();
+        assert!(signs(12_300).ends_with("is 250ms") && signs(20_000).ends_with("is 500ms"));
+        assert!(signs(60_000).ends_with("is 1s") && signs(6_000_000).ends_with("is 1s"));
     }
 
     #[test]

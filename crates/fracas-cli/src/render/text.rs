@@ -40,6 +40,8 @@ pub struct Style {
 const EVENTS: usize = 5000;
 /// Hosts of one fault that a summary tells one by one.
 const HOSTS: usize = 4;
+/// Probes whose latency a summary tells; of more, only the report does.
+const PROBES: usize = 2;
 
 /// The whole report.
 pub fn text(report: &Report, style: Style) -> String {
@@ -81,6 +83,7 @@ pub fn summary(report: &Report, style: Style) -> String {
     for entry in report.entries.iter().filter(|e| e.target.is_some()) {
         summed(&mut paper, report, entry);
     }
+    slowed(&mut paper, report);
     paper.words(0, Ink::Dim, &format!("run {}; the whole report: fracas report {}", report.run, report.run));
     paper.done()
 }
@@ -115,6 +118,21 @@ fn summed(paper: &mut Paper, report: &Report, entry: &EntryReport) {
             paper.words(4, Ink::Plain, &asked_and_measured(measured));
         }
         paper.words(4, if item.unconfirmed { Ink::Red } else { Ink::Plain }, &words::undo(item));
+    }
+}
+
+/// How long answers took before and under fault, where few probes have both medians; the report has them all.
+fn slowed(paper: &mut Paper, report: &Report) {
+    let both = report.probes.iter().filter_map(|p| {
+        let (before, under) = (p.baseline.as_ref()?, p.under_fault.as_ref()?);
+        Some((p, before.n, before.p50_ms?, under.n, under.p50_ms?))
+    });
+    let both: Vec<_> = both.collect();
+    for (probe, n_before, before, n_under, under) in both.iter().take_while(|_| both.len() <= PROBES) {
+        let place = format!("{} from {}", probe.probe, report.host_name(&probe.host));
+        let (before, under) = (words::number(*before), words::number(*under));
+        let text = format!(": median {before} ms before (n = {n_before}), {under} ms under fault (n = {n_under})");
+        paper.line(&Line::new().with(Ink::Bold, words::plain(&place)).with(Ink::Plain, &text));
     }
 }
 

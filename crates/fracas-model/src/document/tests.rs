@@ -388,3 +388,11 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "1:1 `timeline` is missing | timeline: what happens, and when\n18:1 unknown key `timelines` | did you mean `timeline`? known here: apiVersion, kind, name, description, parameters, services, targets, probes, steadyState, timeline, recovery, abortWhen, limits, lease",
     ),
 ];
+
+#[test]
+fn a_controller_that_knows_no_fault_says_how_it_learns_of_them() {
+    let empty = Catalogue { faults: Vec::new(), ..catalogue() };
+    let mistakes = read_experiment("taste.yaml", TASTE, &BTreeMap::new(), &empty).unwrap_err();
+    let told: Vec<String> = mistakes.iter().map(Diagnostic::render).collect();
+    assert!(told[0].contains("there is no fault `process-kill`") && told[0].contains("let a host join"), "{told:?}");
+}

@@ -61,6 +61,7 @@ impl Run {
             Phase::Undoing { .. } | Phase::Finished => Decision::default(),
         };
         decision.append.extend(self.recoveries(now));
+        // A lease that has run out was seen to already; only one that has yet to run out is waited for.
         let vantages = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
         let items = self.given_up_for_lost().map(|(_, at_ns)| at_ns);
         if let Some(ns) = vantages.chain(items).filter(|at_ns| *at_ns > now.boot_ns).min() {

@@ -63,7 +63,8 @@ fn mask(signals: &[i32]) -> io::Result<libc::sigset_t> {
     if code == 0 { Ok(set) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
-/// Starts a program with no signal blocked: what this process blocks is its own affair, and would be inherited.
+/// Starts a program with no signal blocked: what this process blocks is its own affair, and would be inherited. It is
+/// killed when this process is gone, which is a help where no namespace ends with it.
 pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
     let clear = || {
         let mut none = MaybeUninit::uninit();
@@ -72,9 +73,10 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
             libc::sigemptyset(none.as_mut_ptr());
             libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
         };
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };
-    // SAFETY: the closure makes one system call: no allocation, no lock. The process has one thread besides.
+    // SAFETY: the closure makes system calls only: no allocation, no lock. The process has one thread besides.
     unsafe { command.pre_exec(clear) };
     command.spawn()
 }

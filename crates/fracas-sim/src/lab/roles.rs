@@ -12,7 +12,7 @@ use std::{
 
 use rustix::thread::UnshareFlags;
 
-use super::{inside, keeper, kernel, outside};
+use super::{bare, inside, keeper, kernel, outside};
 
 /// First argument of a process of the lab: `/proc/self/exe __fracas-lab ROLE ARGS...`.
 pub(super) const MARK: &str = "__fracas-lab";
@@ -26,6 +26,7 @@ const PARTS: &[Part] = &[
     ("init", c"fracas-lab", outside::role),
     ("host", c"fracas-lab-host", inside::role),
     ("as", c"fracas-lab-as", as_user),
+    ("bare", c"fracas-bare", bare::role),
 ];
 
 /// Plays the part in a lab this process was started for and returns its exit code; `None` in an ordinary start.

@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fracas_sim::lab::{Host, Lab, LabError, Options, Output, Program, Running, Stream};
+use fracas_sim::lab::{Bare, Host, Lab, LabError, Options, Output, Program, Running, Stream};
 
-use crate::{ends, traces, user};
+use crate::{bare, ends, traces, user};
 
 /// First argument of every part.
 const MARK: &str = "lab-trial";
@@ -42,6 +42,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         ["bereaved"] => ends::bereaved(),
         ["heir"] => ends::heir(),
         ["times", labs] => ends::times(labs.parse().expect("number")),
+        ["bare", how] => bare::creator(*how == "deserted"),
+        ["desert"] => bare::desert(),
         ["plant"] => traces::plant(),
         ["refused"] => user::refused(),
         other => panic!("no part {other:?}"),
@@ -164,6 +166,12 @@ pub(crate) trait Place {
 }
 
 impl Place for Host {
+    fn start(&self, program: Program) -> Result<Running, LabError> {
+        self.spawn(program)
+    }
+}
+
+impl Place for Bare {
     fn start(&self, program: Program) -> Result<Running, LabError> {
         self.spawn(program)
     }

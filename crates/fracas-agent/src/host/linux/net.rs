@@ -1,4 +1,5 @@
-//! Network faults in the kernel-owned way: one worker for all of them, asked to add, remove and report.
+//! Network faults in the kernel-owned way: one worker for all of them, asked to add, remove and report. And the look
+//! whether packets suffer, whichever way was taken.
 //!
 //! The worker owns the rules: when it ends, however it ends, the kernel removes them. It lives on without a fault,
 //! because removing a base chain empties every packet queue of the namespace, also other programs'.
@@ -19,7 +20,11 @@ use fracas_model::{
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
-use super::{LinuxHost, aside, held::until};
+use super::{
+    LinuxHost, aside,
+    held::until,
+    netem::{Suffered, suffered},
+};
 use crate::host::{
     Failure, Handle, Reverted, clock,
     net::worker::{Ask, Stats},
@@ -48,6 +53,8 @@ pub(super) struct Net {
     worker: Option<Shared>,
     faults: BTreeMap<String, Watched>,
     deadlines: BTreeMap<ItemKey, i64>,
+    /// Median round trip of matching TCP connections before a fault by netem, milliseconds.
+    before_netem: BTreeMap<ItemKey, f64>,
 }
 
 /// The worker, lent to blocking threads one at a time.
@@ -84,23 +91,29 @@ impl Shared {
 }
 
 impl Net {
-    /// The worker ends by itself when the last of its faults should be over, should the agent hang until then.
+    /// Each fault of the item ends by itself in the worker after this much time, should the agent hang until then.
     pub(super) fn deadline(&mut self, key: &ItemKey, left: Dur) {
         self.deadlines.insert(key.clone(), clock::boot_ns().saturating_add(left.ns()));
-        self.tell_deadline();
+        for id in self.faults.iter().filter(|(_, fault)| fault.key == *key).map(|(id, _)| id) {
+            self.tell_deadline(key, id);
+        }
     }
 
-    fn tell_deadline(&self) {
-        let held = |key: &ItemKey| self.faults.values().any(|fault| fault.key == *key);
-        let last = self.deadlines.iter().filter(|(key, _)| held(key)).map(|(_, at)| *at).max();
-        // Without a fault it has nothing to end; it goes with the agent.
-        let at = last.unwrap_or(i64::MAX);
-        let left = Duration::from_nanos(at.saturating_sub(clock::boot_ns()).max(1).unsigned_abs());
-        if let Some(Ok(mut worker)) = self.worker.as_ref().map(|shared| shared.worker.try_lock())
-            && let Err(error) = worker.deadline(left)
+    fn tell_deadline(&self, key: &ItemKey, id: &str) {
+        let (Some(shared), Some(at)) = (&self.worker, self.deadlines.get(key)) else { return };
+        let left_ns = at.saturating_sub(clock::boot_ns()).max(1).unsigned_abs();
+        let until = serde_json::to_value(Ask::Until { id: id.to_owned(), left_ns }).unwrap_or_default();
+        // While somebody waits for an answer it stays as it was; the next renewal of the lease tells it again.
+        if let Ok(mut worker) = shared.worker.try_lock()
+            && let Err(error) = worker.send(&until)
         {
-            tracing::warn!(%error, "deadline of the network worker");
+            tracing::warn!(%error, "deadline of a network fault");
         }
+    }
+
+    /// What round trips were before a fault that is being undone matters no more.
+    pub(super) fn forget_round_trip(&mut self, key: &ItemKey) {
+        self.before_netem.remove(key);
     }
 
     /// A fault is gone; gives the worker's number.
@@ -109,7 +122,6 @@ impl Net {
         if !self.faults.values().any(|fault| fault.key == *key) {
             self.deadlines.remove(key);
         }
-        self.tell_deadline();
         self.worker.as_ref().map(|shared| shared.pid)
     }
 
@@ -146,8 +158,8 @@ impl LinuxHost {
         })
         .await??;
         let mut net = self.net.borrow_mut();
-        net.faults.insert(id, Watched { key: key.clone(), before_ms, lost: false });
-        net.tell_deadline();
+        net.faults.insert(id.clone(), Watched { key: key.clone(), before_ms, lost: false });
+        net.tell_deadline(key, &id);
         let ticks = Stat::of(pid).map_or(0, |s| s.start_ticks);
         let table = reply["table"].clone();
         Ok((json!({ "worker": { "pid": pid, "startTicks": ticks }, "table": table }), between))
@@ -196,8 +208,7 @@ impl LinuxHost {
             (net.worker.clone(), ids, before_ms)
         };
         let (Some(shared), false) = (shared, ids.is_empty()) else {
-            let why = "the worker of this fault was started by an earlier agent".into();
-            return (Proof::Unverified { why }, Vec::new());
+            return self.netem_packets(key, filter, effect).await;
         };
         let filter = filter.clone();
         let looked = aside(move || {
@@ -210,6 +221,29 @@ impl LinuxHost {
         });
         match looked.await {
             Ok(Ok((stats, now))) => judge(effect, &stats, before_ms, now),
+            Ok(Err(failure)) | Err(failure) => (Proof::Unverified { why: failure.0 }, Vec::new()),
+        }
+    }
+}
+
+impl LinuxHost {
+    /// Remembers what round trips were before packets are held, for comparing.
+    pub(super) async fn remember_round_trip(&self, key: &ItemKey, filter: &Filter) {
+        if self.net.borrow().before_netem.contains_key(key) {
+            return;
+        }
+        let filter = filter.clone();
+        if let Ok(Some((before, _))) = aside(move || round_trip(&filter)).await {
+            self.net.borrow_mut().before_netem.insert(key.clone(), before);
+        }
+    }
+
+    async fn netem_packets(&self, key: &ItemKey, filter: &Filter, effect: &Effect) -> (Proof, Vec<Measured>) {
+        let before_ms = self.net.borrow().before_netem.get(key).copied();
+        let (of, filter) = (key.clone(), filter.clone());
+        let looked = aside(move || suffered(&of).map(|seen| (seen, round_trip(&filter)))).await;
+        match looked {
+            Ok(Ok((seen, now))) => judge_netem(effect, seen, before_ms, now),
             Ok(Err(failure)) | Err(failure) => (Proof::Unverified { why: failure.0 }, Vec::new()),
         }
     }
@@ -296,6 +330,70 @@ fn judge(effect: &Effect, stats: &[Stats], before_ms: Option<f64>, now: Option<(
     if matched == 0 {
         return (Proof::Unverified { why: "no matching traffic".into() }, measured);
     }
+    (proof, measured)
+}
+
+/// netem tells how many packets it held, not for how long: that is seen by what TCP measured, before and now.
+fn judge_netem(
+    effect: &Effect,
+    seen: Suffered,
+    before_ms: Option<f64>,
+    now: Option<(f64, u64)>,
+) -> (Proof, Vec<Measured>) {
+    let mut measured = Vec::new();
+    let (delay, jitter) = match effect {
+        Effect::Delay { delay, jitter } => (*delay, *jitter),
+        Effect::Loss { percent } => {
+            let proof = lost(percent.0, seen.matched, seen.lost, &mut measured);
+            return (proof, measured);
+        }
+    };
+    if seen.matched == 0 {
+        return (Proof::Unverified { why: "no matching traffic".into() }, measured);
+    }
+    let mut told = |what: &str, unit: &str, asked, got, n, by: &str| {
+        let (what, unit, by) = (what.into(), unit.into(), by.into());
+        measured.push(Measured { what, unit, asked, got, p99: None, n, by });
+    };
+    let tcp = "the kernel's own estimate on matching TCP connections";
+    let added = before_ms.zip(now).map(|(before, (after, n))| (after - before, n));
+    let asked = delay.ns() as f64 / 1e6;
+    if let Some((added, n)) = added {
+        told("added to the TCP round trip", "ms", Some(asked), added, n, tcp);
+    } else if let Some((after, n)) = now {
+        told("TCP round trip", "ms", None, after, n, tcp);
+    }
+    told(
+        "packets held and let go",
+        "packets",
+        None,
+        seen.released as f64,
+        seen.matched,
+        "counters of the kernel's netem",
+    );
+    if seen.dropped > 0 {
+        let by = "counters of the kernel's netem";
+        told(
+            "packets lost that nobody asked for",
+            "packets",
+            Some(0.0),
+            f64::from(seen.dropped as u32),
+            seen.matched,
+            by,
+        );
+    }
+    let proof = if seen.released == 0 {
+        Proof::Unverified { why: "no packet was held to the end yet".into() }
+    } else if seen.dropped as f64 > PASSED * seen.matched as f64 {
+        let why = format!("{} of {} packets were lost: more came than can be held", seen.dropped, seen.matched);
+        Proof::Ineffective { why }
+    } else if added.is_some_and(|(added, _)| added < asked / 2.0 - jitter.ns() as f64 / 1e6) {
+        // Smoothed estimates follow within some round trips; by far too little after that is no delay at all.
+        let got = added.map_or(0.0, |(added, _)| added);
+        Proof::Ineffective { why: format!("asked {delay}, round trips became longer by {got:.1} ms") }
+    } else {
+        Proof::Verified
+    };
     (proof, measured)
 }
 

@@ -22,14 +22,14 @@ const PRIORITY_IN: i32 = -300;
 const PRIORITY_OUT: i32 = -150;
 /// `ARPHRD_LOOPBACK`.
 const LOOPBACK: u16 = 772;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
-const ICMP: u8 = 1;
-const ICMP6: u8 = 58;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMP: u8 = 1;
+pub(super) const ICMP6: u8 = 58;
 /// DHCP of IPv4 and IPv6.
-const DHCP: [(u16, u16); 2] = [(67, 68), (546, 547)];
+pub(super) const DHCP: [(u16, u16); 2] = [(67, 68), (546, 547)];
 /// Router and neighbour solicitation and advertisement, redirect: RFC 4861.
-const DISCOVERY: (u8, u8) = (133, 137);
+pub(super) const DISCOVERY: (u8, u8) = (133, 137);
 
 /// What the acting chain does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,7 +258,8 @@ fn address(rule: Rule, end: Near, net: IpNet) -> Rule {
     rule
 }
 
-fn network(text: &str) -> Result<IpNet, Failure> {
+/// A network, or an address as one of its own.
+pub(super) fn network(text: &str) -> Result<IpNet, Failure> {
     let parsed = text.parse::<IpNet>().ok().or_else(|| text.parse().ok().map(|a: std::net::IpAddr| a.into()));
     parsed.ok_or_else(|| Failure(format!("{text} is not a network such as 10.0.0.0/8")))
 }

@@ -8,6 +8,7 @@ mod reinject;
 mod traffic;
 
 use std::{
+    collections::BTreeMap,
     io::{self, Write as _},
     os::fd::{AsFd as _, OwnedFd},
 };
@@ -42,6 +43,14 @@ pub enum Ask {
     Stats {
         /// Its name.
         id: String,
+    },
+    /// A fault ends by itself after this much time from now, replacing what was told before. There is no reply.
+    #[serde(rename_all = "camelCase")]
+    Until {
+        /// Its name.
+        id: String,
+        /// Nanoseconds.
+        left_ns: u64,
     },
     /// Take all out and end.
     Quit,
@@ -85,6 +94,9 @@ const FIRST_LINE: u64 = 3;
 pub fn worker_main() -> i32 {
     // Waking late by the default slack of 50 us would be part of every delay.
     let _ = rustix::thread::set_current_timer_slack(core::num::NonZeroU64::new(1));
+    // A delay is to be as asked beside a load that fills all processors. 20 ms asked, six spinners on two processors:
+    // p99 15 to 62 ms late as everybody, 2 to 7 ms with this. It needs a right; without it the delay is less exact then.
+    let _ = rustix::process::setpriority_process(None, -10);
     match Loop::open().and_then(Loop::run) {
         Ok(()) => 0,
         Err(error) => {
@@ -109,6 +121,8 @@ struct Loop {
     plane: Option<Plane>,
     lines: Lines,
     armed_ns: u64,
+    /// Boot time at which each fault ends by itself; under the empty name, the worker.
+    ends: BTreeMap<String, u64>,
 }
 
 impl Loop {
@@ -123,6 +137,7 @@ impl Loop {
             plane: None,
             lines: Lines::default(),
             armed_ns: 0,
+            ends: BTreeMap::new(),
         };
         let stdin = io::stdin();
         for (fd, number) in [(stdin.as_fd(), STDIN), (this.timer.as_fd(), TIMER), (this.deadline.as_fd(), DEADLINE)] {
@@ -146,7 +161,11 @@ impl Loop {
                             return self.finish();
                         }
                     }
-                    DEADLINE => return self.finish(),
+                    DEADLINE => {
+                        if !self.end_due()? {
+                            return self.finish();
+                        }
+                    }
                     TIMER => {
                         let mut expirations = [0; 8];
                         let _ = rustix::io::read(&self.timer, &mut expirations);
@@ -173,11 +192,14 @@ impl Loop {
             let line: Vec<u8> = self.input.drain(..=end).collect();
             let order: Value = serde_json::from_slice(&line).map_err(io::Error::other)?;
             if let Some(ns) = order.get("deadlineNs").and_then(Value::as_u64) {
-                // All zero would disarm the timer.
-                set(&self.deadline, ns.max(1), TimerfdTimerFlags::empty())?;
+                self.end_after(String::new(), ns)?;
                 continue;
             }
             let ask: Ask = serde_json::from_value(order).map_err(io::Error::other)?;
+            if let Ask::Until { id, left_ns } = ask {
+                self.end_after(id, left_ns)?;
+                continue;
+            }
             if ask == Ask::Quit {
                 self.take_down()?;
                 reply(&json!({ "ok": true }))?;
@@ -203,6 +225,7 @@ impl Loop {
                 Ok(json!({ "ok": true, "table": plane.table(), "chain": line.chains.acting, "note": line.note }))
             }
             Ask::Remove { id } => {
+                self.ends.remove(&id);
                 if let Some(plane) = &mut self.plane {
                     plane.remove(&id, &mut self.lines)?;
                 }
@@ -210,10 +233,44 @@ impl Loop {
             }
             Ask::Stats { id } => {
                 let plane = self.plane.as_mut().ok_or_else(|| format!("no fault {id}"))?;
-                serde_json::to_value(plane.stats(&id, &self.lines)?).map_err(|e| e.to_string())
+                serde_json::to_value(plane.stats(&id, &mut self.lines)?).map_err(|e| e.to_string())
             }
-            Ask::Quit => Ok(json!({ "ok": true })),
+            Ask::Until { .. } | Ask::Quit => Ok(json!({ "ok": true })),
         }
+    }
+
+    fn end_after(&mut self, id: String, left_ns: u64) -> io::Result<()> {
+        self.ends.insert(id, boot_ns().saturating_add(left_ns));
+        self.arm_deadline()
+    }
+
+    fn arm_deadline(&self) -> io::Result<()> {
+        match self.ends.values().min() {
+            // All zero would disarm the timer.
+            Some(at) => set(&self.deadline, (*at).max(1), TimerfdTimerFlags::ABSTIME),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes out the faults whose time is over: the agent should have, and hangs. False when the worker is to end, also
+    /// because one could not be taken out.
+    fn end_due(&mut self) -> io::Result<bool> {
+        let mut rings = [0; 8];
+        let _ = rustix::io::read(&self.deadline, &mut rings);
+        let now = boot_ns();
+        let due: Vec<String> = self.ends.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+        for id in due {
+            self.ends.remove(&id);
+            let gone = match &mut self.plane {
+                Some(plane) => plane.remove(&id, &mut self.lines).is_ok(),
+                None => true,
+            };
+            if id.is_empty() || !gone {
+                return Ok(false);
+            }
+        }
+        self.arm_deadline()?;
+        Ok(true)
     }
 
     fn take_down(&mut self) -> io::Result<()> {
@@ -238,6 +295,10 @@ impl Loop {
             _ => Ok(()),
         }
     }
+}
+
+fn boot_ns() -> u64 {
+    super::super::clock::boot_ns().max(0).cast_unsigned()
 }
 
 fn set(timer: &OwnedFd, ns: u64, flags: TimerfdTimerFlags) -> io::Result<()> {

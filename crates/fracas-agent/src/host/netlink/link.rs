@@ -16,7 +16,7 @@ const GET_LINK: u16 = 18;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 /// `IFLA_ADDRESS`.
-const HARDWARE_ADDRESS: u16 = 1;
+const ADDRESS: u16 = 1;
 /// `IFLA_IFNAME`.
 const NAME: u16 = 3;
 /// `IFLA_MTU`.
@@ -31,12 +31,18 @@ const NS_PID: u16 = 19;
 const ALIAS: u16 = 20;
 /// `IFLA_NET_NS_FD`.
 const NS_FD: u16 = 28;
+/// `IFLA_AF_SPEC`.
+const FAMILIES: u16 = 26;
 /// `IFF_UP`.
 const UP: u32 = 1;
 /// `IFF_LOOPBACK`.
 const LOOPBACK: u32 = 8;
 /// `IFF_RUNNING`.
 const RUNNING: u32 = 0x40;
+
+/// Hardware address of every ifb we make, for it is the one mark that is there from the first moment; nothing is ever
+/// sent under it. Its first byte says "locally administered, one station".
+pub const OURS: [u8; 6] = *b"fracas";
 
 /// A network device as the kernel lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +59,10 @@ pub struct Link {
     pub flags: u32,
     /// Largest packet.
     pub mtu: u32,
+    /// `ARPHRD_*`: 1 is Ethernet.
+    pub hardware: u16,
+    /// Hardware address.
+    pub address: Vec<u8>,
 }
 
 /// A network namespace other than one's own.
@@ -127,6 +137,14 @@ impl Links {
         }
     }
 
+    /// The device of this number, if there is one.
+    pub fn find_index(&mut self, index: u32) -> Result<Option<Link>, Error> {
+        match self.socket.ask(link_message(GET_LINK, 0, index, 0, 0)) {
+            Err(error) if error.is_absent() => Ok(None),
+            other => Ok(other?.iter().find_map(link)),
+        }
+    }
+
     /// The number of the device of this name.
     pub fn index(&mut self, name: &str) -> Result<u32, Error> {
         let absent = || Error::Refused { errno: rustix::io::Errno::NODEV, detail: format!("no device {name}") };
@@ -135,8 +153,9 @@ impl Links {
 
     /// A pair of Ethernet devices joined by a wire, the second one in `peer_home` if given.
     pub fn add_veth(&mut self, name: &str, peer: &str, peer_home: Option<Namespace<'_>>) -> Result<(), Error> {
-        self.add(name, "veth", |m| {
-            m.nest(2, |m| {
+        let mut m = link_message(NEW_LINK, CREATE | EXCL, 0, 0, 0);
+        m.put_text(NAME, name).nest(INFO, |m| {
+            m.put(1, b"veth").nest(2, |m| {
                 // VETH_INFO_PEER
                 m.nest(1, |m| {
                     m.raw(&[0; 16]).put_text(NAME, peer);
@@ -145,7 +164,8 @@ impl Links {
                     }
                 });
             });
-        })
+        });
+        self.socket.ask(m).map(|_| ())
     }
 
     /// A bridge.
@@ -153,22 +173,43 @@ impl Links {
         self.add(name, "bridge", |_| {})
     }
 
-    /// An intermediate functional block: a device whose queueing discipline serves packets redirected to it.
-    pub fn add_ifb(&mut self, name: &str, alias: &str) -> Result<(), Error> {
-        self.add(name, "ifb", |_| {})?;
-        // Not all kernels take an alias while the device is made.
-        let named = self.index(name).and_then(|index| self.set_alias(index, alias));
-        if named.is_err() {
+    /// An intermediate functional block: a device whose queueing discipline serves packets redirected to it. It is
+    /// made with the address [`OURS`], gets its alias, and is set up without an address of its own, so that nothing
+    /// but what is redirected goes through it. Returns its number; on an error nothing is left.
+    pub fn add_ifb(&mut self, name: &str, alias: &str) -> Result<u32, Error> {
+        self.add(name, "ifb", |m| _ = m.put(ADDRESS, &OURS))?;
+        let made = self.index(name).and_then(|index| {
+            // No kernel takes an alias while the device is made.
+            self.set_alias(index, alias)?;
+            // Fails where IPv6 is switched off, and then is not needed.
+            let _ = self.forgo_ipv6(index);
+            self.set_up(index, true)?;
+            Ok(index)
+        });
+        if made.is_err() {
             self.delete(name)?;
         }
-        named
+        made
     }
 
-    fn add(&mut self, name: &str, kind: &str, data: impl FnOnce(&mut Message)) -> Result<(), Error> {
+    /// No IPv6 address by itself, hence no neighbour discovery: `IN6_ADDR_GEN_MODE_NONE`.
+    fn forgo_ipv6(&mut self, index: u32) -> Result<(), Error> {
+        let mut m = link_message(NEW_LINK, 0, index, 0, 0);
+        m.nest(FAMILIES, |m| {
+            m.nest(libc::AF_INET6 as u16, |m| {
+                // IFLA_INET6_ADDR_GEN_MODE
+                m.put(8, &[1]);
+            });
+        });
+        self.socket.ask(m).map(|_| ())
+    }
+
+    fn add(&mut self, name: &str, kind: &str, more: impl FnOnce(&mut Message)) -> Result<(), Error> {
         let mut m = link_message(NEW_LINK, CREATE | EXCL, 0, 0, 0);
-        m.put_text(NAME, name).nest(INFO, |m| {
+        m.put_text(NAME, name);
+        more(&mut m);
+        m.nest(INFO, |m| {
             m.put(1, kind.as_bytes());
-            data(m);
         });
         self.socket.ask(m).map(|_| ())
     }
@@ -202,7 +243,7 @@ impl Links {
     /// Gives a device an Ethernet address.
     pub fn set_hardware_address(&mut self, index: u32, address: [u8; 6]) -> Result<(), Error> {
         let mut m = link_message(NEW_LINK, 0, index, 0, 0);
-        m.put(HARDWARE_ADDRESS, &address);
+        m.put(ADDRESS, &address);
         self.socket.ask(m).map(|_| ())
     }
 
@@ -276,5 +317,7 @@ fn link(reply: &Reply) -> Option<Link> {
         kind: message::find_path(attributes, &[INFO, 1]).map(message::text).unwrap_or_default(),
         flags: message::u32_at(body, 8)?,
         mtu: message::find(attributes, MTU).and_then(|v| message::u32_at(v, 0)).unwrap_or(0),
+        hardware: message::u16_at(body, 2)?,
+        address: message::find(attributes, ADDRESS).unwrap_or_default().to_vec(),
     })
 }

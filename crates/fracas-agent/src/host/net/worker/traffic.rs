@@ -32,6 +32,8 @@ const LAST_QUEUE: u16 = 65_000;
 const COPIES: usize = 256 << 20;
 /// Packets per second that a queue is sized for.
 const RATE: u64 = 200_000;
+/// Numbers tried for a queue.
+const TRIES: usize = 100;
 /// Datagrams read from one queue before others have their turn.
 const TURNS: usize = 256;
 
@@ -209,18 +211,27 @@ impl Plane {
             let why = removed.err().map(text).unwrap_or_default();
             return Err(format!("chain {} is still there: {why}", fault.chains.matching));
         }
-        fault.queues.iter().for_each(|line| lines.close(*line));
+        for line in &fault.queues {
+            // What met the rule just before it went may have come while the rest was let go.
+            lines.drain(*line)?;
+            lines.close(*line);
+        }
         self.faults.remove(id);
         Ok(())
     }
 
-    pub(super) fn stats(&mut self, id: &str, lines: &Lines) -> Result<Stats, String> {
+    pub(super) fn stats(&mut self, id: &str, lines: &mut Lines) -> Result<Stats, String> {
         let fault = self.faults.get(id).ok_or_else(|| format!("no fault {id}"))?;
         let counters = nft::counters(&mut self.socket, &self.table, &fault.chains.acting).map_err(text)?;
+        // Whatever matched so far has come by now, or it never will; a flood is not read to its end.
+        for line in &fault.queues {
+            lines.receive_some(*line, 1 << 16)?;
+        }
         let mut stats = lines.stats(&fault.queues);
         stats.matched = counters.first().copied().unwrap_or(0);
         stats.lost = counters.get(1).copied().unwrap_or(0);
-        stats.note.clone_from(&fault.note);
+        stats.note =
+            [fault.note.as_str(), &stats.note].iter().filter(|n| !n.is_empty()).copied().collect::<Vec<_>>().join("; ");
         if fault.queues.len() == 1 {
             // One packet, one message: what matched and never came did not fit and passed. Copies come in segments.
             stats.passed = stats.passed.max(stats.matched.saturating_sub(stats.received));
@@ -273,10 +284,8 @@ fn unbound() -> Result<u16, String> {
 
 impl Lines {
     fn open(&mut self, copy: Copy, delay_ns: u64, jitter_ns: u64) -> Result<u32, String> {
-        let bound = bound();
-        let number = (FIRST_QUEUE..LAST_QUEUE).find(|n| !bound.contains(n)).ok_or("all queue numbers are bound")?;
         let longest = ((delay_ns + jitter_ns) * RATE / 1_000_000_000).clamp(8192, 1_000_000) as u32;
-        let queue = Queue::bind(number, copy, longest).map_err(|e| format!("cannot bind NFQUEUE {number}: {e}"))?;
+        let queue = self.bind(copy, longest)?;
         let key = self.next;
         self.next += 1;
         let line = Line {
@@ -293,6 +302,21 @@ impl Lines {
         };
         self.lines.insert(key, line);
         Ok(key)
+    }
+
+    /// Binds the first free number. Which ones are free is not to be seen in a user namespace of one's own, so a number
+    /// that turns out to be somebody's is passed over; his answer is `EPERM`, as it is where nothing may be bound.
+    fn bind(&self, copy: Copy, longest: u32) -> Result<Queue, String> {
+        let mut bound = bound();
+        bound.extend(self.lines.values().map(|l| l.queue.number));
+        let mut why = "all queue numbers are bound".to_owned();
+        for number in (FIRST_QUEUE..LAST_QUEUE).filter(|n| !bound.contains(n)).take(TRIES) {
+            match Queue::bind(number, copy, longest) {
+                Ok(queue) => return Ok(queue),
+                Err(error) => why = format!("cannot bind NFQUEUE {number}: {error}"),
+            }
+        }
+        Err(why)
     }
 
     fn number(&self, line: u32) -> u16 {
@@ -424,8 +448,13 @@ impl Lines {
     }
 
     fn stats(&self, keys: &[u32]) -> Stats {
-        let counts = queue::counts().unwrap_or_default();
         let (mut stats, mut hold) = (Stats::default(), Histogram::default());
+        let counts = queue::counts().unwrap_or_else(|error| {
+            if !keys.is_empty() {
+                stats.note = format!("what did not fit into a queue is not seen: its counts cannot be read ({error})");
+            }
+            Vec::new()
+        });
         for line in keys.iter().filter_map(|key| self.lines.get(key)) {
             let count = counts.iter().find(|c| c.queue == line.queue.number).copied().unwrap_or_default();
             stats.held += line.held;

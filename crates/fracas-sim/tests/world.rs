@@ -1,0 +1,90 @@
+//! The whole fleet in simulated time: whatever goes wrong, the run ends, its history is whole, nothing is left on a
+//! host, nothing is fired twice; and a seed tells the same story twice.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use fracas_model::event::Body;
+use fracas_sim::world::{Outcome, Trouble, play, troubles};
+
+/// Seeds of every test run: `FRACAS_SEEDS=N` plays so many, `FRACAS_SEED_BASE=N` begins after that one, `FRACAS_SEED=N`
+/// plays that one alone.
+fn seeds() -> Vec<u64> {
+    let given = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let base = given("FRACAS_SEED_BASE").unwrap_or(0);
+    match given("FRACAS_SEED") {
+        Some(seed) => vec![seed],
+        None => (base + 1..=base + given("FRACAS_SEEDS").unwrap_or(24)).collect(),
+    }
+}
+
+fn story(outcome: &Outcome) -> String {
+    let line = |event: &fracas_model::event::Event| {
+        let body = serde_json::to_string(&event.body).unwrap_or_default();
+        format!("{} {} {}", event.seq, event.received.boot_ns / 1_000_000, body.chars().take(180).collect::<String>())
+    };
+    outcome.events.iter().map(line).collect::<Vec<_>>().join("\n")
+}
+
+/// What must be so whatever went wrong.
+fn check(seed: u64, troubles: &[(Duration, Trouble)], outcome: &Outcome) {
+    let told = || format!("seed {seed}, troubles {troubles:?}\n{}", story(outcome));
+    assert!(outcome.broken.is_empty(), "{:?}\n{}", outcome.broken, told());
+    for (host, residue) in &outcome.residues {
+        assert!(residue.is_empty(), "left on {host}: {residue}\n{}", told());
+    }
+    for (host, shots) in &outcome.shots {
+        let distinct: BTreeSet<_> = shots.iter().collect();
+        assert_eq!(distinct.len(), shots.len(), "fired twice on {host}: {shots:?}\n{}", told());
+    }
+    let sealed = outcome.events.iter().filter(|e| matches!(e.body, Body::ReportSealed { .. })).count();
+    assert_eq!(sealed, 1, "{}", told());
+    assert!(matches!(outcome.exit_code, 0 | 1 | 3..=6), "exit {}\n{}", outcome.exit_code, told());
+    if troubles.is_empty() {
+        assert_eq!((outcome.exit_code, outcome.shots["db"].len()), (0, 1), "{}\n{}", outcome.reason, told());
+    }
+    ends(outcome, &told);
+}
+
+/// Every item that was begun is told to be over, unless the run says that it does not know.
+fn ends(outcome: &Outcome, told: &dyn Fn() -> String) {
+    let begun: BTreeSet<_> = outcome
+        .events
+        .iter()
+        .filter_map(|e| match &e.body {
+            Body::Applying { item, .. } => Some(item.clone()),
+            _ => None,
+        })
+        .collect();
+    let over: BTreeSet<_> = outcome
+        .events
+        .iter()
+        .filter_map(|e| match &e.body {
+            Body::Undone { item, .. } | Body::Spent { item, .. } => Some(item.clone()),
+            _ => None,
+        })
+        .collect();
+    let open: Vec<_> = begun.difference(&over).collect();
+    assert!(open.is_empty() || outcome.exit_code == 6, "not told to be over: {open:?}\n{}", told());
+}
+
+#[test]
+fn whatever_goes_wrong_the_run_ends_and_nothing_is_left() {
+    let mut verdicts = std::collections::BTreeMap::new();
+    for seed in seeds() {
+        let troubles = troubles(seed);
+        let outcome = play(seed, &troubles);
+        check(seed, &troubles, &outcome);
+        *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
+    }
+    println!("worlds by exit code: {verdicts:?}");
+}
+
+#[test]
+fn a_seed_tells_the_same_story_twice() {
+    for seed in seeds().into_iter().take(6) {
+        let troubles = troubles(seed);
+        let (first, second) = (play(seed, &troubles), play(seed, &troubles));
+        assert_eq!(story(&first), story(&second), "seed {seed}");
+        assert_eq!(first.streams, second.streams, "seed {seed}");
+    }
+}

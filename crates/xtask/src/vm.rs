@@ -1,0 +1,101 @@
+//! `cargo xtask vm`: runs a test program as the only program of a virtual machine with Debian's cloud kernel, which has
+//! what this machine's kernel may lack. Emulated, so it needs no rights and no hardware; it measures nothing exactly.
+//!
+//! The guest is a kernel and an initramfs in memory: the static test program as `/init`, and the modules it needs. The
+//! kernel's command line says which tests to run. The program prints `fracas-vm: exit N` at the end and powers off.
+
+mod cpio;
+mod guest;
+mod kernel;
+
+use std::{path::PathBuf, process::Command, time::Instant};
+
+use anyhow::{Context as _, Result, bail};
+use cargo_metadata::Message;
+
+use crate::codegen::root;
+
+/// What the guest's tests may ask of the kernel, beside what these depend on.
+const MODULES: &[&str] = &[
+    "sch_netem",
+    "sch_ingress",
+    "cls_bpf",
+    "act_mirred",
+    "act_gact",
+    "ifb",
+    "veth",
+    "bridge",
+    "dummy",
+    "nf_tables",
+    "nft_numgen",
+    "nft_queue",
+    "nft_compat",
+    "nfnetlink_queue",
+    "xt_NFQUEUE",
+];
+/// The C library that links statically without more than a package.
+const TRIPLE: &str = "x86_64-unknown-linux-musl";
+/// The guest is ended when it is as old as this; `FRACAS_VM_SECONDS` says otherwise.
+const LIMIT_SECONDS: u64 = 420;
+
+/// Builds program and guest, runs it, fails if a test of it did.
+pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    let began = Instant::now();
+    guest::present()?;
+    let kernel = kernel::find(&root().join("target/vm"))?;
+    let program = build()?;
+    let built = began.elapsed().as_secs_f64();
+    let mut image = cpio::Archive::default();
+    for folder in ["dev", "proc", "sys", "tmp", "run", "modules"] {
+        image.folder(folder);
+    }
+    image.console();
+    image.file("init", 0o755, &std::fs::read(&program)?);
+    let mut order = String::new();
+    for (name, bytes) in kernel.modules(MODULES)? {
+        image.file(&format!("modules/{name}"), 0o644, &bytes);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    image.file("modules/order", 0o644, order.as_bytes());
+    let initramfs = root().join("target/vm/initramfs");
+    std::fs::write(&initramfs, image.finish()).context("cannot write target/vm/initramfs")?;
+    let limit = match std::env::var("FRACAS_VM_SECONDS") {
+        Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number"))?,
+        Err(_) => LIMIT_SECONDS,
+    };
+    let outcome = guest::boot(&kernel.image, &initramfs, arguments, limit)?;
+    eprintln!("vm: {built:.0} s to build, {}", outcome.words());
+    match outcome.code {
+        Some(0) if outcome.ran() => Ok(()),
+        Some(0) => bail!("the guest ran no test: is there one that matches {arguments:?}?"),
+        _ => bail!("the guest's tests did not pass"),
+    }
+}
+
+/// The test program, linked statically.
+fn build() -> Result<PathBuf> {
+    let targets = Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLE]).output()?;
+    if !PathBuf::from(String::from_utf8_lossy(&targets.stdout).trim()).is_dir() {
+        bail!("the target {TRIPLE} is missing: rustup target add {TRIPLE}");
+    }
+    if Command::new("musl-gcc").arg("--version").output().is_err() {
+        bail!("musl-gcc is missing: apt-get install musl-tools");
+    }
+    let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
+    let mut command = Command::new(cargo);
+    command.current_dir(root()).args(["test", "--locked", "--no-run", "-p", "fracas-agent", "--test", "net"]);
+    // What cargo tells this program about itself would make build scripts run again each time.
+    for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
+        command.env_remove(name);
+    }
+    // Nobody debugs in there, and without line tables there is half as much to build, to load and to page in.
+    command.env("CARGO_PROFILE_DEV_DEBUG", "0");
+    let output = command.args(["--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
+    eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    let built = Message::parse_stream(output.stdout.as_slice()).filter_map(Result::ok).find_map(|m| match m {
+        Message::CompilerArtifact(a) if a.target.name == "net" => a.executable,
+        _ => None,
+    });
+    Ok(built.context("cargo did not build the test program")?.into())
+}
