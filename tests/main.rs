@@ -1,2 +1,82 @@
-//! The workspace's end-to-end tests; they start here and have their own harness.
-fn main() {}
+//! The workspace's end-to-end tests: the whole product in namespace labs, used from outside, against services that nobody
+//! here wrote. The program is its own `fracas`, lab inits and onlookers; it touches nothing of the machine.
+
+#![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
+#![expect(clippy::exit, reason = "parts are programs of a few lines")]
+
+mod clock;
+mod delay;
+mod foreign;
+mod gone;
+mod history;
+mod join;
+mod kill;
+mod line;
+mod lives;
+mod load;
+mod loss;
+mod nobody;
+mod offline;
+mod pause;
+mod refused;
+mod residue;
+mod rig;
+mod services;
+mod stage;
+mod terminal;
+mod trouble;
+mod truth;
+mod verdicts;
+
+use std::process::ExitCode;
+
+use fracas_sim::need::{self, Need, Verdict};
+use libtest_mimic::{Arguments, Completion, Trial};
+
+/// Trials at the same time unless told: most of the time a trial waits, so more than one for each core is no burden.
+const THREADS: usize = 3;
+
+fn main() -> ExitCode {
+    if let Some(code) = fracas::role() {
+        return fracas_agent::reexec::exit_code(code);
+    }
+    if let Some(code) = stage::play() {
+        return code;
+    }
+    // The longest first, so that the others run beside it.
+    let trials = [
+        nobody::trials(),
+        gone::trials(),
+        kill::trials(),
+        pause::trials(),
+        delay::trials(),
+        loss::trials(),
+        load::trials(),
+        residue::trials(),
+        refused::trials(),
+        trouble::trials(),
+        join::trials(),
+        clock::trials(),
+        lives::trials(),
+        line::trials(),
+        terminal::trials(),
+        verdicts::trials(),
+        foreign::trials(),
+        offline::trials(),
+    ];
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
+}
+
+/// A trial that fails by panicking, and is skipped where a need is not met.
+fn trial(name: &str, needs: &'static [Need], run: fn()) -> Trial {
+    Trial::ignorable_test(name, move || match need::check(needs) {
+        Verdict::Go => {
+            run();
+            Ok(Completion::Completed)
+        }
+        Verdict::Skip(why) => Ok(Completion::ignored_with(why)),
+        Verdict::Fail(why) => Err(why.into()),
+    })
+}

@@ -169,6 +169,8 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             let record = Record::Taken { epoch: offered.0, revision: offered.1 };
             self.journal.note(&[record], true).await;
         }
+        let applies = desired.faults.iter().any(|item| item.mode == Mode::Apply);
+        self.lease.ask(applies.then_some(desired.lease));
         self.to_rehearse = desired.faults.iter().filter(|i| i.mode == Mode::Rehearse).cloned().collect();
         self.desired = Some(desired);
         Ok(())

@@ -90,7 +90,7 @@ pub enum ServiceError {
     #[error(transparent)]
     Lock(#[from] LockError),
     /// The state directory.
-    #[error("state directory {path} cannot be used: {error}; choose another with --state-dir")]
+    #[error("state directory {path} cannot be used: {error}; choose another with --state-dir or FRACAS_AGENT_STATE")]
     State {
         /// The directory.
         path: PathBuf,

@@ -375,9 +375,7 @@ impl Client {
             Code::PermissionDenied => ClientError::Forbidden(why),
             Code::NotFound => ClientError::NotFound(why),
             Code::InvalidArgument => ClientError::Invalid(details(status, Diagnostic::render).unwrap_or(why)),
-            Code::FailedPrecondition | Code::ResourceExhausted => {
-                ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why))
-            }
+            Code::FailedPrecondition => ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why)),
             Code::Unimplemented => ClientError::Skew { address, why: "it does not know this call".to_owned() },
             Code::Unavailable => ClientError::Unreachable(format!("the controller {address} is not available: {why}")),
             _ => ClientError::Failed { address, why },

@@ -2,7 +2,7 @@
 //!
 //! It decides nothing: what a host should suffer comes from [`crate::fleet`], what it reported goes to the history.
 
-use std::{pin::Pin, sync::Arc};
+use std::{pin::Pin, sync::Arc, time::Duration};
 
 use fracas_model::{
     catalogue::Catalogue,
@@ -20,7 +20,10 @@ use fracas_proto::{
     },
 };
 use futures_util::Stream;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep_until},
+};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
@@ -37,6 +40,8 @@ const HEARTBEAT_MS: u32 = 5_000;
 const RECONNECT_CAP_MS: u32 = 30_000;
 /// Lease of a host without faults: only shown, nothing lives on it.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
+/// Silence after which an idle host counts as out of contact: a few renewals that did not come.
+const IDLE_SILENCE: Duration = Duration::from_millis(4 * HEARTBEAT_MS as u64);
 /// Messages that may wait for a slow agent; a full queue ends the session.
 const OUTGOING: usize = 64;
 
@@ -145,7 +150,11 @@ impl Session {
         let mut desired = connection.desired;
         desired.mark_changed();
         let mut closing = self.agents.closing.clone();
+        // A host with faults renews several times within its lease. Once it should have undone everything for want of
+        // contact, it is out of contact, whatever the network's own timers say.
+        let mut since = Instant::now();
         loop {
+            let silence = self.agents.fleet.lease_of(&self.host).map_or(IDLE_SILENCE, Dur::std);
             tokio::select! {
                 biased;
                 () = closed(&mut closing) => {
@@ -157,12 +166,20 @@ impl Session {
                     }
                     let desired_json = to_json(&*desired.borrow_and_update());
                     self.send(ToAgent::Desired(Desired { desired_json })).await?;
+                    // From now on it renews at the pace of this lease.
+                    since = Instant::now();
                 }
-                message = incoming.message() => match message? {
-                    Some(AgentMessage { message: Some(message) }) => self.take(message).await?,
-                    Some(_) => {}
-                    None => return Ok(()),
-                },
+                message = incoming.message() => {
+                    since = Instant::now();
+                    match message? {
+                        Some(AgentMessage { message: Some(message) }) => self.take(message).await?,
+                        Some(_) => {}
+                        None => return Ok(()),
+                    }
+                }
+                () = sleep_until(since + silence) => {
+                    return Err(Status::deadline_exceeded(format!("nothing was heard of the host for {silence:?}")));
+                }
             }
         }
     }

@@ -1,10 +1,15 @@
 //! The Operator service: wire to model and back, after checking who calls. It decides nothing.
 
-use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use fracas_model::{
     event::{Body, Event},
-    id::HostId,
+    id::{HostId, RunId},
     plan::Refusal,
     report,
     selector::Selector,
@@ -38,6 +43,8 @@ const LISTED: (u32, u32) = (50, 1000);
 /// Longest source text taken, bytes (the parser's own limit).
 const MAX_SOURCE: usize = 1 << 20;
 
+/// How long a halt waits for the histories of its runs before the hosts are told.
+const HALT_HEAD_START: Duration = Duration::from_millis(200);
 /// Life of a join token when none is asked for, and the longest, seconds.
 const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
 
@@ -156,15 +163,37 @@ impl operator_server::Operator for Api {
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
         let by = principal(&request)?;
         let reason = request.into_inner().reason;
-        // First the hosts, then the record: a halt must work even when the history cannot be written.
-        self.fleet.halt(Some(reason.clone()));
-        let active = self.runs.active();
-        for run in &active {
+        let stop = |run: RunId| {
             let (by, why) = (format!("halt:{}", by.id), format!("halted by {}: {reason}", by.id));
-            self.runs.stop(run, &by, &why).await.map_err(|e| status(&e))?;
+            async move { self.runs.stop(&run, &by, &why).await }
+        };
+        let before = self.runs.active();
+        let mut stops = Box::pin(futures_util::future::try_join_all(before.iter().cloned().map(stop)));
+        // The runs should know why their faults end before their hosts report it. But a halt must work even when the
+        // history cannot be written, so the hosts do not wait for long.
+        let early = tokio::time::timeout(HALT_HEAD_START, &mut stops).await.ok();
+        self.fleet.halt(Some(reason.clone()));
+        let unrecorded = |error: HistoryError| {
+            let text = format!(
+                "nothing is desired of any host any more, but the halt could not be recorded and ends with this \
+                 controller process: {error}; then say it again"
+            );
+            Status::new(status(&error).code(), text)
+        };
+        match early {
+            Some(stopped) => stopped,
+            None => stops.await,
         }
-        let runs = active.iter().map(ToString::to_string).collect();
-        self.append_audit(Body::Halted { by: by.id, reason, at: self.history.now() }).await?;
+        .map_err(unrecorded)?;
+        // From the latch on none can start; some may have started just before.
+        let active = self.runs.active();
+        for run in active.iter().filter(|run| !before.contains(run)) {
+            stop(run.clone()).await.map_err(unrecorded)?;
+        }
+        let ended: BTreeSet<&RunId> = before.iter().chain(&active).collect();
+        let runs = ended.into_iter().map(ToString::to_string).collect();
+        let halted = Body::Halted { by: by.id, reason, at: self.history.now() };
+        self.history.append(&self.audit, vec![halted]).await.map_err(unrecorded)?;
         Ok(Response::new(HaltReply { halted: true, runs }))
     }
 

@@ -11,7 +11,7 @@ use fracas_model::{
 use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer};
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tonic::transport::Server;
+use tonic::{service::interceptor::InterceptedService, transport::Server};
 
 use crate::{
     access::{Authenticated, Doorkeeper},
@@ -26,6 +26,8 @@ use crate::{
 
 /// Streams and requests at once on one connection.
 const STREAMS: u32 = 256;
+/// Why describing our services cannot fail.
+const OURS: &str = "the descriptors were made from our own proto files";
 /// How often an idle connection is tried by an HTTP/2 ping, and how long the answer may take.
 const PING: (std::time::Duration, std::time::Duration) =
     (std::time::Duration::from_secs(15), std::time::Duration::from_secs(10));
@@ -137,16 +139,19 @@ impl Controller {
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();
         health.set_serving::<OperatorServer<Api>>().await;
-        let reflection = tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(fracas_proto::DESCRIPTORS)
-            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
-            .build_v1()
-            .expect("the descriptors were made from our own proto files");
-        let reflection = tonic::service::interceptor::InterceptedService::new(reflection, authenticated);
+        let described = || {
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(fracas_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+        };
+        let reflection = InterceptedService::new(described().build_v1().expect(OURS), authenticated.clone());
+        // Many clients, Python's among them, still ask by the older name.
+        let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated);
         server()
             .add_service(operator)
             .add_service(healthy)
             .add_service(reflection)
+            .add_service(older)
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
     }

@@ -73,7 +73,7 @@ pub struct ItemState {
     pub effective: bool,
     /// It was a one-shot and fired.
     pub spent: bool,
-    /// Refused or failed, with the reason.
+    /// Refused or failed, with the reason: `refused: ...`, `failed: ...`.
     pub failed: Option<String>,
     /// Why it was undone.
     pub undone: Option<UndoCause>,
@@ -87,12 +87,19 @@ impl ItemState {
         self.spent || self.undone.is_some() || (self.failed.is_some() && !self.touched)
     }
 
-    /// Whether it ended before its time through no decision of the run.
+    /// Whether it ended before its time through no decision of the run, while that has decided nothing to the contrary.
+    /// A controller that cannot write its history desires nothing, though the run would.
     pub fn interrupted(&self) -> bool {
-        matches!(
-            self.undone,
-            Some(UndoCause::LeaseLost | UndoCause::AgentRestart | UndoCause::Reboot | UndoCause::Local)
-        )
+        match self.undone {
+            Some(
+                UndoCause::NotDesired
+                | UndoCause::LeaseLost
+                | UndoCause::AgentRestart
+                | UndoCause::Reboot
+                | UndoCause::Local,
+            ) => true,
+            Some(UndoCause::Expired | UndoCause::ApplyFailed) | None => false,
+        }
     }
 }
 
@@ -105,6 +112,8 @@ pub struct Run {
     pub experiment: Experiment,
     /// Hosts drawn for each target.
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    /// Names of those hosts.
+    pub names: BTreeMap<HostId, String>,
     /// Vantage hosts of each probe.
     pub vantages: BTreeMap<ProbeId, Vec<HostId>>,
     /// Plan digests by entry and host, as rehearsed.
@@ -168,6 +177,7 @@ impl Run {
             id: run.clone(),
             experiment,
             targets: targets.clone(),
+            names: hosts.clone(),
             vantages,
             digests,
             phase: Phase::Planned,
@@ -254,7 +264,7 @@ impl Run {
         if let Some(key) = event.body.item() {
             let state = self.items.entry(key.clone()).or_default();
             match &event.body {
-                Body::Refused { refusal, .. } => state.failed = Some(refusal.to_string()),
+                Body::Refused { refusal, .. } => state.failed = Some(format!("refused: {refusal}")),
                 Body::Applying { .. } => state.touched = true,
                 Body::Active { .. } => state.effective = true,
                 Body::Checked { proof, .. } => state.proof = Some(proof.clone()),
@@ -263,7 +273,7 @@ impl Run {
                     state.effective = true;
                 }
                 Body::Undone { cause, .. } => state.undone = Some(*cause),
-                Body::Failed { failure, .. } => state.failed = Some(failure.clone()),
+                Body::Failed { failure, .. } => state.failed = Some(format!("failed: {failure}")),
                 _ => {}
             }
             self.note_effective(&key.entry.clone(), &event.received);

@@ -165,7 +165,8 @@ impl<'a> Draw<'a> {
     fn near(&self, target: &Target) -> String {
         let known: Vec<&str> = self.hosts.iter().filter(|h| !h.observer).map(|h| h.name.as_str()).collect();
         if known.is_empty() {
-            return "no host has joined yet: make a token with `fracas hosts join`, then start an agent with it".into();
+            return "no host has joined yet: make a token with `fracas hosts join-token`, then start an agent with it"
+                .into();
         }
         let key = target.select.split(['=', '!', ' ', ',']).find(|part| !part.is_empty()).unwrap_or_default();
         let values: BTreeSet<&str> = self.hosts.iter().filter_map(|h| h.labels.get(key)).map(String::as_str).collect();

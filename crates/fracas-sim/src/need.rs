@@ -24,8 +24,16 @@ pub enum Need {
     Lab,
     /// A namespace lab whose hosts have cgroups.
     LabCgroup,
-    /// A program of this name in `PATH`.
+    /// A program of this name in `PATH`, or at this path.
     Program(&'static str),
+    /// One of these programs.
+    AnyProgram(&'static [&'static str]),
+    /// A variable of the environment with this name, which is to hold this.
+    Variable(&'static str, &'static str),
+    /// Time namespaces, and a program that makes one.
+    TimeNamespace,
+    /// That somebody has the time: it takes long, so it runs only where `FRACAS_REQUIRE` says `all` or `time`.
+    Time,
 }
 
 /// What is to become of a test.
@@ -63,8 +71,26 @@ impl Need {
                 Ok(limits) => limits.clone().map(|why| format!("needs cgroups in the lab: {why}")),
             },
             Self::Program(name) => (!found(name)).then(|| format!("needs the program {name}")),
+            Self::AnyProgram(names) => {
+                (!names.iter().any(|name| found(name))).then(|| format!("needs one of {}", names.join(", ")))
+            }
+            Self::Variable(name, what) => {
+                env::var_os(name).is_none_or(|value| value.is_empty()).then(|| format!("needs {name}: {what}"))
+            }
+            Self::TimeNamespace => time_namespace(),
+            Self::Time => (!time()).then(|| "takes long; FRACAS_REQUIRE=time runs it".to_owned()),
         }
     }
+}
+
+fn time_namespace() -> Option<String> {
+    let kernel = Path::new("/proc/self/ns/time").exists();
+    let unshare = Need::Program("unshare").missing();
+    if kernel { unshare } else { Some("needs a kernel with time namespaces".to_owned()) }
+}
+
+fn time() -> bool {
+    env::var("FRACAS_REQUIRE").is_ok_and(|require| ["all", "time"].contains(&require.as_str()))
 }
 
 /// Whether a lab can be had, tried once; inside, why it has no cgroups.

@@ -6,7 +6,7 @@ use fracas_agent::{
     reconcile::{Fault, Reconciler, Setup},
 };
 use fracas_model::{
-    desired::{FaultItem, Mode},
+    desired::{Desired, FaultItem, Mode},
     event::{Body, Proof, UndoCause},
     id::{HostId, ItemKey},
     plan::Refusal,
@@ -368,7 +368,8 @@ async fn a_dead_worker_fails_its_item_and_the_rest_is_undone() {
 #[tokio::test(start_paused = true)]
 async fn workers_are_told_when_to_end_by_themselves() {
     let mut lab = Lab::new().await;
-    lab.ask(1, vec![FaultItem { duration: Some(Dur::from_secs(60)), ..item("a", "lasting") }]).await;
+    let lasting = || vec![FaultItem { duration: Some(Dur::from_secs(60)), ..item("a", "lasting") }];
+    lab.ask(1, lasting()).await;
     let now = lab.host.now().boot_ns;
     assert_eq!(lab.host.deadline_ns(&key("a")), Some(now + Dur::from_secs(15 + 5).ns()), "lease and slack");
     lab.host.advance(Dur::from_secs(5));
@@ -376,6 +377,10 @@ async fn workers_are_told_when_to_end_by_themselves() {
     lab.tick().await;
     assert_eq!(lab.host.deadline_ns(&key("a")), Some(now + Dur::from_secs(5 + 15 + 5).ns()), "renewed");
     lab.grant(120);
+    lab.tick().await;
+    let asked = Some(now + Dur::from_secs(5 + 15 + 5).ns());
+    assert_eq!(lab.host.deadline_ns(&key("a")), asked, "no longer than what is desired may live");
+    lab.agent.take(Desired { lease: Dur::from_secs(120), ..desired(2, lasting()) }).await.expect("taken");
     lab.tick().await;
     assert_eq!(lab.host.deadline_ns(&key("a")), Some(now + Dur::from_secs(60 + 5).ns()), "the duration is shorter");
 }

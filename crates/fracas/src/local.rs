@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::Context as _;
 use fracas_agent::{
+    command::StateArgs,
     enrol::Token,
     host::clock,
     service::{self, Kind, Options, PolicySource},
@@ -72,17 +73,19 @@ async fn start(labels: BTreeMap<String, String>) -> anyhow::Result<LocalControll
     let stop = Box::new(move || -> BoxFuture<'static, ()> {
         Box::pin(async move {
             let _ = agent.leave().await;
-            let _ = running.drain(std::future::pending()).await;
             let _ = observer.leave().await;
+            let _ = running.drain(std::future::pending()).await;
             drop(dir);
         })
     });
     Ok(LocalController { access, stop })
 }
 
-/// An agent whose journal outlives this command: should the machine lose power, the next one undoes.
+/// An agent whose journal outlives this command: should the machine lose power, the next one undoes. It stands beside
+/// the state directory of an ordinary agent.
 async fn agent(running: &Running, labels: BTreeMap<String, String>) -> anyhow::Result<Inside> {
-    let state_dir = fracas_agent::command::StateArgs::default().dir().with_file_name("fracas-local");
+    let of_agent = StateArgs { state_dir: std::env::var_os("FRACAS_AGENT_STATE").map(PathBuf::from) };
+    let state_dir = of_agent.dir().with_file_name("fracas-local");
     fs::create_dir_all(&state_dir).with_context(|| format!("cannot make {}", state_dir.display()))?;
     let dir = state_dir.clone();
     tokio::task::spawn_blocking(move || {

@@ -31,20 +31,43 @@ type Job = Box<dyn FnOnce(&Connection) + Send>;
 /// A store in one SQLite file.
 #[derive(Debug)]
 pub struct SqliteStore {
-    // Dropped in this order: the ends of both queues, then the threads, which are waited for.
-    writer: mpsc::Sender<Request>,
-    reader: mpsc::Sender<Job>,
-    _threads: Joined,
+    // Dropped in this order. The connection that closes last tidies up, which only the writing one can: after an orderly
+    // end the file is whole without its log, and a copy of it is a backup.
+    reader: Hand<Job>,
+    writer: Hand<Request>,
     path: PathBuf,
 }
 
-/// Threads that are waited for when dropped, so that the file is closed before the data directory is unlocked.
-#[derive(Debug)]
-struct Joined(Vec<JoinHandle<()>>);
+/// A thread that works as long as it may be asked. Dropping waits for it, so that the file is closed before the data
+/// directory is unlocked.
+struct Hand<T> {
+    ask: Option<mpsc::Sender<T>>,
+    thread: Option<JoinHandle<()>>,
+}
 
-impl Drop for Joined {
+impl<T: Send + 'static> Hand<T> {
+    fn start(name: &str, work: impl FnOnce(mpsc::Receiver<T>) + Send + 'static) -> std::io::Result<Self> {
+        let (ask, asked) = mpsc::channel(WAITING);
+        let thread = std::thread::Builder::new().name(name.to_owned()).spawn(move || work(asked))?;
+        Ok(Self { ask: Some(ask), thread: Some(thread) })
+    }
+
+    async fn ask(&self, request: T) -> Result<(), StoreError> {
+        let ask = self.ask.as_ref().ok_or(StoreError::Closed)?;
+        ask.send(request).await.map_err(|_| StoreError::Closed)
+    }
+}
+
+impl<T> std::fmt::Debug for Hand<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hand").field("thread", &self.thread).finish_non_exhaustive()
+    }
+}
+
+impl<T> Drop for Hand<T> {
     fn drop(&mut self) {
-        for thread in self.0.drain(..) {
+        self.ask.take();
+        if let Some(thread) = self.thread.take() {
             // A panic of the thread was printed when it happened.
             let _ = thread.join();
         }
@@ -61,25 +84,16 @@ impl SqliteStore {
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let writing = schema::open(path)?;
         let reading = schema::open_reader(path)?;
-        let (writer, requests) = mpsc::channel(WAITING);
-        let (reader, mut jobs) = mpsc::channel::<Job>(WAITING);
-        let spawn = |name: &str, body: Box<dyn FnOnce() + Send>| {
-            let failed = |e: std::io::Error| StoreError::Failed { path: path.to_owned(), detail: e.to_string() };
-            std::thread::Builder::new().name(name.to_owned()).spawn(body).map_err(failed)
-        };
+        let failed = |e: std::io::Error| StoreError::Failed { path: path.to_owned(), detail: e.to_string() };
         let owner = path.to_owned();
-        let threads = Joined(vec![
-            spawn(
-                "history-read",
-                Box::new(move || {
-                    while let Some(job) = jobs.blocking_recv() {
-                        job(&reading);
-                    }
-                }),
-            )?,
-            spawn("history-write", Box::new(move || write::run(writing, &owner, requests)))?,
-        ]);
-        Ok(Self { writer, reader, _threads: threads, path: path.to_owned() })
+        let writer =
+            Hand::start("history-write", move |requests| write::run(writing, &owner, requests)).map_err(failed)?;
+        let reader = Hand::start("history-read", move |mut jobs: mpsc::Receiver<Job>| {
+            while let Some(job) = jobs.blocking_recv() {
+                job(&reading);
+            }
+        });
+        Ok(Self { reader: reader.map_err(failed)?, writer, path: path.to_owned() })
     }
 
     /// Sends a question to the reading thread.
@@ -93,7 +107,7 @@ impl SqliteStore {
             let _ = reply.send(question(connection));
         });
         Box::pin(async move {
-            self.reader.send(job).await.map_err(|_| StoreError::Closed)?;
+            self.reader.ask(job).await?;
             answer.await.map_err(|_| StoreError::Closed)?.map_err(|e| schema::explain(&self.path, &e))
         })
     }
@@ -105,7 +119,7 @@ impl SqliteStore {
     ) -> Answer<'a, T> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            self.writer.send(request(reply)).await.map_err(|_| StoreError::Closed)?;
+            self.writer.ask(request(reply)).await?;
             answer.await.map_err(|_| StoreError::Closed)?
         })
     }

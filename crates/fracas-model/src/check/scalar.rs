@@ -104,7 +104,8 @@ fn free_text(text: &str, max: usize) -> Answer {
     if text.len() > max {
         return Err(wrong(format!("the text has {} bytes, at most {max} are taken", text.len()), ""));
     }
-    if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')) {
+    // Line ends of either kind are text: many protocols end theirs with both characters.
+    if text.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\r' | '\t')) {
         return Err(wrong("the text contains a control character", "remove it"));
     }
     Ok(text.into())

@@ -24,7 +24,10 @@ pub(super) enum Ending {
     /// Lifted first, early: by guard-rail, stop, failure or loss of contact.
     Early(String),
     /// Which came first cannot be told.
-    Unknown,
+    Unknown {
+        /// If it was lifted first, then after its full asked time.
+        full_time: bool,
+    },
 }
 
 /// One outage against an objective.
@@ -72,13 +75,18 @@ pub(super) fn outage(case: &Case) -> Judgement {
                 case.while_active.unwrap_or_default().human_down()
             ),
         },
+        // It came back with the lifting or just before: either way it was out for this long while the fault was held.
+        Ending::Unknown { full_time: true } if case.while_active.is_some_and(|lo| lo.min(measured.lo) > rto) => {
+            let least = case.while_active.unwrap_or_default().min(measured.lo).human_down();
+            Judgement::Missed { why: format!("out for at least {least} while the fault was held, beyond {rto}") }
+        }
         Ending::FullTime => Judgement::NotMeasured {
             why: "the fault ended by its own duration before the service recovered: hold it longer".into(),
         },
         Ending::Early(cause) => {
             Judgement::NotMeasured { why: format!("the fault was lifted before the service recovered: {cause}") }
         }
-        Ending::Unknown | Ending::ByItself => Judgement::NotMeasured {
+        Ending::Unknown { .. } | Ending::ByItself => Judgement::NotMeasured {
             why: "whether the service recovered before the fault was lifted cannot be told from the clocks".into(),
         },
     }
@@ -231,7 +239,20 @@ mod tests {
         assert!(matches!(lifted(Ending::FullTime, soon, 39), Judgement::Missed { .. }));
         assert!(matches!(lifted(Ending::Early("guard-rail".into()), soon, 39), Judgement::NotMeasured { .. }));
         assert!(matches!(lifted(Ending::Early("stop".into()), secs(31.0, 32.0), 1), Judgement::Missed { .. }));
-        assert!(matches!(lifted(Ending::Unknown, soon, 39), Judgement::NotMeasured { .. }));
+        assert!(matches!(lifted(Ending::Unknown { full_time: false }, soon, 39), Judgement::NotMeasured { .. }));
+    }
+
+    #[test]
+    fn what_both_possible_orders_show_is_judged() {
+        // As after a pause: the service is back the moment the fault is lifted, and no probe can tell which was first.
+        let paused = |outage, active| {
+            let (ending, residual) = (Ending::Unknown { full_time: true }, Some(secs(0.0, 0.1)));
+            super::outage(&Case { ending, residual, while_active: Some(Dur::from_secs(active)), ..case(outage) })
+        };
+        let Judgement::Missed { why } = paused(secs(38.9, 39.2), 39) else { panic!("it was out for too long") };
+        assert_eq!(why, "out for at least 38.9 s while the fault was held, beyond 30s");
+        assert!(matches!(paused(secs(29.0, 39.2), 39), Judgement::NotMeasured { .. }));
+        assert!(matches!(paused(secs(38.9, 39.2), 30), Judgement::NotMeasured { .. }));
     }
 
     #[test]

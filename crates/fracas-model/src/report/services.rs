@@ -231,7 +231,7 @@ impl View<'_> {
             return lifting;
         }
         if active.iter().any(|f| f.undone && f.reverted.is_none()) {
-            lifting.ending = Ending::Unknown;
+            lifting.ending = Ending::Unknown { full_time: false };
             return lifting;
         }
         let reverts: Vec<(&Fault, (i64, i64))> = active.iter().filter_map(|f| Some((*f, f.reverted?))).collect();
@@ -248,7 +248,7 @@ impl View<'_> {
         lifting.ending = match early {
             Some(why) if certain => Ending::Early(why),
             None if certain => Ending::FullTime,
-            _ => Ending::Unknown,
+            early => Ending::Unknown { full_time: early.is_none() },
         };
         lifting
     }

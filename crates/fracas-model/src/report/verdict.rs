@@ -31,7 +31,11 @@ pub(super) fn verdict(story: &Story, entries: &[EntryReport], services: &[Servic
         judge_service(story, service, &mut found);
     }
     match &story.aborted {
-        Some((AbortKind::Fault | AbortKind::Controller, cause)) => found.errors.insert(0, cause.clone()),
+        Some((AbortKind::Fault | AbortKind::Controller, cause)) => {
+            // Often it is the failure of an item in the same words.
+            found.errors.retain(|known| known != cause);
+            found.errors.insert(0, cause.clone());
+        }
         Some((kind, cause)) => found.aborts.push(format!("{}: {cause}", abort_word(*kind))),
         None => {}
     }

@@ -2,9 +2,10 @@
 
 use super::{EntryState, Phase, Run};
 use crate::{
-    event::{AbortKind, Body},
+    event::{AbortKind, Body, UndoCause},
     experiment::{Action, AfterWhat, Entry, OnInterrupt, Trigger},
-    id::{ProbeId, ServiceId},
+    id::{HostId, ItemKey, ProbeId, ServiceId},
+    report::cause_text,
     time::Stamp,
     units::Dur,
 };
@@ -61,11 +62,30 @@ impl Run {
         };
         decision.append.extend(self.recoveries(now));
         // A lease that has run out was seen to already; only one that has yet to run out is waited for.
-        let lapse = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
-        if let Some(ns) = lapse.filter(|ns| *ns > now.boot_ns).min() {
+        let vantages = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
+        let items = self.given_up_for_lost().map(|(_, at_ns)| at_ns);
+        if let Some(ns) = vantages.chain(items).filter(|at_ns| *at_ns > now.boot_ns).min() {
             decision.wait_until(ns);
         }
         decision
+    }
+
+    /// Items that are open on hosts out of contact, each with the instant from which nothing good can come of it any
+    /// more. Once its lease has run out the host has undone it, or will never say. Where it ended by itself before that,
+    /// or may be applied anew, the host's word is waited for as long as a recovery is.
+    fn given_up_for_lost(&self) -> impl Iterator<Item = (&ItemKey, i64)> {
+        let open = self.items.iter().filter(|(_, item)| !item.closed() && item.failed.is_none());
+        open.filter_map(|(key, _)| {
+            let since = self.lost_contact.get(&key.host)?;
+            let lease = since.later(self.experiment.lease);
+            let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
+            let Action::Fault { duration, .. } = &entry.action else { return None };
+            let ends = self.entries[&key.entry].started.as_ref().zip(*duration).map(|(at, length)| at.later(length));
+            let over = ends.is_none_or(|at| at.boot_ns <= lease.boot_ns);
+            let patient = over || entry.on_interrupt == OnInterrupt::Reapply;
+            let limit = if patient { lease.later(self.experiment.recovery.give_up_after) } else { lease };
+            Some((key, limit.boot_ns))
+        })
     }
 
     fn reason_to_abort(&self, now: &Stamp) -> Option<(AbortKind, String)> {
@@ -82,18 +102,29 @@ impl Run {
                 return Some((AbortKind::GuardRail, cause));
             }
         }
+        if let Some((key, _)) = self.given_up_for_lost().find(|(_, at_ns)| *at_ns <= now.boot_ns) {
+            let (host, lease) = (self.name(&key.host), self.experiment.lease);
+            let cause = format!("{} on {host}: contact was lost for longer than the lease of {lease}", key.entry);
+            return Some((AbortKind::Fault, cause));
+        }
         self.items.iter().find_map(|(key, item)| {
             let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
             if let Some(failure) = &item.failed
                 && entry.required
             {
-                return Some((AbortKind::Fault, format!("{} on {}: {failure}", key.entry, key.host)));
+                return Some((AbortKind::Fault, format!("{} on {} {failure}", key.entry, self.name(&key.host))));
             }
             let given_up = entry.on_interrupt == OnInterrupt::Fail || key.generation >= MAX_GENERATIONS;
-            (item.interrupted() && given_up && self.entries[&key.entry].generation == key.generation).then(|| {
-                (AbortKind::Fault, format!("{} on {} was interrupted: {:?}", key.entry, key.host, item.undone))
-            })
+            let last = self.entries[&key.entry].generation == key.generation;
+            let cause = item.undone.filter(|_| item.interrupted() && given_up && last)?;
+            let (host, why) = (self.name(&key.host), cause_text(cause));
+            let kind = if cause == UndoCause::NotDesired { AbortKind::Controller } else { AbortKind::Fault };
+            Some((kind, format!("{} on {host} was interrupted: {why}", key.entry)))
         })
+    }
+
+    fn name<'a>(&'a self, host: &'a HostId) -> &'a str {
+        self.names.get(host).map_or(host.as_str(), String::as_str)
     }
 
     fn guard_rail(&self, probe: &ProbeId, failing_for: Dur, now: &Stamp) -> Option<String> {

@@ -201,6 +201,36 @@ fn a_lost_lease_aborts_and_nothing_is_asked_again() {
 }
 
 #[test]
+fn a_fault_that_the_controller_gave_up_without_a_decision_is_no_success() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    assert!(script.undone("kill", UndoCause::NotDesired));
+    let run = script.run();
+    assert_eq!(run.aborted.as_ref().map(|a| a.0), Some(AbortKind::Controller));
+    assert_eq!(run.aborted.unwrap().1, "kill on d1 was interrupted: the controller no longer asked for it");
+}
+
+#[test]
+fn a_host_that_never_comes_back_does_not_keep_the_run() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", script.now) });
+    script.settle();
+    // A spent fault has no length: its host's word is waited for as long as a recovery is.
+    assert_eq!(script.run().decide(&stamp("c", script.now)).wake_ns, Some(script.now + 15_000_000_000));
+    script.seconds(15);
+    assert!(script.run().aborted.is_none());
+    script.seconds(60);
+    let cause = script.run().aborted.unwrap().1;
+    assert_eq!(cause, "kill on d1: contact was lost for longer than the lease of 15s");
+    assert!(!script.seconds(104), "it may still confirm");
+    assert!(script.seconds(1), "60 s to give up, 15 s of lease, and 30 s");
+    assert_eq!(script.run().unconfirmed().len(), 1);
+}
+
+#[test]
 fn a_guard_rail_ends_the_run_and_an_unconfirmed_undo_keeps_it_open_for_a_bounded_time() {
     let mut script = Script::new();
     script.gate();

@@ -1,0 +1,83 @@
+//! Services nobody here wrote, from Debian: how each is started on a lab host, with all it keeps in the host's own places.
+
+use fracas_sim::lab::Program;
+
+use crate::{
+    rig::{Going, LIMIT, Rig, until},
+    stage::part,
+};
+
+/// Where Debian and Ubuntu put each version of PostgreSQL, newest first.
+pub(crate) const POSTGRES: &[&str] = &[
+    "/usr/lib/postgresql/18/bin/postgres",
+    "/usr/lib/postgresql/17/bin/postgres",
+    "/usr/lib/postgresql/16/bin/postgres",
+    "/usr/lib/postgresql/15/bin/postgres",
+    "/usr/lib/postgresql/14/bin/postgres",
+];
+
+/// A program of the PostgreSQL that is there.
+fn postgres_tool(name: &str) -> Program {
+    let postgres = POSTGRES.iter().find(|path| std::path::Path::new(path).exists()).expect("checked");
+    Program::new(format!("{}{name}", postgres.trim_end_matches("postgres"))).env("LC_ALL", "C")
+}
+
+/// An nginx under a supervisor that starts it again after this pause; answers on port 80, writes `/run/nginx.pid`.
+pub(crate) fn nginx(rig: &Rig, host: &str, pause_ms: u32) -> Going {
+    let temporary =
+        ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path /run/nginx-{what};"));
+    let config = format!(
+        "daemon off;\nuser root root;\nworker_processes 2;\npid /run/nginx.pid;\nerror_log stderr;\n\
+         events {{}}\nhttp {{ access_log off; {} server {{ listen 80; return 200 \"ok\"; }} }}\n",
+        temporary.join(" ")
+    );
+    rig.keep(host, "/run/nginx.conf", &config);
+    let pause = pause_ms.to_string();
+    let words = ["supervise", &pause, "/usr/sbin/nginx", "-c", "/run/nginx.conf", "-e", "stderr"];
+    rig.go(host, "nginx", part(&words))
+}
+
+/// A redis on port 6379 that keeps nothing.
+pub(crate) fn redis(rig: &Rig, host: &str) -> Going {
+    let words = ["--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--save", "", "--dir", "/run"];
+    rig.go(host, "redis", Program::new("/usr/bin/redis-server").args(words))
+}
+
+/// A PostgreSQL primary on port 5432 that trusts the lab.
+pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
+    // It refuses to run as root, and wants to know the name of whoever it runs as.
+    let (uid, gid) = user("postgres");
+    let place = "/tmp/pg";
+    rig.shell(host, &format!("mkdir -m 700 {place} && chown {uid}:{gid} {place} 2>/dev/null || true"));
+    let tool = |name: &str| postgres_tool(name).user(uid, gid).directory("/tmp");
+    rig.read(
+        host,
+        tool("initdb").args(["-D", place, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]),
+    );
+    rig.shell(host, &format!("echo 'host all all 10.77.0.0/16 trust' >> {place}/pg_hba.conf"));
+    let words = ["-D", place, "-k", "/tmp", "-h", "0.0.0.0", "-c", "fsync=off"];
+    let going = rig.go(host, "postgres", tool("postgres").args(words));
+    until("PostgreSQL answers", || {
+        assert!(going.runs(), "PostgreSQL ended");
+        rig.say(host, tool("pg_isready").args(["-h", "127.0.0.1", "-q"])).code == 0
+    });
+    going
+}
+
+/// The numbers of a user of the machine.
+fn user(name: &str) -> (u32, u32) {
+    let users = std::fs::read_to_string("/etc/passwd").expect("users");
+    let fields = users.lines().map(|line| line.split(':').collect::<Vec<_>>()).find(|fields| fields[0] == name);
+    let number = |n: usize| fields.as_ref().and_then(|f| f.get(n)?.parse().ok()).expect("the user is there");
+    (number(2), number(3))
+}
+
+/// psql on a host, against the primary on another; its input is the file of this path.
+pub(crate) fn psql(rig: &Rig, from: &str, primary: &str, script: &str) -> String {
+    rig.keep(from, "/run/script.sql", script);
+    let words =
+        ["-h", primary, "-U", "postgres", "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-f", "/run/script.sql"];
+    let program = postgres_tool("psql").args(words);
+    let said = Going::start(&rig.host(from), program).end(LIMIT * 2);
+    said.good().out
+}

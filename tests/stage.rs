@@ -1,0 +1,98 @@
+//! The parts this program plays when it is started again: `fracas` itself, and what stands beside it in a test. Each
+//! part is told by its arguments and speaks in JSON lines; none knows anything of the product but its command line.
+
+mod crowd;
+mod datagrams;
+mod look;
+mod prober;
+mod supervisor;
+mod verify;
+
+use std::{ffi::OsString, io::Write as _, process::ExitCode, thread};
+
+use fracas_sim::lab::Program;
+use serde_json::Value;
+
+/// First argument of every part.
+pub(crate) const MARK: &str = "__fracas-tests";
+
+/// Plays a part and returns its exit code; `None` in an ordinary start.
+pub(crate) fn play() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next()? != MARK {
+        return None;
+    }
+    let name = arguments.next().unwrap_or_default().to_string_lossy().into_owned();
+    if name == "fracas" {
+        return Some(fracas::run([OsString::from("fracas")].into_iter().chain(arguments)));
+    }
+    let words: Vec<String> = arguments.map(|word| word.to_string_lossy().into_owned()).collect();
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    match (name.as_str(), words.as_slice()) {
+        ("keep", [path]) => keep(path),
+        ("ask", [kind, address, timeout_ms]) => prober::ask(kind, address, number(timeout_ms)),
+        ("supervise", [pause_ms, program, rest @ ..]) => supervisor::supervise(number(pause_ms), program, rest),
+        ("answer", [port]) => datagrams::answer(number(port)),
+        ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),
+        ("relay", [name]) => crowd::relay(name),
+        ("crowd", [name, size]) => crowd::crowd(name, number(size)),
+        ("rest", [name]) => crowd::rest(name),
+        ("stubborn", [name]) => crowd::stubborn(name),
+        ("occupy", [address]) => occupy(address),
+        ("processes", []) => look::processes(),
+        ("verify", [dir]) => verify::verify(dir),
+        other => panic!("no part {other:?}"),
+    }
+    Some(ExitCode::SUCCESS)
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> T {
+    text.parse().unwrap_or_else(|_| panic!("{text} is no number"))
+}
+
+/// This program in a part, for a lab.
+pub(crate) fn part(words: &[&str]) -> Program {
+    Program::this().arg(MARK).args(words.iter().copied())
+}
+
+/// This program as `fracas`, outside of any lab.
+pub(crate) fn fracas_here(words: &[&str]) -> std::process::Command {
+    let mut command = std::process::Command::new("/proc/self/exe");
+    command.args([MARK, "fracas"]).args(words);
+    command
+}
+
+/// Says something to whoever started this part.
+pub(crate) fn say(what: &Value) {
+    let mut out = std::io::stdout().lock();
+    // Whoever listened may be gone: then nothing is left to do.
+    if writeln!(out, "{what}").and_then(|()| out.flush()).is_err() {
+        std::process::exit(1);
+    }
+}
+
+/// Now, on the clock that every host of a lab shares.
+pub(crate) fn boot_ns() -> i64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    time.tv_sec * 1_000_000_000 + time.tv_nsec
+}
+
+/// Stays until killed.
+pub(crate) fn stay() -> ! {
+    loop {
+        thread::park();
+    }
+}
+
+/// The part `keep`: standard input becomes a file.
+fn keep(path: &str) {
+    let mut file = std::fs::File::create(path).expect("file");
+    std::io::copy(&mut std::io::stdin().lock(), &mut file).expect("kept");
+}
+
+/// The part `occupy`: holds a TCP port.
+fn occupy(address: &str) {
+    let _listener = std::net::TcpListener::bind(address).expect("port");
+    say(&serde_json::json!({ "ready": true }));
+    stay();
+}

@@ -1,0 +1,40 @@
+//! What `/proc` says of every process of a host, read by the test itself.
+
+use std::fs;
+
+use serde_json::json;
+
+use super::say;
+
+/// The part `processes`: one line each.
+pub(super) fn processes() {
+    for entry in fs::read_dir("/proc").expect("processes").flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
+        // It may be gone by now.
+        let read = |what: &str| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        let status = read("status");
+        let field = |name: &str| {
+            let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+            line.unwrap_or_default().trim().to_owned()
+        };
+        if status.is_empty() {
+            continue;
+        }
+        let number = |name: &str| field(name).parse::<i32>().unwrap_or_default();
+        say(&json!({
+            "pid": pid,
+            "parent": number("PPid"),
+            "name": field("Name"),
+            "state": field("State").chars().next().map(String::from).unwrap_or_default(),
+            "tracer": number("TracerPid"),
+            "command": read("cmdline").split('\0').filter(|word| !word.is_empty()).collect::<Vec<_>>(),
+            "ticks": ticks(&read("stat")),
+        }));
+    }
+}
+
+/// User and system time, clock ticks.
+fn ticks(stat: &str) -> u64 {
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
+}
