@@ -5,6 +5,7 @@
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
 mod clock;
+mod controller_trial;
 mod delay;
 mod foreign;
 mod gone;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     // The longest first, so that the others run beside it.
     let trials = [
         nobody::trials(),
+        controller_trial::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),

@@ -55,7 +55,12 @@ impl Rig {
 
     /// A lab with the host `ctl` and these, on which nothing runs yet.
     pub(crate) fn bare(hosts: &[&str]) -> Self {
-        let lab = Lab::start(Options::default()).expect("lab");
+        Self::bare_with(Options::default(), hosts)
+    }
+
+    /// The same with a lab of the caller's wishes.
+    pub(crate) fn bare_with(options: Options, hosts: &[&str]) -> Self {
+        let lab = Lab::start(options).expect("lab");
         let names: Vec<&str> = ["ctl"].iter().chain(hosts).copied().collect();
         lab.add_hosts(&names).expect("hosts");
         Self { lab, controller: Mutex::default(), agents: Mutex::default(), logs: Mutex::default() }

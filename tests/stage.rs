@@ -5,6 +5,7 @@ mod crowd;
 mod datagrams;
 mod look;
 mod prober;
+mod striker;
 mod supervisor;
 mod verify;
 
@@ -32,6 +33,9 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("keep", [path]) => keep(path),
         ("ask", [kind, address, timeout_ms]) => prober::ask(kind, address, number(timeout_ms)),
         ("supervise", [pause_ms, program, rest @ ..]) => supervisor::supervise(number(pause_ms), program, rest),
+        ("strike", [log, pid, after_ms, delay_us]) => {
+            striker::strike(log, number(pid), number(after_ms), number(delay_us));
+        }
         ("answer", [port]) => datagrams::answer(number(port)),
         ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),
         ("relay", [name]) => crowd::relay(name),

@@ -281,7 +281,7 @@ impl Runs {
         let drawn = target::draw(&read.experiment, &self.views(), seed).map_err(RunError::Refused)?;
         let items = items(run, &read.experiment, &drawn);
         let (rehearsals, mut refusals) = self.rehearse(run, items, &drawn).await;
-        refusals.extend(rehearsals.iter().flat_map(|r| &r.refusals).cloned());
+        refusals.extend(rehearsals.iter().flat_map(|rehearsal| attributed(rehearsal, &drawn)));
         let intent = digest::intent(&read.canonical);
         let mut targets = drawn.targets.clone();
         if let Some(observer) = &drawn.observer {
@@ -367,4 +367,13 @@ fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> 
         }
     }
     items
+}
+
+/// What a host refused, with the entry and the host it is about.
+fn attributed(rehearsal: &Rehearsal, drawn: &Drawn) -> Vec<Refusal> {
+    let host = drawn.names.get(&rehearsal.item.host).cloned().unwrap_or_else(|| rehearsal.item.host.to_string());
+    let of = |refusal: &Refusal| {
+        Refusal::new(format!("{} on {host}: {}", rehearsal.item.entry, refusal.why), refusal.instead.clone())
+    };
+    rehearsal.refusals.iter().map(of).collect()
 }

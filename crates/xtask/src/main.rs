@@ -1,9 +1,10 @@
-//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench` and `vm`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial` and `vm`. Product code never depends on this.
 
 #![expect(clippy::print_stderr, reason = "a chore speaks to the person who started it")]
 
 mod bench;
 mod codegen;
+mod controller_trial;
 mod tidy;
 mod vm;
 
@@ -18,12 +19,13 @@ fn main() -> ExitCode {
     let done = match word.as_str() {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
+        "controller-trial" => controller_trial::run(&words),
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | tidy | vm [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
             );
             return ExitCode::from(2);
         }

@@ -59,8 +59,11 @@ fn timeline(answer: &PlanAnswer) -> String {
     for rail in &experiment.abort_when {
         text += &format!("  aborts when {} has been failing for {}\n", rail.probe, rail.failing_for);
     }
-    let recovery = &experiment.recovery;
-    text + &format!("  last: services up for {}, within {}\n", recovery.stable_for, recovery.give_up_after)
+    if !experiment.services.is_empty() {
+        let recovery = &experiment.recovery;
+        text += &format!("  last: services up for {}, within {}\n", recovery.stable_for, recovery.give_up_after);
+    }
+    text
 }
 
 fn changes(answer: &PlanAnswer) -> String {

@@ -55,15 +55,32 @@ pub(super) fn run(quick: bool) -> anyhow::Result<()> {
         }
         anyhow::Ok((starts, missed))
     })?;
-    // Ticks lie on a grid of 10 ms, one look each unless one was missed; the look that was least late gives its place.
-    let first = starts.first().copied().unwrap_or(0);
-    let tick = |(i, s): (usize, &i64)| match missed {
-        0 => s - first - i as i64 * EVERY.ns(),
-        _ => (s - first + EVERY.ns() / 2).rem_euclid(EVERY.ns()) - EVERY.ns() / 2,
-    };
-    let offsets: Vec<i64> = starts.iter().enumerate().map(tick).collect();
-    let grid = offsets.iter().min().copied().unwrap_or(0);
-    let late = Sample::new(offsets.into_iter().map(|offset| offset - grid).collect());
+    let late = Sample::new(lateness(&starts));
     let row = [vec!["look begun after its tick".to_owned()], late.cells(), vec![missed.to_string()]].concat();
     table("ticks (tcp probe every 10 ms, milliseconds)", &["what", "n", "p50", "p99", "max", "missed"], &[row])
+}
+
+/// How late each look began. Ticks lie on a grid of 10 ms whose place is not told: looks begin at their tick or later, so
+/// on the circle of 10 ms the widest stretch in which none began ends at the tick.
+fn lateness(starts: &[i64]) -> Vec<i64> {
+    let phase = |s: &i64| s.rem_euclid(EVERY.ns());
+    let mut phases: Vec<i64> = starts.iter().map(phase).collect();
+    phases.sort_unstable();
+    let before = phases.iter().cycle().skip(phases.len().saturating_sub(1));
+    let gaps = phases.iter().zip(before).map(|(this, last)| ((this - last).rem_euclid(EVERY.ns()), *this));
+    let tick = gaps.max().map_or(0, |(_, tick)| tick);
+    starts.iter().map(|s| (phase(s) - tick).rem_euclid(EVERY.ns())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_look_that_is_later_than_half_a_tick_moves_no_other() {
+        let late = [10_000, 120_000, 6_100_000, 30_000, 8_900_000, 0];
+        let starts: Vec<i64> =
+            (0..).map(|n| 7_000_000 + n * EVERY.ns()).zip(late).map(|(tick, late)| tick + late).collect();
+        assert_eq!(lateness(&starts), late);
+    }
 }
