@@ -6,6 +6,7 @@
 
 mod clock;
 mod delay;
+mod demo;
 mod foreign;
 mod gone;
 mod history;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
     // The longest first, so that the others run beside it.
     let trials = [
         nobody::trials(),
+        demo::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),
