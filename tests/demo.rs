@@ -4,7 +4,13 @@
 mod playing;
 mod witness;
 
-use std::{collections::BTreeSet, net::SocketAddr, process::Stdio, thread, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    process::{Child, Stdio},
+    thread,
+    time::Duration,
+};
 
 use fracas_sim::need::Need;
 use libtest_mimic::Trial;
@@ -13,7 +19,7 @@ use serde_json::Value;
 
 use self::{
     playing::{Playing, Reader, Room},
-    witness::{ask, listens, logs, order_ms, strings_attached, without_primary},
+    witness::{Core, ask, listens, logs, order_ms, strings_attached, without_primary},
 };
 use crate::{
     history::{nanoseconds, number},
@@ -67,6 +73,9 @@ timeline:
   - { id: slow, at: 0s, target: primary, fault: { net-delay: { delay: 80ms, ports: [7001] } }, for: 5m }
 "#;
 
+/// How much slower two round trips of 80 ms make an order: 160 ms and what a busy machine adds, but no third one.
+const SLOWER_MS: std::ops::Range<f64> = 150.0..230.0;
+
 /// How long what is left of a killed demo may be there.
 const GONE: Duration = Duration::from_secs(5);
 
@@ -95,24 +104,13 @@ fn verdicts(out: &str) -> Vec<Vec<&str>> {
 fn only_a_folder_stays_of_a_demo() {
     let (lab, loopback) = (Room::new("lab"), Room::new("loopback"));
     thread::scope(|both| {
-        both.spawn(|| {
-            let demo = Playing::begin(&loopback, &["--loopback", "--to", "shown"], Reader::Test);
-            demo.says("Experiment 2 of 2");
-            assert_eq!(demo.traces().temporary.len(), 1, "there is what could be left");
-            let ended = demo.end().with(0);
-            assert!(
-                ended.out.contains("left out:\n") && ended.out.contains("on this machine's loopback"),
-                "{}",
-                ended.out
-            );
-            shown(&loopback, &ended.out, ["kill-primary", "busy-host"], "");
-        });
+        both.spawn(|| on_loopback(&loopback));
         let demo = Playing::begin(&lab, &["--to", "shown"], Reader::Test);
         demo.says("Experiment 2 of 2");
         assert!(demo.processes().len() > 10, "there is what could be left: {:#?}", demo.processes());
         assert_eq!(demo.traces().groups.len(), usize::from(demo.sees_groups()), "there is what could be left");
         let ended = demo.end().with(0);
-        shown(&lab, &ended.out, ["kill-primary", "slow-network"], "");
+        shown(&lab, &ended.out, [("PASS", "kill-primary"), ("PASS", "slow-network")], "");
         eprintln!("{}", ended.out.lines().last().unwrap_or_default());
 
         // Somebody changes the documents and runs it again.
@@ -125,16 +123,34 @@ fn only_a_folder_stays_of_a_demo() {
         }
         let ended = Playing::begin(&lab, &["--to", "shown"], Reader::Test).end().with(0);
         assert_eq!(ended.out.matches("was there already and has been changed: used as it").count(), 2, "{}", ended.out);
-        shown(&lab, &ended.out, ["kill-primary", "slow-network"], "-2");
+        shown(&lab, &ended.out, [("PASS", "kill-primary"), ("PASS", "slow-network")], "-2");
         assert_eq!(lab.text("shown/kill-primary.html"), first, "nothing is overwritten");
     });
 }
 
-/// The demo has passed, and its folder holds what it says: valid documents, and pages that stand on their own.
-fn shown(room: &Room, out: &str, experiments: [&str; 2], number: &str) {
+fn on_loopback(room: &Room) {
+    let demo = Playing::begin(room, &["--loopback", "--to", "shown"], Reader::Test);
+    demo.says("burn on db-1 active");
+    let then = Core::now();
+    assert_eq!(demo.traces().temporary.len(), 1, "there is what could be left");
+    demo.says("burn on db-1 undone");
+    let idle = Core::now().idle_since(then);
+    let ended = demo.end();
+    assert!(ended.out.contains("left out:\n") && ended.out.contains("on this machine's loopback"), "{}", ended.out);
+    // Without privilege nobody gets a quarter of a core of which others leave less, and the demo must not say so.
+    let starved = idle < 0.25 && ended.out.contains("burn on db-1 had no effect: asked 25 % of core 0, measured");
+    let (code, second) = if starved { (3, "INCONCLUSIVE") } else { (0, "PASS") };
+    eprintln!("on loopback: {second}, the first core was idle for {:.1} % of the burn", idle * 100.0);
+    shown(room, &ended.with(code).out, [("PASS", "kill-primary"), (second, "busy-host")], "");
+}
+
+/// The demo has given these verdicts, and its folder holds what it says: valid documents, and pages that stand on their
+/// own.
+fn shown(room: &Room, out: &str, given: [(&str, &str); 2], number: &str) {
+    let experiments = given.map(|(_, name)| name);
     let page = |name: &str, number: &str| format!("shown/{name}{number}.html");
     let pages = experiments.map(|name| page(name, number));
-    let told: Vec<Vec<&str>> = (0..2).map(|n| vec!["PASS", experiments[n], pages[n].as_str()]).collect();
+    let told: Vec<Vec<&str>> = (0..2).map(|n| vec![given[n].0, given[n].1, pages[n].as_str()]).collect();
     assert_eq!(verdicts(out), told, "{out}");
     let documents = experiments.map(|name| format!("shown/{name}.yaml"));
     let earlier = experiments.map(|name| page(name, ""));
@@ -147,7 +163,7 @@ fn shown(room: &Room, out: &str, experiments: [&str; 2], number: &str) {
         let page = room.text(page);
         assert_eq!(strings_attached(&page), [""; 0]);
         assert!(page.starts_with("<!DOCTYPE html>") && page.trim_end().ends_with("</html>"), "half a page");
-        assert!(page.contains("Pass") && page.contains("browsing"), "{page}");
+        assert!(page.contains("browsing") && page.contains("Exit code"), "{page}");
     }
 }
 
@@ -254,7 +270,7 @@ fn orders_were_slow(report: &Value) -> f64 {
     let order = probes.clone().find(|probe| probe["probe"] == "order").expect("orders");
     let median = |when: &str| order[when]["p50Ms"].as_f64().unwrap_or_else(|| panic!("no median: {order}"));
     let more = median("underFault") - median("baseline");
-    assert!((150.0..200.0).contains(&more), "{more} ms more: {order}");
+    assert!(SLOWER_MS.contains(&more), "{more} ms more: {order}");
     more
 }
 
@@ -266,17 +282,27 @@ fn slow_again(room: &Room, outside: &Outside) -> f64 {
     let path = room.at("slow-again.yaml");
     let mut command = fracas_here(&["run", path.to_str().expect("text"), "--yes", "--output", "json"]);
     command.env("FRACAS_CONTEXT", &outside.context).stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut going = command.spawn().expect("started");
-    let said = Heard::listen(std::os::fd::OwnedFd::from(going.stdout.take().expect("pipe")).into());
+    let mut going = Typed(command.spawn().expect("started"));
+    let said = Heard::listen(std::os::fd::OwnedFd::from(going.0.stdout.take().expect("pipe")).into());
     said.find("the delay", LIMIT, |line| (line["body"]["kind"] == "active").then_some(())).expect("active");
     let slow = order_ms(outside.shop, 15);
     outside.fracas(&["stop", "last"]).good();
-    assert_eq!(going.wait().expect("ended").code(), Some(4), "{}", said.text());
+    assert_eq!(going.0.wait().expect("ended").code(), Some(4), "{}", said.text());
     let after = order_ms(outside.shop, 21);
     let more = slow - free;
-    assert!((150.0..200.0).contains(&more), "{free} ms without, {slow} ms with, {after} ms after");
+    assert!(SLOWER_MS.contains(&more), "{free} ms without, {slow} ms with, {after} ms after");
     assert!(after < slow - 100.0, "{free} ms without, {slow} ms with, {after} ms after");
     more
+}
+
+/// A command of the test's own, which ends with the test.
+struct Typed(Child);
+
+impl Drop for Typed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn a_killed_demo_leaves_nothing() {

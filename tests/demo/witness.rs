@@ -60,17 +60,37 @@ pub(super) fn ask(address: SocketAddr, path: &str) -> (u16, Duration) {
     })
 }
 
-/// The median time of so many orders, milliseconds; each must be taken.
+/// The median time of so many orders, milliseconds. On a busy machine the shop may give one up, which takes longer than
+/// to take it and so counts as slow; but most must be taken.
 pub(super) fn order_ms(address: SocketAddr, how_many: usize) -> f64 {
-    let mut times: Vec<f64> = (0..how_many)
-        .map(|_| {
-            let (status, took) = ask(address, "/order");
-            assert_eq!(status, 200, "an order was not taken");
-            took.as_secs_f64() * 1e3
-        })
-        .collect();
+    let answers: Vec<(u16, Duration)> = (0..how_many).map(|_| ask(address, "/order")).collect();
+    let taken = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert!(taken * 3 >= how_many * 2, "{taken} of {how_many} orders were taken: {answers:?}");
+    let mut times: Vec<f64> = answers.iter().map(|(_, took)| took.as_secs_f64() * 1e3).collect();
     times.sort_by(f64::total_cmp);
     times[how_many / 2]
+}
+
+/// What the first core did since the machine started, by the kernel's count: idle time and all time, in ticks.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Core {
+    idle: u64,
+    all: u64,
+}
+
+impl Core {
+    pub(super) fn now() -> Self {
+        let stat = fs::read_to_string("/proc/stat").expect("the kernel's count");
+        let line = stat.lines().find_map(|line| line.strip_prefix("cpu0 ")).expect("the first core");
+        let ticks: Vec<u64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        // The fourth and fifth are idle time, with and without a wait for a device.
+        Self { idle: ticks[3] + ticks[4], all: ticks[..8].iter().sum() }
+    }
+
+    /// The share of time since `then` in which it had nothing to do.
+    pub(super) fn idle_since(self, then: Self) -> f64 {
+        (self.idle - then.idle) as f64 / (self.all - then.all).max(1) as f64
+    }
 }
 
 /// Whether anybody listens there.

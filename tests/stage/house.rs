@@ -28,6 +28,7 @@ const ATTEMPTS: u32 = 500;
 /// `group` unless that is empty. Its output goes to the files `out` and `err` of the folder; where `reader` is `none`,
 /// standard output is a pipe that nobody reads. Tells its process number, its end, and when the house is empty. When
 /// standard input ends, the command is killed, and a while later whoever is left.
+#[expect(clippy::zombie_processes, reason = "the house waits for everybody, whoever started them")]
 pub(super) fn house(folder: &str, group: &str, reader: &str, words: &[&str]) {
     set_child_subreaper(Some(getpid())).expect("a house");
     if !group.is_empty() {
