@@ -140,6 +140,8 @@ const PAGE: usize = 1000;
 /// What is to be written in one transaction.
 struct Write {
     facts: BTreeMap<String, Vec<Fact>>,
+    /// Where streams must stand; the others may stand anywhere.
+    expected: BTreeMap<String, u64>,
     extra: Extra,
     cursor: Option<Cursor>,
     /// Stray facts (for a stream that does not exist or is closed) are dropped rather than refused.
@@ -185,7 +187,20 @@ impl History {
         extra: Extra,
     ) -> Result<Vec<Event>, HistoryError> {
         let facts = BTreeMap::from([(stream.to_owned(), facts.into_iter().map(Into::into).collect())]);
-        self.start(Write { facts, extra, cursor: None, drop_strays: false, close: None }, None).await
+        let expected = extra.expected.map(|seq| (stream.to_owned(), seq)).into_iter().collect();
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
+    }
+
+    /// Appends to several streams in one transaction, if those in `expected` stand where it says (0: they do not exist
+    /// yet); else [`StoreError::Conflict`].
+    pub async fn append_together(
+        &self,
+        facts: BTreeMap<String, Vec<Body>>,
+        expected: BTreeMap<String, u64>,
+    ) -> Result<Vec<Event>, HistoryError> {
+        let facts = facts.into_iter().map(|(stream, facts)| (stream, facts.into_iter().map(Fact::from).collect()));
+        let (facts, extra) = (facts.collect(), Extra::default());
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
     }
 
     /// Appends the last facts of `stream`, which end in `ReportSealed`, and its final head to the stream `audit`, in
@@ -201,7 +216,8 @@ impl History {
         let facts = BTreeMap::from([(stream.to_owned(), facts), (audit.to_owned(), Vec::new())]);
         let close = Some((stream.to_owned(), audit.to_owned()));
         let extra = Extra { index, ..Extra::default() };
-        self.start(Write { facts, extra, cursor: None, drop_strays: false, close }, None).await
+        let expected = BTreeMap::new();
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close }, None).await
     }
 
     /// Takes a host's report: skips what was taken before, appends what the host may say, drops the rest for good,
@@ -234,7 +250,8 @@ impl History {
         }
         let offered: Vec<u64> = facts.values().flatten().filter_map(|f| f.origin.as_ref().map(|o| o.seq)).collect();
         let cursor = Some(Cursor { host: host.clone(), outbox: outbox.to_owned(), expected, seq });
-        let write = Write { facts, extra: Extra::default(), cursor, drop_strays: true, close: None };
+        let (expected, extra) = (BTreeMap::new(), Extra::default());
+        let write = Write { facts, expected, extra, cursor, drop_strays: true, close: None };
         let events = self.start(write, Some(guard)).await?;
         let taken: Vec<u64> = events.iter().filter_map(|e| e.origin.as_ref().map(|o| o.seq)).collect();
         let strays = offered.iter().filter(|seq| !taken.contains(seq));
@@ -336,7 +353,7 @@ impl Shared {
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Event>, HistoryError> {
-        let Write { mut facts, extra, cursor, drop_strays, close } = write;
+        let Write { mut facts, expected, extra, cursor, drop_strays, close } = write;
         let mut locked = BTreeMap::new();
         // In the order of their names, so that two writers of the same streams never wait for each other.
         for stream in facts.keys().cloned().collect::<Vec<_>>() {
@@ -350,8 +367,8 @@ impl Shared {
             if end.closed {
                 return Err(HistoryError::Closed { stream });
             }
-            if let Some(expected) = extra.expected.filter(|expected| *expected != end.head.seq) {
-                return Err(StoreError::Conflict { what: stream, expected, actual: end.head.seq }.into());
+            if let Some(expected) = expected.get(&stream).filter(|expected| **expected != end.head.seq) {
+                return Err(StoreError::Conflict { what: stream, expected: *expected, actual: end.head.seq }.into());
             }
             locked.insert(stream, (slot, guard, end));
         }

@@ -462,6 +462,13 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// A host that had not heard the answer to its enrolment got another certificate (stream `host/ID`).
+    HostCertified {
+        /// Serial of the certificate, hex.
+        serial: String,
+        /// When.
+        at: Stamp,
+    },
     /// Labels of a host were set (stream `host/ID`).
     HostLabelled {
         /// All labels that are not facts.
@@ -515,6 +522,9 @@ pub enum Body {
         token: String,
         /// By which host.
         host: HostId,
+        /// SHA-256 of the host's public key, hex: whoever asks again with that key did not hear the answer.
+        #[serde(default)]
+        key: String,
         /// When.
         at: Stamp,
     },

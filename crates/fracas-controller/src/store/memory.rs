@@ -26,7 +26,8 @@ struct Contents {
     cursors: BTreeMap<HostId, Vec<(String, u64)>>,
     runs: BTreeMap<RunId, RunIndex>,
     idempotency: BTreeMap<String, RunId>,
-    full: bool,
+    /// So many more commits fit; `None`: as many as come.
+    room: Option<u64>,
 }
 
 impl MemoryStore {
@@ -37,7 +38,12 @@ impl MemoryStore {
 
     /// Makes every following commit fail as on a full disk, or succeed again.
     pub fn set_full(&self, full: bool) {
-        self.lock().full = full;
+        self.set_room(full.then_some(0));
+    }
+
+    /// Lets so many more commits fit before the disk is full; `None`: as many as come.
+    pub fn set_room(&self, commits: Option<u64>) {
+        self.lock().room = commits;
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -65,7 +71,7 @@ impl Contents {
     }
 
     fn check(&self, commit: &Commit) -> Result<(), StoreError> {
-        if self.full {
+        if self.room == Some(0) {
             return Err(StoreError::Full { path: PathBuf::from("(memory)") });
         }
         if commit.epoch < self.epoch {
@@ -93,6 +99,7 @@ impl Contents {
     }
 
     fn write(&mut self, commit: Commit) {
+        self.room = self.room.map(|room| room.saturating_sub(1));
         self.epoch = self.epoch.max(commit.epoch);
         for batch in commit.batches {
             if batch.events.is_empty() {
@@ -174,7 +181,7 @@ impl Store for MemoryStore {
 
     fn next_epoch(&self) -> Answer<'_, u64> {
         let mut contents = self.lock();
-        if contents.full {
+        if contents.room == Some(0) {
             return Self::answer(Err(StoreError::Full { path: PathBuf::from("(memory)") }));
         }
         contents.epoch += 1;
