@@ -7,7 +7,6 @@ mod look;
 mod prober;
 mod striker;
 mod supervisor;
-mod verify;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode, thread};
 
@@ -44,7 +43,6 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
         ("processes", []) => look::processes(),
-        ("verify", [dir]) => verify::verify(dir),
         other => panic!("no part {other:?}"),
     }
     Some(ExitCode::SUCCESS)
