@@ -181,7 +181,7 @@ impl Enrolment {
         key: &str,
         certificate: HostCertificate,
     ) -> Result<(), Status> {
-        if certificate.key != key {
+        if certificate.key != key || self.fleet.is_forgotten(host) {
             return Err(refused(&TokenError::Used(token.id.clone(), host.clone())));
         }
         let certified = Body::HostCertified { serial: certificate.serial, at: self.history.now() };

@@ -9,7 +9,7 @@ use std::{
 };
 
 use fracas_model::{
-    catalogue::Catalogue,
+    catalogue::{AgentVersion, Catalogue},
     desired::{Desired, FaultItem, Mode, ProbeItem},
     event::Rehearsal,
     facts::HostFacts,
@@ -18,6 +18,8 @@ use fracas_model::{
     units::Dur,
 };
 use tokio::sync::{mpsc, watch};
+
+use crate::chain::Digest;
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
@@ -48,6 +50,74 @@ pub struct HostRecord {
     pub quarantined: Option<RunId>,
     /// The controller's own unprivileged observer.
     pub observer: bool,
+    /// What its agent offered last.
+    pub offer: Option<OfferKey>,
+    /// The run that has it for a fault.
+    pub taken: Option<RunId>,
+}
+
+/// Which offer: agents of one version that know the same share one. The later in order is the more trusted.
+pub type OfferKey = (AgentVersion, Digest);
+
+/// What an agent says that it knows.
+#[derive(Clone, Debug, Default)]
+pub struct Offer {
+    /// Its version, and SHA-256 of the text it sent.
+    pub key: OfferKey,
+    /// What it knows.
+    pub catalogue: Arc<Catalogue>,
+}
+
+/// Why a host cannot be forgotten, or cannot connect.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HostError {
+    /// It was taken out of the fleet.
+    #[error("host {0} was forgotten here: if it is to come back, enrol it anew with a new token")]
+    Forgotten(HostId),
+    /// Its agent still runs.
+    #[error("host {0} is in contact: stop its agent first")]
+    Connected(String),
+    /// A run may still have something on it.
+    #[error("host {name} takes part in run {run}: wait for its end, or stop it with `fracas stop {run}`")]
+    Busy {
+        /// Its name.
+        name: String,
+        /// The run.
+        run: RunId,
+    },
+    /// A run was left unconfirmed on it.
+    #[error(
+        "host {name} is quarantined, run {run} was left unconfirmed on it: see that it is clean, then say so with \
+         `fracas hosts write-off`"
+    )]
+    Quarantined {
+        /// Its name.
+        name: String,
+        /// The run.
+        run: RunId,
+    },
+}
+
+/// A host that a run wants for a fault is another run's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    /// The host.
+    pub host: HostId,
+    /// The run that has it.
+    pub run: RunId,
+}
+
+/// The hosts that runs have for faults, from their plan to their end.
+type Claims = BTreeMap<RunId, BTreeSet<HostId>>;
+
+/// Whether `run` may have `hosts` beside the claims of others; the first host that another has stands in the way.
+pub fn admit(claims: &Claims, run: &RunId, hosts: &BTreeSet<HostId>) -> Result<(), Claimed> {
+    for (other, theirs) in claims.iter().filter(|(other, _)| *other != run) {
+        if let Some(host) = theirs.intersection(hosts).next() {
+            return Err(Claimed { host: host.clone(), run: other.clone() });
+        }
+    }
+    Ok(())
 }
 
 impl HostRecord {
@@ -100,7 +170,11 @@ struct State {
     sessions: BTreeMap<HostId, (u64, watch::Sender<Desired>)>,
     wishes: BTreeMap<RunId, (Dur, BTreeMap<HostId, Wish>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
-    catalogue: Catalogue,
+    claims: Claims,
+    /// Hosts that were taken out of the fleet.
+    forgotten: BTreeSet<HostId>,
+    /// What agents offer, each kind once, whoever it comes from.
+    offers: BTreeMap<OfferKey, Arc<Catalogue>>,
 }
 
 impl Fleet {
@@ -115,7 +189,9 @@ impl Fleet {
             sessions: BTreeMap::new(),
             wishes: BTreeMap::new(),
             rehearsals: BTreeMap::new(),
-            catalogue: Catalogue::default(),
+            claims: Claims::new(),
+            forgotten: BTreeSet::new(),
+            offers: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), contacts: tokio::sync::broadcast::channel(1024).0 }
     }
@@ -131,12 +207,96 @@ impl Fleet {
 
     /// All hosts.
     pub fn hosts(&self) -> BTreeMap<HostId, HostRecord> {
-        self.lock().hosts.clone()
+        let state = self.lock();
+        let mut hosts = state.hosts.clone();
+        for (run, theirs) in &state.claims {
+            for host in theirs {
+                if let Some(record) = hosts.get_mut(host) {
+                    record.taken = Some(run.clone());
+                }
+            }
+        }
+        hosts
     }
 
-    /// Everything documents may name, as far as agents have told.
+    /// Everything documents may name, as far as the agents of known hosts have told. Where they differ the newest
+    /// version counts, among those of one version what most hosts say.
     pub fn catalogue(&self) -> Catalogue {
-        self.lock().catalogue.clone()
+        let mut known: BTreeMap<OfferKey, (usize, Arc<Catalogue>)> = BTreeMap::new();
+        {
+            let state = self.lock();
+            for key in state.hosts.values().filter_map(|record| record.offer) {
+                let Some(catalogue) = state.offers.get(&key) else { continue };
+                known.entry(key).or_insert_with(|| (0, Arc::clone(catalogue))).0 += 1;
+            }
+        }
+        let mut offers: Vec<_> = known.into_iter().map(|((v, digest), (hosts, c))| (v, hosts, digest, c)).collect();
+        offers.sort_by_key(|(version, hosts, digest, _)| std::cmp::Reverse((*version, *hosts, *digest)));
+        Catalogue::united(offers.iter().map(|(.., catalogue)| &**catalogue))
+    }
+
+    /// Epoch and revision of what is desired now.
+    pub fn mark(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.epoch, state.revision)
+    }
+
+    /// What is desired is from now on of this epoch, if it is higher; every session sends it anew.
+    pub fn raise_epoch(&self, epoch: u64) {
+        let mut state = self.lock();
+        if epoch > state.epoch {
+            state.epoch = epoch;
+            state.push();
+        }
+    }
+
+    /// Gives a run these hosts for its faults until it is [forgotten](Self::forget); all or none.
+    pub fn claim(&self, run: &RunId, hosts: BTreeSet<HostId>) -> Result<(), Claimed> {
+        let mut state = self.lock();
+        admit(&state.claims, run, &hosts)?;
+        state.claims.insert(run.clone(), hosts);
+        Ok(())
+    }
+
+    /// From now on a host cannot connect; [`keep_host`](Self::keep_host) takes that back.
+    ///
+    /// # Errors
+    /// When it is in contact, or something of ours may be on it.
+    pub fn forget_host(&self, host: &HostId) -> Result<(), HostError> {
+        let mut state = self.lock();
+        let Some(record) = state.hosts.get(host) else { return Err(HostError::Forgotten(host.clone())) };
+        let name = record.name.clone();
+        if record.connected {
+            return Err(HostError::Connected(name));
+        }
+        if let Some(run) = record.quarantined.clone() {
+            return Err(HostError::Quarantined { name, run });
+        }
+        let busy = state.wishes.iter().find(|(_, (_, wishes))| wishes.contains_key(host)).map(|(run, _)| run);
+        let busy = busy.or_else(|| state.claims.iter().find(|(_, hosts)| hosts.contains(host)).map(|(run, _)| run));
+        if let Some(run) = busy.cloned() {
+            return Err(HostError::Busy { name, run });
+        }
+        state.forgotten.insert(host.clone());
+        Ok(())
+    }
+
+    /// Forgetting it did not succeed.
+    pub fn keep_host(&self, host: &HostId) {
+        self.lock().forgotten.remove(host);
+    }
+
+    /// The host is no more: its history says so.
+    pub fn drop_host(&self, host: &HostId) {
+        let mut state = self.lock();
+        state.forgotten.insert(host.clone());
+        state.hosts.remove(host);
+        state.prune_offers();
+    }
+
+    /// Whether a host was taken out of the fleet, or is about to be.
+    pub fn is_forgotten(&self, host: &HostId) -> bool {
+        self.lock().forgotten.contains(host)
     }
 
     /// Runs with a wish for a fault on this host.
@@ -153,9 +313,14 @@ impl Fleet {
     }
 
     /// Opens a session; an older one of the same host no longer counts.
-    pub fn connect(&self, host: &HostId, facts: HostFacts, catalogue: &Catalogue, now: Stamp) -> Connection {
+    ///
+    /// # Errors
+    /// [`HostError::Forgotten`].
+    pub fn connect(&self, host: &HostId, facts: HostFacts, offer: Offer, now: Stamp) -> Result<Connection, HostError> {
         let mut state = self.lock();
-        state.catalogue.merge(catalogue);
+        if state.forgotten.contains(host) {
+            return Err(HostError::Forgotten(host.clone()));
+        }
         state.next_session += 1;
         let number = state.next_session;
         let record = state.hosts.entry(host.clone()).or_default();
@@ -165,11 +330,15 @@ impl Fleet {
         record.facts = Some(facts);
         record.connected = true;
         record.last_seen = Some(now);
+        record.offer = Some(offer.key);
+        if state.offers.insert(offer.key, offer.catalogue).is_none() {
+            state.prune_offers();
+        }
         let (sender, desired) = watch::channel(state.desired_for(host));
         state.sessions.insert(host.clone(), (number, sender));
         drop(state);
         let _ = self.contacts.send(Contact { host: host.clone(), connected: true });
-        Connection { desired, number }
+        Ok(Connection { desired, number })
     }
 
     /// Closes a session, if it is still the host's newest.
@@ -215,10 +384,11 @@ impl Fleet {
         state.push();
     }
 
-    /// A run has no wish any more.
+    /// A run has no wish any more, and no claim to any host.
     pub fn forget(&self, run: &RunId) {
         let mut state = self.lock();
         state.rehearsals.remove(run);
+        state.claims.remove(run);
         if state.wishes.remove(run).is_some() {
             state.push();
         }
@@ -297,6 +467,12 @@ impl State {
         desired
     }
 
+    /// Keeps only what some host offers.
+    fn prune_offers(&mut self) {
+        let offered: BTreeSet<OfferKey> = self.hosts.values().filter_map(|record| record.offer).collect();
+        self.offers.retain(|key, _| offered.contains(key));
+    }
+
     fn push(&mut self) {
         self.revision += 1;
         for (host, (_, sender)) in &self.sessions {
@@ -316,89 +492,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use fracas_model::{catalogue::Params, time::ClockId};
-
-    use super::*;
-
-    fn now() -> Stamp {
-        Stamp { clock: ClockId { host: "c".into(), boot: "b".into() }, boot_ns: 0, wall_ns: 0, bound_ns: 0 }
-    }
-
-    fn fault(run: &str, host: &str) -> FaultItem {
-        let key = ItemKey { run: run.into(), entry: "e".into(), occurrence: 0, host: host.into(), generation: 1 };
-        FaultItem {
-            key,
-            mode: Mode::Apply,
-            fault: "f".into(),
-            params: Params::default(),
-            duration: None,
-            plan_digest: None,
-        }
-    }
-
-    fn wish(run: &str, host: &str) -> BTreeMap<HostId, Wish> {
-        [(host.into(), Wish { faults: vec![fault(run, host)], probes: vec![] })].into()
-    }
-
-    #[test]
-    fn a_host_gets_the_union_of_all_runs_with_the_shortest_lease() {
-        let fleet = Fleet::new(7);
-        let host = HostId::from("h");
-        let session = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r1".into(), Dur::from_secs(15), wish("r1", "h"));
-        fleet.wish(&"r2".into(), Dur::from_secs(5), wish("r2", "h"));
-        let desired = session.desired.borrow().clone();
-        assert_eq!((desired.epoch, desired.faults.len(), desired.lease), (7, 2, Dur::from_secs(5)));
-        fleet.forget(&"r1".into());
-        assert_eq!(session.desired.borrow().faults.len(), 1);
-    }
-
-    #[test]
-    fn revisions_rise_and_repeats_do_not_wake_a_host() {
-        let fleet = Fleet::new(1);
-        let mut session = fleet.connect(&"h".into(), HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        let first = session.desired.borrow_and_update().revision;
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        fleet.wish(&"other".into(), IDLE_LEASE, wish("other", "g"));
-        assert!(!session.desired.has_changed().unwrap());
-        fleet.forget(&"r".into());
-        assert!(session.desired.borrow_and_update().revision > first);
-    }
-
-    #[test]
-    fn a_halt_takes_every_fault_away_until_it_is_cleared() {
-        let fleet = Fleet::new(1);
-        let session = fleet.connect(&"h".into(), HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        fleet.halt(Some("enough".into()));
-        assert!(session.desired.borrow().faults.is_empty());
-        fleet.forget(&"r".into());
-        fleet.halt(None);
-        assert!(session.desired.borrow().faults.is_empty(), "what the runs gave up does not come back");
-    }
-
-    #[test]
-    fn an_old_session_cannot_close_a_new_one() {
-        let fleet = Fleet::new(1);
-        let host = HostId::from("h");
-        let old = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        let new = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        fleet.disconnect(&host, old.number);
-        assert!(fleet.hosts()[&host].connected);
-        fleet.disconnect(&host, new.number);
-        assert!(!fleet.hosts()[&host].connected);
-    }
-
-    #[test]
-    fn a_host_answers_a_rehearsal_only_for_itself() {
-        let fleet = Fleet::new(1);
-        let mut answers = fleet.rehearse(&"r".into(), vec![fault("r", "h")]);
-        let answer = Rehearsal { item: fault("r", "h").key, plan: None, refusals: vec![], digest: String::new() };
-        fleet.rehearsed(&"g".into(), answer.clone());
-        assert!(answers.try_recv().is_err());
-        fleet.rehearsed(&"h".into(), answer.clone());
-        assert_eq!(answers.try_recv().unwrap(), answer);
-    }
-}
+mod tests;

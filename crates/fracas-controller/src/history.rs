@@ -10,7 +10,10 @@ mod vet;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use fracas_model::{
@@ -18,7 +21,10 @@ use fracas_model::{
     id::{HostId, RunId},
     time::Stamp,
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, RwLock, watch},
+    task::JoinError,
+};
 
 pub use self::vet::{MAX_BLOB_BYTES, MAX_BODY_BYTES, MAX_REPORT_EVENTS, Reported};
 use crate::{
@@ -34,7 +40,7 @@ pub struct Fact {
     pub body: Body,
     /// Where a host's fact came from.
     pub origin: Option<Origin>,
-    /// Bytes of a `ReadingsSealed`.
+    /// Bytes of a `ReadingsSealed` or `ReportSealed`.
     pub blob: Option<Vec<u8>>,
 }
 
@@ -79,7 +85,7 @@ pub enum HistoryError {
         stream: String,
     },
     /// A stored record is not an event of this version.
-    #[error("record {seq} of {stream} cannot be read ({source}): run `fracas verify`")]
+    #[error("record {seq} of {stream} cannot be read ({source}): run `fracas controller verify`")]
     Unreadable {
         /// The stream.
         stream: String,
@@ -104,14 +110,16 @@ pub struct History(Arc<Shared>);
 
 impl std::fmt::Debug for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("History").field("epoch", &self.0.epoch).finish_non_exhaustive()
+        f.debug_struct("History").field("epoch", &self.epoch()).finish_non_exhaustive()
     }
 }
 
 struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    epoch: u64,
+    epoch: AtomicU64,
+    /// Whoever writes holds it together with others, whoever raises the epoch alone.
+    turn: RwLock<()>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     hosts: Mutex<BTreeMap<HostId, Arc<AsyncMutex<()>>>>,
 }
@@ -155,12 +163,31 @@ impl History {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, HistoryError> {
         let epoch = store.next_epoch().await?;
         let (slots, hosts) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Shared { store, clock, epoch, slots, hosts })))
+        let (epoch, turn) = (AtomicU64::new(epoch), RwLock::default());
+        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts })))
     }
 
     /// The epoch of this controller.
     pub fn epoch(&self) -> u64 {
-        self.0.epoch
+        self.0.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Raises the epoch above `above`, durably, unless it is higher already; returns it. Only for its owner: a
+    /// controller that was superseded is refused with [`StoreError::Fenced`].
+    pub async fn raise_epoch(&self, above: u64) -> Result<u64, HistoryError> {
+        let shared = Arc::clone(&self.0);
+        let task = tokio::spawn(async move {
+            // A commit under way with the former epoch would be fenced out.
+            let _alone = shared.turn.write().await;
+            let ours = shared.epoch.load(Ordering::SeqCst);
+            if ours > above {
+                return Ok(ours);
+            }
+            let raised = shared.store.raise_epoch(ours, above).await?;
+            shared.epoch.store(raised, Ordering::SeqCst);
+            Ok(raised)
+        });
+        finished(task.await)
     }
 
     /// Now, on the clock that stamps what is received.
@@ -203,20 +230,20 @@ impl History {
         self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
     }
 
-    /// Appends the last facts of `stream`, which end in `ReportSealed`, and its final head to the stream `audit`, in
-    /// one transaction.
+    /// Appends the last fact of `stream`, its `ReportSealed` with the report, and its final head to the stream `audit`,
+    /// in one transaction, if `stream` stands at `expected`; else [`StoreError::Conflict`].
     pub async fn seal(
         &self,
         stream: &str,
         audit: &str,
-        facts: Vec<Body>,
+        expected: u64,
+        sealed: Fact,
         index: Option<RunIndex>,
     ) -> Result<Vec<Event>, HistoryError> {
-        let facts = facts.into_iter().map(Fact::from).collect();
-        let facts = BTreeMap::from([(stream.to_owned(), facts), (audit.to_owned(), Vec::new())]);
+        let facts = BTreeMap::from([(stream.to_owned(), vec![sealed]), (audit.to_owned(), Vec::new())]);
         let close = Some((stream.to_owned(), audit.to_owned()));
         let extra = Extra { index, ..Extra::default() };
-        let expected = BTreeMap::new();
+        let expected = BTreeMap::from([(stream.to_owned(), expected)]);
         self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close }, None).await
     }
 
@@ -271,11 +298,7 @@ impl History {
             drop(guard);
             result
         });
-        match task.await {
-            Ok(result) => result,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(StoreError::Closed.into()),
-        }
+        finished(task.await)
     }
 
     /// Tells the number of the last record now and whenever it grows. Level-triggered: wait, then read what is new.
@@ -314,6 +337,15 @@ impl History {
             Some(digest) => Ok(self.0.store.blob(digest).await?),
             None => Ok(None),
         }
+    }
+}
+
+/// What a task of our own gave.
+fn finished<T>(joined: Result<Result<T, HistoryError>, JoinError>) -> Result<T, HistoryError> {
+    match joined {
+        Ok(result) => result,
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => Err(StoreError::Closed.into()),
     }
 }
 
@@ -396,7 +428,10 @@ impl Shared {
             **guard = None;
         }
         let Extra { index, idempotency, .. } = extra;
-        self.store.commit(Commit { epoch: self.epoch, batches, cursor, index, idempotency }).await?;
+        let turn = self.turn.read().await;
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        self.store.commit(Commit { epoch, batches, cursor, index, idempotency }).await?;
+        drop(turn);
         for (slot, mut guard, end) in locked.into_values() {
             *guard = Some(end);
             slot.seq.send_if_modified(|seq| std::mem::replace(seq, end.head.seq) != end.head.seq);

@@ -298,7 +298,7 @@ pub enum Body {
     ReportSealed {
         /// Version of the model that made it.
         model: String,
-        /// SHA-256 of the report's JSON, hex.
+        /// SHA-256 of the report's JSON as it is kept beside the chain, hex.
         digest: String,
     },
 
@@ -482,6 +482,25 @@ pub enum Body {
     HostQuarantined {
         /// The run that was left open.
         run: RunId,
+        /// When.
+        at: Stamp,
+    },
+    /// A host was taken out of the fleet for good; its certificate is not accepted any more (stream `host/ID`).
+    HostForgotten {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A host had taken orders of a later life of this history than the present one, which therefore is a restored copy:
+    /// the controller raised its epoch above that (stream `host/ID`).
+    EpochRaised {
+        /// Epoch and revision that the host had taken.
+        taken: (u64, u64),
+        /// The controller's epoch from then on.
+        epoch: u64,
         /// When.
         at: Stamp,
     },

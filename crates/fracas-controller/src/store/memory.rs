@@ -25,6 +25,8 @@ struct Contents {
     /// Per host in the order they were first heard of.
     cursors: BTreeMap<HostId, Vec<(String, u64)>>,
     runs: BTreeMap<RunId, RunIndex>,
+    /// Runs in the order of their insertion.
+    order: Vec<RunId>,
     idempotency: BTreeMap<String, RunId>,
     /// So many more commits fit; `None`: as many as come.
     room: Option<u64>,
@@ -123,6 +125,9 @@ impl Contents {
             known.drain(..known.len().saturating_sub(OUTBOXES_PER_HOST));
         }
         if let Some(row) = commit.index {
+            if !self.runs.contains_key(&row.run) {
+                self.order.push(row.run.clone());
+            }
             self.runs.insert(row.run.clone(), row);
         }
         self.idempotency.extend(commit.idempotency);
@@ -164,9 +169,8 @@ impl Store for MemoryStore {
 
     fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
         let contents = self.lock();
-        let mut rows: Vec<&RunIndex> = contents.runs.values().collect();
-        rows.sort_by(|a, b| (b.started_wall_ns, &b.run).cmp(&(a.started_wall_ns, &a.run)));
-        Self::answer(Ok(rows.into_iter().take(limit).map(|row| contents.with_seq(row)).collect()))
+        let rows = contents.order.iter().rev().take(limit).map(|run| contents.with_seq(&contents.runs[run]));
+        Self::answer(Ok(rows.collect()))
     }
 
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
@@ -177,6 +181,15 @@ impl Store for MemoryStore {
 
     fn idempotency<'a>(&'a self, key: &'a str) -> Answer<'a, Option<RunId>> {
         Self::answer(Ok(self.lock().idempotency.get(key).cloned()))
+    }
+
+    fn raise_epoch(&self, ours: u64, above: u64) -> Answer<'_, u64> {
+        let mut contents = self.lock();
+        let commit = Commit { epoch: ours, ..Commit::default() };
+        Self::answer(contents.check(&commit).map(|()| {
+            contents.epoch = contents.epoch.max(above) + 1;
+            contents.epoch
+        }))
     }
 
     fn next_epoch(&self) -> Answer<'_, u64> {
