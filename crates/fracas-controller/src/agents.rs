@@ -233,7 +233,10 @@ impl Session {
             FromAgent::Taken(taken) if (taken.epoch, taken.revision) > self.agents.fleet.mark() => {
                 Err(Status::aborted("the host took another controller's orders meanwhile: it is to begin anew"))
             }
-            FromAgent::Taken(_) => Ok(()),
+            FromAgent::Taken(taken) => {
+                self.agents.fleet.taken(&self.host, taken.epoch, taken.revision);
+                Ok(())
+            }
         }
     }
 

@@ -135,13 +135,13 @@ impl HostRecord {
     }
 }
 
-/// A change of contact, for the runs that have business with the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a host stands with its controller now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contact {
-    /// The host.
-    pub host: HostId,
-    /// Whether it is connected now.
+    /// Whether it is connected.
     pub connected: bool,
+    /// Whether it has taken all that is desired of it now, and what it told before is in the history.
+    pub settled: bool,
 }
 
 /// One open session of a host.
@@ -157,7 +157,16 @@ pub struct Connection {
 #[derive(Clone, Debug)]
 pub struct Fleet {
     state: Arc<Mutex<State>>,
-    contacts: tokio::sync::broadcast::Sender<Contact>,
+    changed: watch::Sender<()>,
+}
+
+/// A host's newest session.
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    desired: watch::Sender<Desired>,
+    /// Revision that the host has taken.
+    taken: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -167,7 +176,7 @@ struct State {
     next_session: u64,
     halted: Option<String>,
     hosts: BTreeMap<HostId, HostRecord>,
-    sessions: BTreeMap<HostId, (u64, watch::Sender<Desired>)>,
+    sessions: BTreeMap<HostId, Session>,
     wishes: BTreeMap<RunId, (Dur, BTreeMap<HostId, Wish>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     claims: Claims,
@@ -193,7 +202,7 @@ impl Fleet {
             forgotten: BTreeSet::new(),
             offers: BTreeMap::new(),
         };
-        Self { state: Arc::new(Mutex::new(state)), contacts: tokio::sync::broadcast::channel(1024).0 }
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -307,9 +316,28 @@ impl Fleet {
         state.wishes.iter().filter(|(_, wish)| hurts(wish)).map(|(run, _)| run.clone()).collect()
     }
 
-    /// Hears of contacts from now on.
-    pub fn contacts(&self) -> tokio::sync::broadcast::Receiver<Contact> {
-        self.contacts.subscribe()
+    /// Wakes whoever holds it when the [`contact`](Self::contact) of some host has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How a host stands now.
+    pub fn contact(&self, host: &HostId) -> Contact {
+        let state = self.lock();
+        let Some(session) = state.sessions.get(host) else { return Contact::default() };
+        Contact { connected: true, settled: session.taken == Some(session.desired.borrow().revision) }
+    }
+
+    /// A host says that it has taken a desired state.
+    pub fn taken(&self, host: &HostId, epoch: u64, revision: u64) {
+        let mut state = self.lock();
+        if epoch != state.epoch {
+            return;
+        }
+        let Some(session) = state.sessions.get_mut(host) else { return };
+        session.taken = session.taken.max(Some(revision));
+        drop(state);
+        self.changed.send_replace(());
     }
 
     /// Opens a session; an older one of the same host no longer counts.
@@ -335,16 +363,16 @@ impl Fleet {
             state.prune_offers();
         }
         let (sender, desired) = watch::channel(state.desired_for(host));
-        state.sessions.insert(host.clone(), (number, sender));
+        state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None });
         drop(state);
-        let _ = self.contacts.send(Contact { host: host.clone(), connected: true });
+        self.changed.send_replace(());
         Ok(Connection { desired, number })
     }
 
     /// Closes a session, if it is still the host's newest.
     pub fn disconnect(&self, host: &HostId, number: u64) {
         let mut state = self.lock();
-        if state.sessions.get(host).is_none_or(|(newest, _)| *newest != number) {
+        if state.sessions.get(host).is_none_or(|session| session.number != number) {
             return;
         }
         state.sessions.remove(host);
@@ -352,7 +380,7 @@ impl Fleet {
             record.connected = false;
         }
         drop(state);
-        let _ = self.contacts.send(Contact { host: host.clone(), connected: false });
+        self.changed.send_replace(());
     }
 
     /// Replaces all a run wishes, with the lease its faults live on.
@@ -475,7 +503,7 @@ impl State {
 
     fn push(&mut self) {
         self.revision += 1;
-        for (host, (_, sender)) in &self.sessions {
+        for (host, Session { desired: sender, .. }) in &self.sessions {
             let desired = self.desired_for(host);
             sender.send_if_modified(|known| {
                 let changed = known.faults != desired.faults

@@ -63,6 +63,25 @@ fn a_halt_takes_every_fault_away_until_it_is_cleared() {
 }
 
 #[test]
+fn a_host_is_settled_once_it_has_taken_what_is_desired_of_it_now() {
+    let fleet = Fleet::new(1);
+    let host = HostId::from("h");
+    assert_eq!(fleet.contact(&host), Contact::default());
+    let session = fleet.connect(&host, HostFacts::default(), Offer::default(), now()).unwrap();
+    let revision = || session.desired.borrow().revision;
+    let first = revision();
+    fleet.taken(&host, 1, first);
+    assert_eq!(fleet.contact(&host), Contact { connected: true, settled: true });
+    fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
+    fleet.taken(&host, 1, first);
+    fleet.taken(&host, 0, revision());
+    assert!(!fleet.contact(&host).settled, "an older word, and a word to an older controller");
+    fleet.taken(&host, 1, revision());
+    fleet.wish(&"other".into(), IDLE_LEASE, wish("other", "g"));
+    assert!(fleet.contact(&host).settled, "what is asked of others is no matter");
+}
+
+#[test]
 fn an_old_session_cannot_close_a_new_one() {
     let fleet = Fleet::new(1);
     let host = HostId::from("h");
