@@ -101,7 +101,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  fracas show last\n  fracas show 1nf3k8 --output json")]
     Show(RunName),
     /// End one run: everything is undone
-    #[command(after_help = "Example:\n  fracas stop last --reason 'customers call'")]
+    #[command(
+        after_help = "Example:\n  fracas stop last --reason 'customers call'\n\nA run that had already ended is left as it is; that is said, with exit code 0."
+    )]
     Stop(StopArgs),
     /// End all runs and let none start until cleared
     #[command(

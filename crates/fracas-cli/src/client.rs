@@ -153,6 +153,9 @@ pub struct PlanAnswer {
     pub refusals: Vec<Refusal>,
     /// Remarks on the document.
     pub warnings: Vec<Diagnostic>,
+    /// Remarks on the draw: hosts that match and were left out, and what that means for limits.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One line of a list of runs.

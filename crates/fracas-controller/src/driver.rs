@@ -282,6 +282,8 @@ impl Driver {
                 self.fleet.record(&host, |record| record.quarantined = Some(self.run.clone()));
             }
         }
+        // Before anybody hears of the end: whoever waited for it may have the hosts.
+        self.fleet.release(&self.run);
         if events.iter().any(|e| matches!(e.body, Body::ReportSealed { .. })) {
             return Ok(true);
         }

@@ -267,6 +267,11 @@ impl Fleet {
         Ok(())
     }
 
+    /// A run has no claim to any host any more.
+    pub fn release(&self, run: &RunId) {
+        self.lock().claims.remove(run);
+    }
+
     /// From now on a host cannot connect; [`keep_host`](Self::keep_host) takes that back.
     ///
     /// # Errors

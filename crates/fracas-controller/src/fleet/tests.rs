@@ -172,7 +172,7 @@ fn a_host_is_one_runs_at_a_time() {
     assert_eq!(fleet.claim(&"r3".into(), hosts(&["c"])), Ok(()), "all or none");
     fleet.forget(&"r3".into());
     fleet.claim(&"r1".into(), hosts(&["a", "b"])).unwrap();
-    fleet.forget(&"r1".into());
+    fleet.release(&"r1".into());
     fleet.claim(&"r2".into(), hosts(&["b", "c"])).unwrap();
 }
 
