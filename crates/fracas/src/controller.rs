@@ -143,14 +143,11 @@ pub(crate) fn main(args: ControllerArgs, global: &Global) -> u8 {
 async fn serve(config: &Config) -> anyhow::Result<u8> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let starting = server::start(config, clock::wall_bound_ns);
-    let running = tokio::select! {
-        started = starting => started?,
-        // What a start waits for may never come.
-        () = asked(&mut term, &mut int) => {
-            tracing::warn!("asked to end before it was ready: runs that were open stay so for the next start");
-            return Ok(exit::ERROR);
-        }
+    let Some(started) = unless(asked(&mut term, &mut int), starting).await else {
+        tracing::warn!("asked to end before it was ready: runs that were open stay so for the next start");
+        return Ok(exit::ERROR);
     };
+    let running = started?;
     let mut observer = if config.observer { Some(observer(&running, config).await?) } else { None };
     tracing::info!(
         front = %running.front,
@@ -192,6 +189,14 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
     })
 }
 
+/// What a start gives, unless it is called off first: what it waits for may never come.
+async fn unless<T>(called_off: impl Future<Output = ()>, start: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        started = start => Some(started),
+        () = called_off => None,
+    }
+}
+
 async fn asked(term: &mut Signal, int: &mut Signal) {
     tokio::select! {
         _ = term.recv() => {}
@@ -211,4 +216,18 @@ pub(crate) async fn observer(running: &Running, config: &Config) -> anyhow::Resu
         kind: Kind::Observer,
     };
     Ok(inside::start("observer", options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[test]
+    fn a_start_that_never_ends_can_be_called_off() {
+        let runtime = inside::runtime().unwrap();
+        assert_eq!(runtime.block_on(unless(ready(()), pending::<()>())), None);
+        assert_eq!(runtime.block_on(unless(pending(), ready(7))), Some(7));
+    }
 }
