@@ -53,7 +53,7 @@ pub struct Drawn {
 pub fn suffering(experiment: &Experiment, drawn: &BTreeMap<TargetId, Vec<HostId>>) -> BTreeSet<HostId> {
     let faults = experiment.timeline.iter().filter_map(|entry| match &entry.action {
         Action::Fault { target, .. } => drawn.get(target),
-        _ => None,
+        Action::Wait { .. } => None,
     });
     faults.flatten().cloned().collect()
 }

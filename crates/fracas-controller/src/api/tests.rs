@@ -153,7 +153,7 @@ async fn a_quarantine_ends_on_the_word_of_a_person() {
 }
 
 /// Begins a call and drops it as soon as it waits, as a connection that is lost does.
-async fn abandon<T>(call: impl Future<Output = T>) {
+fn abandon<T>(call: impl Future<Output = T>) {
     let mut call = Box::pin(call);
     assert!(futures_util::FutureExt::now_or_never(&mut call).is_none(), "it must not be done already");
 }
@@ -171,11 +171,11 @@ async fn until(mut done: impl FnMut() -> bool) {
 async fn who_goes_away_does_not_leave_a_change_half_made() {
     let api = api(&MemoryStore::new()).await;
     api.fleet.halt(Some("an incident".into()));
-    abandon(api.clear_halt(asked(HaltRequest { reason: "over".into() }))).await;
+    abandon(api.clear_halt(asked(HaltRequest { reason: "over".into() })));
     until(|| api.fleet.halted().is_none()).await;
     api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
     let set = [("role".to_owned(), "db".to_owned())].into();
-    abandon(api.label_host(asked(LabelHostRequest { host: "db-1".into(), set, remove: vec![] }))).await;
+    abandon(api.label_host(asked(LabelHostRequest { host: "db-1".into(), set, remove: vec![] })));
     until(|| api.fleet.hosts()[&"h".into()].labels.contains_key("role")).await;
 }
 

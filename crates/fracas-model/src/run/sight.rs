@@ -36,7 +36,7 @@ impl Sight {
                 self.until = self.until.max(after.c);
             }
             Body::Gap { between, .. } if between.c.saturating_sub(between.s) > stable.ns() / 4 => {
-                self.since = between.c
+                self.since = between.c;
             }
             Body::ReadingsSealed { between, .. } => self.until = self.until.max(between.c),
             _ => {}
