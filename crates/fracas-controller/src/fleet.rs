@@ -4,7 +4,7 @@
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -23,6 +23,8 @@ use crate::chain::Digest;
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
+/// Runs that are remembered once they are over: more than end within the time that a fact is on its way.
+const OVER: usize = 64;
 
 /// What one run wishes of one host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -178,6 +180,8 @@ struct State {
     hosts: BTreeMap<HostId, HostRecord>,
     sessions: BTreeMap<HostId, Session>,
     wishes: BTreeMap<RunId, (Dur, BTreeMap<HostId, Wish>)>,
+    /// Runs forgotten last, oldest first, with their hosts.
+    over: VecDeque<(RunId, BTreeSet<HostId>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     claims: Claims,
     /// Hosts that were taken out of the fleet.
@@ -197,6 +201,7 @@ impl Fleet {
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             wishes: BTreeMap::new(),
+            over: VecDeque::new(),
             rehearsals: BTreeMap::new(),
             claims: Claims::new(),
             forgotten: BTreeSet::new(),
@@ -422,7 +427,11 @@ impl Fleet {
         let mut state = self.lock();
         state.rehearsals.remove(run);
         state.claims.remove(run);
-        if state.wishes.remove(run).is_some() {
+        if let Some((_, wishes)) = state.wishes.remove(run) {
+            state.over.push_back((run.clone(), wishes.into_keys().collect()));
+            if state.over.len() > OVER {
+                state.over.pop_front();
+            }
             state.push();
         }
     }
@@ -469,9 +478,12 @@ impl Fleet {
         desired.faults.iter().any(|f| f.mode == Mode::Apply).then_some(desired.lease)
     }
 
-    /// Whether a host takes part in a run, and so may write to its history.
+    /// Whether a host takes part in a run, and so may write to its history; or did until a short while ago, so that its
+    /// last words about the run, which is over for the host a moment later, are only late.
     pub fn takes_part(&self, host: &HostId, run: &RunId) -> bool {
-        self.lock().wishes.get(run).is_some_and(|(_, wishes)| wishes.contains_key(host))
+        let state = self.lock();
+        let did = || state.over.iter().any(|(over, hosts)| over == run && hosts.contains(host));
+        state.wishes.get(run).is_some_and(|(_, wishes)| wishes.contains_key(host)) || did()
     }
 
     /// Items that hosts still had at contact although no run wishes them: they will be undone by the empty set.

@@ -38,6 +38,23 @@ fn a_host_gets_the_union_of_all_runs_with_the_shortest_lease() {
 }
 
 #[test]
+fn who_took_part_may_be_late_for_a_while() {
+    let fleet = Fleet::new(1);
+    let (host, run) = ("h".into(), RunId::from("r"));
+    let takes_part = |host: &HostId| fleet.takes_part(host, &run);
+    assert!(!takes_part(&host));
+    fleet.wish(&run, IDLE_LEASE, wish("r", "h"));
+    fleet.forget(&run);
+    assert!(takes_part(&host) && !takes_part(&"g".into()));
+    for n in 0..OVER {
+        let other = RunId::from(format!("r{n}").as_str());
+        fleet.join(&other, IDLE_LEASE, &["h".into()]);
+        fleet.forget(&other);
+    }
+    assert!(!takes_part(&host));
+}
+
+#[test]
 fn revisions_rise_and_repeats_do_not_wake_a_host() {
     let fleet = Fleet::new(1);
     let mut session = fleet.connect(&"h".into(), HostFacts::default(), Offer::default(), now()).unwrap();
