@@ -3,13 +3,16 @@
 //! It unites what all runs wish, under the latched halt. It decides nothing about runs and talks to no socket:
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
+mod claims;
+mod hosts;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use fracas_model::{
-    catalogue::{AgentVersion, Catalogue},
+    catalogue::Catalogue,
     desired::{Desired, FaultItem, Mode, ProbeItem},
     event::Rehearsal,
     facts::HostFacts,
@@ -19,7 +22,11 @@ use fracas_model::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::chain::Digest;
+use self::claims::Claims;
+pub use self::{
+    claims::{Claimed, admit},
+    hosts::{HostError, Offer, OfferKey},
+};
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
@@ -56,70 +63,6 @@ pub struct HostRecord {
     pub offer: Option<OfferKey>,
     /// The run that has it for a fault.
     pub taken: Option<RunId>,
-}
-
-/// Which offer: agents of one version that know the same share one. The later in order is the more trusted.
-pub type OfferKey = (AgentVersion, Digest);
-
-/// What an agent says that it knows.
-#[derive(Clone, Debug, Default)]
-pub struct Offer {
-    /// Its version, and SHA-256 of the text it sent.
-    pub key: OfferKey,
-    /// What it knows.
-    pub catalogue: Arc<Catalogue>,
-}
-
-/// Why a host cannot be forgotten, or cannot connect.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HostError {
-    /// It was taken out of the fleet.
-    #[error("host {0} was forgotten here: if it is to come back, enrol it anew with a new token")]
-    Forgotten(HostId),
-    /// Its agent still runs.
-    #[error("host {0} is in contact: stop its agent first")]
-    Connected(String),
-    /// A run may still have something on it.
-    #[error("host {name} takes part in run {run}: wait for its end, or stop it with `fracas stop {run}`")]
-    Busy {
-        /// Its name.
-        name: String,
-        /// The run.
-        run: RunId,
-    },
-    /// A run was left unconfirmed on it.
-    #[error(
-        "host {name} is quarantined, run {run} was left unconfirmed on it: see that it is clean, then say so with \
-         `fracas hosts write-off`"
-    )]
-    Quarantined {
-        /// Its name.
-        name: String,
-        /// The run.
-        run: RunId,
-    },
-}
-
-/// A host that a run wants for a fault is another run's.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claimed {
-    /// The host.
-    pub host: HostId,
-    /// The run that has it.
-    pub run: RunId,
-}
-
-/// The hosts that runs have for faults, from their plan to their end.
-type Claims = BTreeMap<RunId, BTreeSet<HostId>>;
-
-/// Whether `run` may have `hosts` beside the claims of others; the first host that another has stands in the way.
-pub fn admit(claims: &Claims, run: &RunId, hosts: &BTreeSet<HostId>) -> Result<(), Claimed> {
-    for (other, theirs) in claims.iter().filter(|(other, _)| *other != run) {
-        if let Some(host) = theirs.intersection(hosts).next() {
-            return Err(Claimed { host: host.clone(), run: other.clone() });
-        }
-    }
-    Ok(())
 }
 
 impl HostRecord {
@@ -233,22 +176,6 @@ impl Fleet {
         hosts
     }
 
-    /// Everything documents may name, as far as the agents of known hosts have told. Where they differ the newest
-    /// version counts, among those of one version what most hosts say.
-    pub fn catalogue(&self) -> Catalogue {
-        let mut known: BTreeMap<OfferKey, (usize, Arc<Catalogue>)> = BTreeMap::new();
-        {
-            let state = self.lock();
-            for key in state.hosts.values().filter_map(|record| record.offer) {
-                let Some(catalogue) = state.offers.get(&key) else { continue };
-                known.entry(key).or_insert_with(|| (0, Arc::clone(catalogue))).0 += 1;
-            }
-        }
-        let mut offers: Vec<_> = known.into_iter().map(|((v, digest), (hosts, c))| (v, hosts, digest, c)).collect();
-        offers.sort_by_key(|(version, hosts, digest, _)| std::cmp::Reverse((*version, *hosts, *digest)));
-        Catalogue::united(offers.iter().map(|(.., catalogue)| &**catalogue))
-    }
-
     /// Epoch and revision of what is desired now.
     pub fn mark(&self) -> (u64, u64) {
         let state = self.lock();
@@ -262,60 +189,6 @@ impl Fleet {
             state.epoch = epoch;
             state.push();
         }
-    }
-
-    /// Gives a run these hosts for its faults until it is [forgotten](Self::forget); all or none.
-    pub fn claim(&self, run: &RunId, hosts: BTreeSet<HostId>) -> Result<(), Claimed> {
-        let mut state = self.lock();
-        admit(&state.claims, run, &hosts)?;
-        state.claims.insert(run.clone(), hosts);
-        Ok(())
-    }
-
-    /// A run has no claim to any host any more.
-    pub fn release(&self, run: &RunId) {
-        self.lock().claims.remove(run);
-    }
-
-    /// From now on a host cannot connect; [`keep_host`](Self::keep_host) takes that back.
-    ///
-    /// # Errors
-    /// When it is in contact, or something of ours may be on it.
-    pub fn forget_host(&self, host: &HostId) -> Result<(), HostError> {
-        let mut state = self.lock();
-        let Some(record) = state.hosts.get(host) else { return Err(HostError::Forgotten(host.clone())) };
-        let name = record.name.clone();
-        if record.connected {
-            return Err(HostError::Connected(name));
-        }
-        if let Some(run) = record.quarantined.clone() {
-            return Err(HostError::Quarantined { name, run });
-        }
-        let busy = state.wishes.iter().find(|(_, (_, wishes))| wishes.contains_key(host)).map(|(run, _)| run);
-        let busy = busy.or_else(|| state.claims.iter().find(|(_, hosts)| hosts.contains(host)).map(|(run, _)| run));
-        if let Some(run) = busy.cloned() {
-            return Err(HostError::Busy { name, run });
-        }
-        state.forgotten.insert(host.clone());
-        Ok(())
-    }
-
-    /// Forgetting it did not succeed.
-    pub fn keep_host(&self, host: &HostId) {
-        self.lock().forgotten.remove(host);
-    }
-
-    /// The host is no more: its history says so.
-    pub fn drop_host(&self, host: &HostId) {
-        let mut state = self.lock();
-        state.forgotten.insert(host.clone());
-        state.hosts.remove(host);
-        state.prune_offers();
-    }
-
-    /// Whether a host was taken out of the fleet, or is about to be.
-    pub fn is_forgotten(&self, host: &HostId) -> bool {
-        self.lock().forgotten.contains(host)
     }
 
     /// Runs with a wish for a fault on this host.

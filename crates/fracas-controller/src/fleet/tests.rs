@@ -130,7 +130,7 @@ fn offer(version: &str, digest: u8, summary: &str) -> Offer {
         example: String::new(),
     };
     let catalogue = Arc::new(Catalogue { faults: vec![], probes: vec![probe] });
-    Offer { key: (AgentVersion::read(version), [digest; 32]), catalogue }
+    Offer { key: (fracas_model::catalogue::AgentVersion::read(version), [digest; 32]), catalogue }
 }
 
 #[test]
