@@ -17,6 +17,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("bad_tokens_let_nobody_in", &[Need::Lab], bad_tokens_let_nobody_in),
         trial("one_token_is_for_one_host", &[Need::Lab], one_token_is_for_one_host),
+        trial("a_forgotten_host_stays_out", &[Need::Lab], a_forgotten_host_stays_out),
     ]
 }
 
@@ -83,6 +84,33 @@ fn bad_tokens_let_nobody_in() {
     rig.keep("box", "/run/token", &format!("{token}\n"));
     rig.start_agent_as("box", rig.agent_program("box").args(["--join-token-file", "/run/token"]));
     rig.until_connected(&["box"]);
+    rig.stop();
+}
+
+fn a_forgotten_host_stays_out() {
+    let rig = Rig::start(&[("old", &[]), ("new", &[])]);
+    let forget = ["hosts", "forget", "old", "--reason", "scrapped"];
+    let said = rig.fracas(&forget);
+    assert!(said.code == 7 && said.err.contains("host old is in contact: stop its agent first"), "{}", said.text());
+    let said = rig.fracas(&["hosts", "write-off", "old", "--reason", "none"]);
+    assert!(said.code == 7 && said.err.contains("is not quarantined"), "{}", said.text());
+    rig.signal_agent("old", rustix::process::Signal::TERM);
+    assert_eq!(rig.end_agent("old", LIMIT).code, 0);
+    until("its agent is out of contact", || rig.hosts()["old"]["connected"] == false);
+    rig.fracas(&forget).good();
+    assert_eq!(known(&rig), ["new"]);
+    // Its certificate is in order and is not accepted any more, nor after a restart.
+    rig.start_agent("old");
+    until("it is told why", || rig.agent_log("old").contains("was forgotten here"));
+    rig.signal_controller(rustix::process::Signal::TERM);
+    assert_eq!(rig.end_controller(LIMIT).code, 0);
+    rig.start_controller();
+    rig.until_connected(&["new"]);
+    assert_eq!(known(&rig), ["new"]);
+    // What a controller writes to cannot be proved meanwhile.
+    let verify = crate::stage::part(&["fracas", "controller", "verify", "--data-dir", DATA]);
+    let said = rig.say("ctl", verify);
+    assert!(said.code == 5 && said.err.contains("is in use by process"), "{}", said.text());
     rig.stop();
 }
 

@@ -219,7 +219,8 @@ fn stop_and_halt() {
     run.ended("aborted", 4);
     assert!(run.reasons().contains("stopped by admin: customers call"), "{}", run.reasons());
     assert!(!stands());
-    rig.fracas(&["stop", "last"]).good();
+    let again = rig.fracas(&["stop", "last"]).good();
+    assert!(again.err.contains("had already ended (aborted), nothing was stopped"), "{}", again.err);
 
     let going = begin();
     let halted = rig.fracas(&["halt", "--reason", "real incident", "--output", "json"]).good().json().remove(0);

@@ -25,6 +25,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_second_sigterm_does_not_wait", &[Need::Lab], a_second_sigterm_does_not_wait),
         trial("a_killed_controller_takes_its_runs_up_again", &[Need::Lab], a_killed_controller_takes_its_runs_up_again),
         trial("a_controller_that_is_away_for_long", &[Need::Lab], a_controller_that_is_away_for_long),
+        trial("a_restored_controller_ends_what_it_does_not_know", &[Need::Lab], a_restored_controller_ends_it),
     ]
 }
 
@@ -130,6 +131,33 @@ fn a_killed_command_stops_nothing() {
     let seen: BTreeSet<u64> = watched.json().iter().filter_map(|line| line["seq"].as_u64()).collect();
     assert_eq!(seen, (1..=seen.len() as u64).collect(), "the whole history, from its beginning");
     assert_eq!((last(&stage.rig)["verdict"].as_str(), last(&stage.rig)["exitCode"].as_u64()), (Some("pass"), Some(0)));
+    stage.end();
+}
+
+fn a_restored_controller_ends_it() {
+    let stage = Stage::set();
+    let again = |deed: &str| {
+        stage.rig.signal_controller(Signal::TERM);
+        assert_eq!(stage.rig.end_controller(LIMIT).code, 0);
+        stage.rig.shell("ctl", deed);
+        stage.rig.start_controller();
+        stage.rig.until_connected(&["box"]);
+    };
+    again(&format!("cp -a {DATA} /run/backup"));
+    // One life more, so that the agent has taken orders of an epoch that the copy never reached.
+    again("true");
+    let going = stage.begin(&[]);
+    stage.rig.kill_controller();
+    stage.rig.shell("ctl", &format!("rm -rf {DATA} && cp -a /run/backup {DATA}"));
+    stage.rig.start_controller();
+    until("the crew goes on, since nobody wants otherwise", || !stage.stands());
+    stage.rig.until_connected(&["box"]);
+    assert!(stage.rig.controller_log().contains("epoch raised"), "it says why");
+    let said = going.end(LIMIT);
+    assert!(said.code == 5 && said.err.contains("no run"), "its run is unknown here: {}", said.text());
+    // It drives the host as before.
+    let run = stage.rig.run_with(DOCUMENT, &["--set", "length=1s"]);
+    run.ended("pass", 0);
     stage.end();
 }
 

@@ -122,8 +122,17 @@ impl Rig {
 
     /// What the controller logged so far, all its lives together.
     pub(crate) fn controller_log(&self) -> String {
+        self.log_of("controller")
+    }
+
+    /// What the agent of a host logged so far, all its lives together.
+    pub(crate) fn agent_log(&self, host: &str) -> String {
+        self.log_of(host)
+    }
+
+    fn log_of(&self, who: &str) -> String {
         let logs = self.logs.lock().expect("lock");
-        logs.iter().filter(|(name, _)| name == "controller").map(|(_, log)| log.text()).collect::<Vec<_>>().join("\n")
+        logs.iter().filter(|(name, _)| name == who).map(|(_, log)| log.text()).collect::<Vec<_>>().join("\n")
     }
 
     /// Ends the controller in good order and proves its history.
@@ -136,10 +145,12 @@ impl Rig {
 
     /// Proves the history in a data directory that no controller holds.
     pub(crate) fn verify_data(&self, data: &str) {
-        let found = self.read("ctl", part(&["verify", data]));
-        let found: Value = serde_json::from_str(found.trim()).expect("finding");
-        assert_eq!(found["wrong"], serde_json::json!([]), "the history is not whole");
-        assert!(found["records"].as_u64() > Some(0) && found["signed"].as_u64() > Some(0), "{found}");
+        let verify = ["fracas", "controller", "verify", "--data-dir", data, "--output", "json"];
+        let said = self.say("ctl", part(&verify));
+        assert_eq!(said.code, 0, "the history is not whole: {}", said.text());
+        let found = said.json().remove(0);
+        assert!(found["whole"] == true && found["broken"] == serde_json::json!([]), "{found}");
+        assert!(found["records"].as_u64() > Some(0) && found["signedHeads"].as_u64() > Some(0), "{found}");
     }
 
     // === agents ===

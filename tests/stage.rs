@@ -8,7 +8,6 @@ pub(crate) mod look;
 mod prober;
 mod striker;
 mod supervisor;
-mod verify;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode, thread};
 
@@ -53,7 +52,6 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("occupy", [address]) => occupy(address),
         ("house", [folder, group, reader, rest @ ..]) => house::house(folder, group, reader, rest),
         ("processes", []) => look::processes(),
-        ("verify", [dir]) => verify::verify(dir),
         other => panic!("no part {other:?}"),
     }
     Some(ExitCode::SUCCESS)

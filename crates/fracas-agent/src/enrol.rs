@@ -57,6 +57,9 @@ pub enum EnrolError {
     /// Keys could not be made.
     #[error("the key or signing request cannot be made: {0}")]
     Key(rcgen::Error),
+    /// The key could not be kept for another attempt.
+    #[error("the key of this enrolment cannot be kept in the state directory: {0}")]
+    Draft(std::io::Error),
 }
 
 impl std::fmt::Debug for Token {
@@ -100,13 +103,20 @@ impl Token {
     }
 }
 
-/// Enrols this host at `address` as `hostname`. Stores nothing.
-pub async fn enrol(dial: Arc<dyn Dial>, address: &str, token: &Token, hostname: &str) -> Result<Identity, EnrolError> {
-    let key = KeyPair::generate().map_err(EnrolError::Key)?;
+/// Enrols this host, which holds `key`, at `address` as `hostname`. Stores nothing.
+///
+/// Try again with the same key: a controller whose answer was lost knows the host by it.
+pub async fn enrol(
+    dial: Arc<dyn Dial>,
+    address: &str,
+    token: &Token,
+    key: &KeyPair,
+    hostname: &str,
+) -> Result<Identity, EnrolError> {
     let mut params = CertificateParams::new(Vec::<String>::new()).map_err(EnrolError::Key)?;
     params.distinguished_name = DistinguishedName::new();
     params.distinguished_name.push(DnType::CommonName, hostname);
-    let request = params.serialize_request(&key).and_then(|r| r.pem()).map_err(EnrolError::Key)?;
+    let request = params.serialize_request(key).and_then(|r| r.pem()).map_err(EnrolError::Key)?;
 
     let unreachable = |why: String| EnrolError::Unreachable { address: address.to_owned(), why };
     let refused = |why: String| EnrolError::Refused { address: address.to_owned(), why };

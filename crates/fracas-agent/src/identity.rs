@@ -9,6 +9,7 @@ use std::{
 };
 
 use fracas_model::id::HostId;
+use rcgen::KeyPair;
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -16,6 +17,8 @@ use rustls::{
 };
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
+
+use crate::enrol::EnrolError;
 
 /// File of the private key, mode 0600.
 const KEY: &str = "key.pem";
@@ -25,6 +28,8 @@ const CERTIFICATE: &str = "cert.pem";
 const AUTHORITY: &str = "ca.pem";
 /// File of the host's id.
 const HOST: &str = "host_id";
+/// The key of an enrolment that has had no answer yet, mode 0600.
+const DRAFT: &str = "key.draft";
 /// Every file of an identity, in the state directory.
 pub const FILES: [&str; 4] = [KEY, CERTIFICATE, AUTHORITY, HOST];
 
@@ -136,6 +141,25 @@ impl Identity {
     }
 }
 
+/// The key to enrol with: that of an attempt whose answer was not heard, so that the controller knows the host again,
+/// else a new one.
+pub(crate) fn draft_key(dir: &Path) -> Result<KeyPair, EnrolError> {
+    if let Some(key) = fs::read_to_string(dir.join(DRAFT)).ok().and_then(|pem| KeyPair::from_pem(&pem).ok()) {
+        return Ok(key);
+    }
+    let key = KeyPair::generate().map_err(EnrolError::Key)?;
+    replace(dir, DRAFT, &key.serialize_pem()).map_err(EnrolError::Draft)?;
+    Ok(key)
+}
+
+/// The attempt is over: the key is stored with its certificate, or refused.
+pub(crate) fn forget_draft_key(dir: &Path) -> Result<(), EnrolError> {
+    match fs::remove_file(dir.join(DRAFT)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(EnrolError::Draft(error)),
+        _ => Ok(()),
+    }
+}
+
 /// All certificates of a PEM text.
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect()
@@ -145,7 +169,7 @@ pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, ru
 fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
     let fresh = dir.join(format!("{file}.new"));
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(if file == KEY { 0o600 } else { 0o644 });
+    options.write(true).create(true).truncate(true).mode(if file == KEY || file == DRAFT { 0o600 } else { 0o644 });
     let mut written = options.open(&fresh)?;
     written.write_all(text.as_bytes())?;
     written.sync_all()?;
@@ -181,6 +205,17 @@ mod tests {
         identity.client_config().unwrap();
         assert!(identity.valid_until().unwrap() > 1_700_000_000);
         assert!(!format!("{identity:?}").contains("PRIVATE"), "the key is not shown");
+    }
+
+    #[test]
+    fn an_enrolment_without_an_answer_goes_on_with_its_key() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = draft_key(dir.path()).unwrap().serialize_pem();
+        assert_eq!(draft_key(dir.path()).unwrap().serialize_pem(), first);
+        let mode = fs::metadata(dir.path().join(DRAFT)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        forget_draft_key(dir.path()).unwrap();
+        assert_ne!(draft_key(dir.path()).unwrap().serialize_pem(), first);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use crate::{
     enrol::{EnrolError, Token, enrol},
     guard::{self, Guard, Outcome, take_journal, undo_everything},
     host::{Host as _, clock::Clock, linux::LinuxHost},
-    identity::{Identity, IdentityError},
+    identity::{Identity, IdentityError, draft_key, forget_draft_key},
     lock::{self, Lock, LockError},
     outbox::Outbox,
     reconcile::{ALL, Fault, Reconciler, Setup},
@@ -242,11 +242,13 @@ async fn join(dir: &Path, options: &Options) -> Result<Identity, ServiceError> {
     let token = options.token.as_ref().ok_or(ServiceError::NoToken)?;
     let addresses = controllers(dir, &options.controllers)?;
     let name = options.name.clone().unwrap_or_else(|| sysinfo::System::host_name().unwrap_or_else(|_| "host".into()));
+    let key = draft_key(dir)?;
     let mut pause = ENROL_PAUSE.0;
     for address in addresses.iter().cycle() {
-        match enrol(Arc::new(TcpDial), address, token, &name).await {
+        match enrol(Arc::new(TcpDial), address, token, &key, &name).await {
             Ok(identity) => {
                 identity.store(dir)?;
+                forget_draft_key(dir)?;
                 fs::write(dir.join(CONTROLLERS), addresses.join("\n")).map_err(state_error(dir))?;
                 tracing::info!(host = %identity.host, name, "enrolled");
                 return Ok(identity);
@@ -256,7 +258,10 @@ async fn join(dir: &Path, options: &Options) -> Result<Identity, ServiceError> {
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(ENROL_PAUSE.1);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                forget_draft_key(dir)?;
+                return Err(error.into());
+            }
         }
     }
     Err(ServiceError::NoController)

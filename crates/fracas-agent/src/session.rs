@@ -337,8 +337,10 @@ impl<D: Disk> Session<D> {
                 let desired: Desired = from_json("desired", &desired.desired_json)?;
                 let (offered, taken) = ((desired.epoch, desired.revision), self.shared.standing.borrow().taken);
                 if offered < taken {
-                    tracing::warn!(?offered, ?taken, "an older desired state was not taken");
-                    return Ok(false);
+                    // Its grants must not go on prolonging what its orders cannot end: begin anew, so that it hears where
+                    // we stand.
+                    let why = format!("desired state {offered:?} is older than {taken:?}, which was taken before");
+                    return Err(Status::failed_precondition(why).into());
                 }
                 let applies = desired.faults.iter().any(|f| f.mode == Mode::Apply);
                 let begins = applies && pace.lease.is_none();

@@ -101,16 +101,18 @@ pub enum Command {
     #[command(after_help = "Example:\n  fracas show last\n  fracas show 1nf3k8 --output json")]
     Show(RunName),
     /// End one run: everything is undone
-    #[command(after_help = "Example:\n  fracas stop last --reason 'customers call'")]
+    #[command(
+        after_help = "Example:\n  fracas stop last --reason 'customers call'\n\nA run that had already ended is left as it is; that is said, with exit code 0."
+    )]
     Stop(StopArgs),
     /// End all runs and let none start until cleared
     #[command(
         after_help = "Example:\n  fracas halt --reason 'real incident'\n  fracas halt clear --reason 'incident closed'"
     )]
     Halt(HaltArgs),
-    /// List hosts; set their labels; make tokens for new ones
+    /// List hosts; set their labels; make tokens for new ones; let old ones go
     #[command(
-        after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db"
+        after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db\n  fracas hosts forget db-0 --reason 'scrapped'"
     )]
     Hosts(HostsArgs),
     /// List the faults, or explain one: parameters, defaults, needs, an example document
@@ -325,6 +327,26 @@ pub enum HostsCommand {
         /// Changes
         #[arg(value_name = "NAME=VALUE|NAME-", required = true, value_parser = label_change)]
         changes: Vec<LabelChange>,
+    },
+    /// Take a host out of the fleet for good: its certificate is not accepted any more. Stop its agent first
+    #[command(after_help = "Example:\n  fracas hosts forget db-0 --reason 'scrapped'\n\nExit code 7: it is in \
+                            contact, quarantined, or takes part in a run.")]
+    Forget {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+    /// End the quarantine of a host that cannot say itself that it is clean: you have seen to it
+    #[command(after_help = "Example:\n  fracas hosts write-off db-0 --reason 'reinstalled'\n\nExit code 7: it is not \
+                            quarantined.")]
+    WriteOff {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
     },
     /// Make a token with which one new host may join, and print what to type there
     #[command(after_help = "Example:\n  fracas hosts join-token --ttl 30m --label role=db --label tier=primary")]

@@ -95,7 +95,7 @@ pub(crate) async fn attend(
     let (listener, mut news) = mpsc::channel(64);
     let follower = tokio::spawn(follow(client.clone(), run.clone(), 0, listener));
     let mut frames = frames();
-    let mut stopping: Option<JoinHandle<Result<(), ClientError>>> = None;
+    let mut stopping: Option<JoinHandle<Result<Option<String>, ClientError>>> = None;
     let mut asked = false;
     let outcome = loop {
         tokio::select! {
@@ -153,7 +153,7 @@ fn frames() -> Interval {
 }
 
 /// Asks until the controller has heard it. Asking twice is harmless.
-async fn stop(client: Client, run: RunId) -> Result<(), ClientError> {
+async fn stop(client: Client, run: RunId) -> Result<Option<String>, ClientError> {
     loop {
         match client.stop_run(&run, "Ctrl-C").await {
             Err(error) if error.passing() => tokio::time::sleep(STOP_PAUSE).await,

@@ -82,6 +82,14 @@ pub enum ClientError {
         /// What does not fit.
         why: String,
     },
+    /// What it keeps is damaged or from elsewhere: trying again does not help.
+    #[error("the controller {address} cannot read what it keeps: {why}")]
+    Lost {
+        /// The controller.
+        address: String,
+        /// What it said.
+        why: String,
+    },
     /// Anything else that the controller said.
     #[error("the controller {address} failed: {why}")]
     Failed {
@@ -145,6 +153,9 @@ pub struct PlanAnswer {
     pub refusals: Vec<Refusal>,
     /// Remarks on the document.
     pub warnings: Vec<Diagnostic>,
+    /// Remarks on the draw: hosts that match and were left out, and what that means for limits.
+    #[serde(default)]
+    pub notes: Vec<String>,
 }
 
 /// One line of a list of runs.
@@ -284,10 +295,11 @@ impl Client {
         Ok(RunId::new(reply.into_inner().run))
     }
 
-    /// Asks one run to end.
-    pub async fn stop_run(&self, run: &RunId, reason: &str) -> Result<(), ClientError> {
+    /// Asks one run to end; the verdict of one that has ended already.
+    pub async fn stop_run(&self, run: &RunId, reason: &str) -> Result<Option<String>, ClientError> {
         let request = v1::StopRunRequest { run: run.to_string(), reason: reason.to_owned() };
-        self.calls.clone().stop_run(request).await.map_err(|e| self.error(&e)).map(|_| ())
+        let reply = self.calls.clone().stop_run(request).await.map_err(|e| self.error(&e))?.into_inner();
+        Ok(reply.ended.then_some(reply.verdict))
     }
 
     /// Ends all runs and lets none start.
@@ -339,6 +351,19 @@ impl Client {
         self.calls.clone().label_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
     }
 
+    /// Takes a host out of the fleet for good; its id and name.
+    pub async fn forget_host(&self, name: &str, reason: &str) -> Result<(HostId, String), ClientError> {
+        let request = v1::HostRequest { host: name.to_owned(), reason: reason.to_owned() };
+        let reply = self.calls.clone().forget_host(request).await.map_err(|e| self.error(&e))?.into_inner();
+        Ok((HostId::new(reply.id), reply.name))
+    }
+
+    /// Ends a host's quarantine.
+    pub async fn write_off_host(&self, name: &str, reason: &str) -> Result<HostSummary, ClientError> {
+        let request = v1::HostRequest { host: name.to_owned(), reason: reason.to_owned() };
+        self.calls.clone().write_off_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
+    }
+
     /// A one-time join token and when it expires, wall nanoseconds.
     pub async fn join_token(&self, ttl: Dur, labels: BTreeMap<String, String>) -> Result<(String, i64), ClientError> {
         let ttl_seconds = u32::try_from(ttl.ns() / 1_000_000_000).unwrap_or(u32::MAX);
@@ -376,6 +401,7 @@ impl Client {
             Code::NotFound => ClientError::NotFound(why),
             Code::InvalidArgument => ClientError::Invalid(details(status, Diagnostic::render).unwrap_or(why)),
             Code::FailedPrecondition => ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why)),
+            Code::DataLoss => ClientError::Lost { address, why },
             Code::Unimplemented => ClientError::Skew { address, why: "it does not know this call".to_owned() },
             Code::Unavailable => ClientError::Unreachable(format!("the controller {address} is not available: {why}")),
             _ => ClientError::Failed { address, why },

@@ -171,6 +171,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_history_that_cannot_be_read_is_not_asked_for_again() {
+        let lost = || ClientError::Lost { address: "c:1".into(), why: "record 3 cannot be read".into() };
+        let told = "the controller c:1 cannot read what it keeps: record 3 cannot be read".to_owned();
+        let (words, asked) = heard(vec![vec![Err(lost())]]).await;
+        assert_eq!((words, asked), (vec![told.clone()], vec![0]));
+        let body = Body::GateStarted { at: crate::fixture::stamp(0) };
+        let (words, asked) = heard(vec![vec![Ok(event(1, body)), Err(lost())]]).await;
+        assert_eq!((words, asked), (vec!["1".to_owned(), told], vec![0]));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_run_that_is_not_there_is_not_asked_for_again() {
         let (words, asked) = heard(vec![vec![Err(ClientError::NotFound("no run r".into()))]]).await;
         assert_eq!((words, asked), (vec!["no run r".to_owned()], vec![0]));

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tonic::{Request, Status, service::Interceptor};
 
-use crate::identity::Identity;
+use crate::{identity::Identity, listen::Peer};
 
 /// Who calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +39,9 @@ impl Interceptor for Authenticated {
         let Some(principal) = self.0.whose(token.trim()) else {
             return Err(Status::unauthenticated("the token is not known here: is it the one of this controller?"));
         };
+        if request.extensions().get::<Peer>().is_some_and(|peer| !peer.pass.prove()) {
+            return Err(Status::resource_exhausted("the controller has no place for another connection now"));
+        }
         request.extensions_mut().insert(principal);
         Ok(request)
     }

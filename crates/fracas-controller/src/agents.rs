@@ -5,7 +5,7 @@
 use std::{pin::Pin, sync::Arc, time::Duration};
 
 use fracas_model::{
-    catalogue::Catalogue,
+    catalogue::{AgentVersion, Catalogue},
     event::{Body, Rehearsal},
     facts::HostFacts,
     id::{HostId, RunId},
@@ -27,9 +27,10 @@ use tokio::{
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
+    chain::sha256,
     driver::stream_of_host,
     enrol::Gate,
-    fleet::{Connection, Fleet},
+    fleet::{Connection, Fleet, HostError, Offer},
     history::{History, HistoryError, Reported},
     listen::Peer,
 };
@@ -42,6 +43,10 @@ const RECONNECT_CAP_MS: u32 = 30_000;
 const IDLE_LEASE: Dur = Dur::from_secs(15);
 /// Silence after which an idle host counts as out of contact: a few renewals that did not come.
 const IDLE_SILENCE: Duration = Duration::from_millis(4 * HEARTBEAT_MS as u64);
+/// Longest text of a host's facts and catalogue in its Hello, bytes: ours are about 2 and 30 kB.
+const HELLO_TEXTS: (usize, usize) = (64 << 10, 512 << 10);
+/// No controller starts so often, and sums with it stay far from any limit.
+const HIGHEST_EPOCH: u64 = 1 << 53;
 /// Messages that may wait for a slow agent; a full queue ends the session.
 const OUTGOING: usize = 64;
 
@@ -83,6 +88,9 @@ impl fleet_server::Fleet for Agents {
     ) -> Result<Response<Self::SessionStream>, Status> {
         let peer = request.extensions().get::<Peer>().and_then(|peer| peer.host.clone());
         let host = peer.ok_or_else(|| Status::unauthenticated("a session needs a host certificate: enrol first"))?;
+        if self.fleet.is_forgotten(&host) {
+            return Err(Status::permission_denied(HostError::Forgotten(host).to_string()));
+        }
         if !self.fleet.hosts().contains_key(&host) {
             return Err(Status::permission_denied(format!("host {host} was never enrolled here: enrol it anew")));
         }
@@ -132,10 +140,13 @@ impl Session {
                 fracas_proto::PROTOCOL
             )));
         }
-        let facts: HostFacts = from_json("facts", &hello.facts_json).map_err(malformed)?;
-        let catalogue: Catalogue = from_json("catalogue", &hello.catalogue_json).map_err(malformed)?;
+        let facts: HostFacts =
+            from_json("facts", bounded("facts", &hello.facts_json, HELLO_TEXTS.0)?).map_err(malformed)?;
+        let offer = offer(hello)?;
+        self.outrank((hello.epoch, hello.revision)).await?;
         let now = self.agents.history.now();
-        let connection = self.agents.fleet.connect(&self.host, facts, &catalogue, now);
+        let connected = self.agents.fleet.connect(&self.host, facts, offer, now);
+        let connection = connected.map_err(|e| Status::permission_denied(e.to_string()))?;
         let welcome = Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: HEARTBEAT_MS,
@@ -144,6 +155,31 @@ impl Session {
         self.send(ToAgent::Welcome(welcome)).await?;
         tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");
         Ok(connection)
+    }
+
+    /// A host that has taken later orders than any of ours would refuse them all, the one that ends its faults too: this
+    /// history is then a restored copy. The epoch is raised above the host's, durably, before anything is granted.
+    async fn outrank(&self, taken: (u64, u64)) -> Result<(), Status> {
+        let Agents { history, fleet, .. } = &self.agents;
+        if taken <= fleet.mark() {
+            return Ok(());
+        }
+        let ahead =
+            format!("the host has taken orders of epoch {} and this controller is at {}", taken.0, fleet.mark().0);
+        if taken.0 > HIGHEST_EPOCH {
+            return Err(Status::failed_precondition(format!("{ahead}, which no controller can have reached")));
+        }
+        let raised = history.raise_epoch(taken.0).await.map_err(|error| {
+            tracing::error!(host = %self.host, %error, "{ahead}; ours could not be raised above that");
+            Status::unavailable(format!("{ahead}; raising it failed: {error}"))
+        })?;
+        fleet.raise_epoch(raised);
+        tracing::warn!(host = %self.host, epoch = raised, "{ahead}: its history was restored from a copy; epoch raised");
+        let body = Body::EpochRaised { taken, epoch: raised, at: history.now() };
+        if let Err(error) = history.append(&stream_of_host(&self.host), vec![body]).await {
+            tracing::error!(host = %self.host, %error, "that the epoch was raised could not be recorded");
+        }
+        Ok(())
     }
 
     async fn serve(&self, incoming: &mut Streaming<AgentMessage>, connection: Connection) -> Result<(), Status> {
@@ -193,6 +229,9 @@ impl Session {
                 let rehearsal: Rehearsal = from_json("rehearsal", &rehearsed.rehearsal_json).map_err(malformed)?;
                 self.agents.fleet.rehearsed(&self.host, rehearsal);
                 Ok(())
+            }
+            FromAgent::Taken(taken) if (taken.epoch, taken.revision) > self.agents.fleet.mark() => {
+                Err(Status::aborted("the host took another controller's orders meanwhile: it is to begin anew"))
             }
             FromAgent::Taken(taken) => {
                 self.agents.fleet.taken(&self.host, taken.epoch, taken.revision);
@@ -265,6 +304,26 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
     let _ = closing.wait_for(|closing| *closing).await;
 }
 
+fn bounded<'a>(what: &str, text: &'a str, most: usize) -> Result<&'a str, Status> {
+    if text.len() > most {
+        return Err(Status::invalid_argument(format!("{what} of {} bytes, at most {most} may be", text.len())));
+    }
+    Ok(text)
+}
+
+fn offer(hello: &Hello) -> Result<Offer, Status> {
+    let text = bounded("catalogue", &hello.catalogue_json, HELLO_TEXTS.1)?;
+    let catalogue: Catalogue = from_json("catalogue", text).map_err(malformed)?;
+    if !catalogue.is_sane() {
+        return Err(Status::invalid_argument("a catalogue of more faults or probes than there can be"));
+    }
+    let key = (AgentVersion::read(&hello.agent_version), sha256(text.as_bytes()));
+    Ok(Offer { key, catalogue: Arc::new(catalogue) })
+}
+
 fn malformed(error: fracas_proto::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -17,10 +17,10 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest, HaltReply,
-        HaltRequest, HistoryEvent, Host, LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply,
-        ListRunsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, StartRunReply,
-        StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, operator_server,
+        ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
+        HaltReply, HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListHostsReply, ListHostsRequest,
+        ListRunsReply, ListRunsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary,
+        StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -109,6 +109,12 @@ impl Api {
         }
     }
 
+    fn host_reply(&self, id: &HostId) -> Reply<Host> {
+        let hosts = self.fleet.hosts();
+        let record = hosts.get(id).ok_or_else(|| Status::not_found("the host is gone"))?;
+        Ok(Response::new(self.host_view(id, record)))
+    }
+
     fn find_host(&self, host: &str) -> Result<HostId, Status> {
         let hosts = self.fleet.hosts();
         let fits = |(id, record): &(&HostId, &crate::fleet::HostRecord)| {
@@ -155,9 +161,12 @@ impl operator_server::Operator for Api {
         let wire = request.into_inner();
         self.called(&by, "StopRun", "").await?;
         let (found, _) = self.find(&wire.run).await?;
+        if found.state == "finished" {
+            return Ok(Response::new(StopRunReply { ended: true, verdict: found.verdict }));
+        }
         let reason = if wire.reason.is_empty() { "no reason given".to_owned() } else { wire.reason };
         self.runs.stop(&found.run, &by.id, &reason).await.map_err(|e| status(&e))?;
-        Ok(Response::new(StopRunReply {}))
+        Ok(Response::new(StopRunReply::default()))
     }
 
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
@@ -201,9 +210,13 @@ impl operator_server::Operator for Api {
     async fn clear_halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
         let by = principal(&request)?;
         let reason = request.into_inner().reason;
-        self.append_audit(Body::HaltCleared { by: by.id, reason, at: self.history.now() }).await?;
-        self.fleet.halt(None);
-        Ok(Response::new(HaltReply { halted: false, runs: Vec::new() }))
+        let api = self.clone();
+        carried_through(async move {
+            api.append_audit(Body::HaltCleared { by: by.id, reason, at: api.history.now() }).await?;
+            api.fleet.halt(None);
+            Ok(Response::new(HaltReply { halted: false, runs: Vec::new() }))
+        })
+        .await
     }
 
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Reply<ListRunsReply> {
@@ -239,10 +252,19 @@ impl operator_server::Operator for Api {
         principal(&request)?;
         let (row, _) = self.find(&request.into_inner().run).await?;
         let events = self.history.read(&stream_of(&row.run), 0).await.map_err(|e| status(&e))?;
+        if let Some(digest) = events.iter().find_map(sealed_digest) {
+            // The very bytes that the history vouches for.
+            let bytes = self.history.blob(digest).await.map_err(|e| status(&e))?;
+            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+            let gone = || {
+                let why = format!("the report of run {} is missing: run `fracas controller verify`", row.run);
+                Status::data_loss(why)
+            };
+            return Ok(Response::new(GetReportReply { report_json: text.ok_or_else(gone)?, r#final: true }));
+        }
         let blobs = crate::driver::blobs(&self.history, &events).await.map_err(|e| status(&e))?;
-        let sealed = events.iter().any(|e| matches!(e.body, Body::ReportSealed { .. }));
         let report = report::build(&events, &blobs);
-        Ok(Response::new(GetReportReply { report_json: to_json(&report), r#final: sealed }))
+        Ok(Response::new(GetReportReply { report_json: to_json(&report), r#final: false }))
     }
 
     async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Reply<ListHostsReply> {
@@ -268,11 +290,55 @@ impl operator_server::Operator for Api {
         labels.extend(set);
         labels.retain(|key, _| !wire.remove.contains(key));
         let body = Body::HostLabelled { labels: labels.clone(), by: by.id, at: self.history.now() };
-        self.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
-        self.fleet.record(&id, |record| record.labels = labels);
-        let hosts = self.fleet.hosts();
-        let record = hosts.get(&id).ok_or_else(|| Status::not_found("the host is gone"))?;
-        Ok(Response::new(self.host_view(&id, record)))
+        let api = self.clone();
+        carried_through(async move {
+            api.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
+            api.fleet.record(&id, |record| record.labels = labels);
+            api.host_reply(&id)
+        })
+        .await
+    }
+
+    async fn forget_host(&self, request: Request<HostRequest>) -> Reply<ForgetHostReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "ForgetHost", "").await?;
+        let (id, reason) = (self.find_host(&wire.host)?, reasoned(wire.reason)?);
+        let name = self.fleet.hosts().get(&id).map(|record| record.name.clone()).unwrap_or_default();
+        let api = self.clone();
+        carried_through(async move {
+            api.fleet.forget_host(&id).map_err(|e| Status::failed_precondition(e.to_string()))?;
+            let body = Body::HostForgotten { by: by.id, reason, at: api.history.now() };
+            if let Err(error) = api.history.append(&stream_of_host(&id), vec![body]).await {
+                api.fleet.keep_host(&id);
+                return Err(status(&error));
+            }
+            api.fleet.drop_host(&id);
+            tracing::info!(host = %id, name, "host forgotten");
+            Ok(Response::new(ForgetHostReply { id: id.to_string(), name }))
+        })
+        .await
+    }
+
+    async fn write_off_host(&self, request: Request<HostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "WriteOffHost", "").await?;
+        let (id, reason) = (self.find_host(&wire.host)?, reasoned(wire.reason)?);
+        let quarantined = self.fleet.hosts().get(&id).and_then(|record| record.quarantined.clone());
+        if quarantined.is_none() {
+            return Err(Status::failed_precondition(format!("host {} is not quarantined", wire.host)));
+        }
+        let why = format!("written off by {}: {reason}", by.id);
+        let api = self.clone();
+        carried_through(async move {
+            let body = Body::HostReleased { why, at: api.history.now() };
+            api.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
+            api.fleet.record(&id, |record| record.quarantined = None);
+            tracing::warn!(host = %id, run = ?quarantined, "quarantine ended on the word of a person");
+            api.host_reply(&id)
+        })
+        .await
     }
 
     async fn make_join_token(&self, request: Request<MakeJoinTokenRequest>) -> Reply<MakeJoinTokenReply> {
@@ -329,9 +395,33 @@ impl Watching {
     }
 }
 
+/// Carries something through whether or not the caller waits for it: between a commit and the change in memory that goes
+/// with it nobody may leave.
+async fn carried_through<T: Send + 'static>(work: impl Future<Output = Reply<T>> + Send + 'static) -> Reply<T> {
+    match tokio::spawn(work).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(bug)) => std::panic::resume_unwind(bug),
+        Err(Err(_)) => Err(Status::unavailable("the controller is shutting down")),
+    }
+}
+
+fn reasoned(reason: String) -> Result<String, Status> {
+    if reason.trim().is_empty() {
+        return Err(Status::invalid_argument("a reason is needed, for the history"));
+    }
+    Ok(reason)
+}
+
 /// Whether this is the last record a run can have.
 fn sealed(record: &crate::store::Stored) -> bool {
     serde_json::from_slice::<Event>(&record.stored).is_ok_and(|e| matches!(e.body, Body::ReportSealed { .. }))
+}
+
+fn sealed_digest(event: &Event) -> Option<&str> {
+    match &event.body {
+        Body::ReportSealed { digest, .. } => Some(digest),
+        _ => None,
+    }
 }
 
 /// Labels under these prefixes are not for operators to set.
@@ -407,10 +497,23 @@ fn refused(error: &RunError) -> Status {
     }
 }
 
+/// What may pass is told apart from what will not: nobody should try that again for ever.
 fn status(error: &HistoryError) -> Status {
+    let text = error.to_string();
     match error {
-        HistoryError::Store(StoreError::Full { .. }) => Status::resource_exhausted(error.to_string()),
-        HistoryError::Store(_) => Status::unavailable(error.to_string()),
-        _ => Status::internal(error.to_string()),
+        HistoryError::Unreadable { .. } => Status::data_loss(text),
+        HistoryError::Closed { .. } => Status::failed_precondition(text),
+        HistoryError::BadReport { .. } => Status::invalid_argument(text),
+        HistoryError::Store(error) => match error {
+            StoreError::Full { .. } => Status::resource_exhausted(text),
+            StoreError::Damaged { .. } | StoreError::Foreign { .. } | StoreError::Newer { .. } => {
+                Status::data_loss(text)
+            }
+            StoreError::Fenced { .. } | StoreError::KeyTaken { .. } => Status::failed_precondition(text),
+            StoreError::Conflict { .. } | StoreError::Failed { .. } | StoreError::Closed => Status::unavailable(text),
+        },
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,6 +168,10 @@ fn server() -> Server {
 async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), HistoryError> {
     let id = HostId::new(stream.trim_start_matches("host/"));
     for event in history.read(stream, 0).await? {
+        if matches!(event.body, Body::HostForgotten { .. }) {
+            fleet.drop_host(&id);
+            return Ok(());
+        }
         fleet.record(&id, |record| match event.body {
             Body::HostEnrolled { name, labels, .. } => {
                 record.name = name;

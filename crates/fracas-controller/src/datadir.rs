@@ -4,7 +4,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    io::{self, Read, Write},
+    io::{self, Read, Seek as _, SeekFrom, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -64,7 +64,7 @@ pub enum DataDirError {
 #[derive(Debug)]
 pub struct DataDir {
     path: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// Where a controller keeps its data unless told: `/var/lib/fracas` for root, else below the user's data directory.
@@ -91,23 +91,27 @@ impl DataDir {
         let file = path.join("lock");
         let mut options = File::options();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let mut lock = options.open(&file).map_err(failed("open", &file))?;
-        match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                let mut pid = String::new();
-                let known = lock.read_to_string(&mut pid).is_ok() && pid.trim().parse::<u32>().is_ok();
-                let holder = if known { format!("process {}", pid.trim()) } else { "another process".to_owned() };
-                return Err(DataDirError::InUse { path: path.to_owned(), holder });
-            }
-            Err(e) => return Err(failed("lock", &file)(e.into())),
-        }
+        let lock = options.open(&file).map_err(failed("open", &file))?;
+        let held = hold(path, &file, lock)?;
         let note = |mut lock: &File| {
             lock.set_len(0)?;
             writeln!(lock, "{}", std::process::id())
         };
-        note(&lock).map_err(failed("write", &file))?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        note(&held.lock).map_err(failed("write", &file))?;
+        Ok(held)
+    }
+
+    /// Opens a directory that is there to read it: nothing is made, changed or noted, and no controller may begin to
+    /// work in it meanwhile. A copy without its lock file is held by nobody.
+    pub fn look(path: &Path) -> Result<Self, DataDirError> {
+        let file = path.join("lock");
+        let lock = match File::open(&file) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                return Ok(Self { path: path.to_owned(), lock: File::open(path).map_err(failed("open", path))? });
+            }
+            opened => opened.map_err(failed("open", &file))?,
+        };
+        hold(path, &file, lock)
     }
 
     /// The directory.
@@ -139,11 +143,16 @@ impl DataDir {
         write().map_err(failed("write", &path))
     }
 
-    /// Adds a line to a file that only its owner may read, durably.
+    /// Adds a line to a file that only its owner may read, durably. What a full disk or a crash left of a line is cut
+    /// off before: half a line is none, and would spoil the one behind it.
     pub fn append_line(&self, name: &str, line: &str) -> Result<(), DataDirError> {
         let path = self.join(name);
         let append = || {
-            let mut file = File::options().append(true).create(true).mode(0o600).open(&path)?;
+            let mut file = File::options().read(true).append(true).create(true).mode(0o600).open(&path)?;
+            let whole = whole_lines(&mut file)?;
+            if whole < file.metadata()?.len() {
+                file.set_len(whole)?;
+            }
             file.write_all(format!("{line}\n").as_bytes())?;
             file.sync_all()
         };
@@ -168,6 +177,36 @@ impl DataDir {
         file.read_to_end(&mut bytes).map_err(failed("read", &path))?;
         Ok(Some(bytes))
     }
+}
+
+/// Locks a directory by its lock file.
+fn hold(path: &Path, file: &Path, mut lock: File) -> Result<DataDir, DataDirError> {
+    match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(DataDir { path: path.to_owned(), lock }),
+        Err(rustix::io::Errno::WOULDBLOCK) => {
+            let mut pid = String::new();
+            let known = lock.read_to_string(&mut pid).is_ok() && pid.trim().parse::<u32>().is_ok();
+            let holder = if known { format!("process {}", pid.trim()) } else { "another process".to_owned() };
+            Err(DataDirError::InUse { path: path.to_owned(), holder })
+        }
+        Err(e) => Err(failed("lock", file)(e.into())),
+    }
+}
+
+/// Length of a file up to and with its last line end.
+fn whole_lines(file: &mut File) -> io::Result<u64> {
+    let (mut end, mut block) = (file.metadata()?.len(), [0; 4096]);
+    while end > 0 {
+        let begin = end.saturating_sub(block.len() as u64);
+        let part = &mut block[..(end - begin) as usize];
+        file.seek(SeekFrom::Start(begin))?;
+        file.read_exact(part)?;
+        if let Some(at) = part.iter().rposition(|byte| *byte == b'\n') {
+            return Ok(begin + at as u64 + 1);
+        }
+        end = begin;
+    }
+    Ok(0)
 }
 
 fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> DataDirError {
@@ -208,6 +247,21 @@ mod tests {
         assert!(matches!(dir.read("p", Access::Private), Err(DataDirError::Exposed { .. })));
         assert_eq!(dir.read("none", Access::Private).unwrap(), None);
         dir.append_line("l", "1").unwrap();
+        dir.append_line("l", "2").unwrap();
+        assert_eq!(dir.read("l", Access::Private).unwrap().as_deref(), Some(&b"1\n2\n"[..]));
+    }
+
+    #[test]
+    fn half_a_line_is_cut_off_before_the_next() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = DataDir::open(&folder.path().join("d")).unwrap();
+        for (left, then) in [("1\n2", "1\n3\n"), ("no line at all", "3\n"), ("", "3\n")] {
+            dir.write("l", left.as_bytes(), Access::Private).unwrap();
+            dir.append_line("l", "3").unwrap();
+            assert_eq!(dir.read("l", Access::Private).unwrap().as_deref(), Some(then.as_bytes()), "{left}");
+        }
+        let long = format!("1\n{}", "x".repeat(10_000));
+        dir.write("l", long.as_bytes(), Access::Private).unwrap();
         dir.append_line("l", "2").unwrap();
         assert_eq!(dir.read("l", Access::Private).unwrap().as_deref(), Some(&b"1\n2\n"[..]));
     }

@@ -14,6 +14,7 @@ use fracas_model::{
     id::{HostId, RunId},
     report,
     run::{NotARun, Phase, Run},
+    target::suffering,
     units::Dur,
 };
 use tokio::sync::watch;
@@ -21,7 +22,7 @@ use tokio::sync::watch;
 use crate::{
     chain,
     fleet::{Fleet, Wish},
-    history::{Extra, History, HistoryError},
+    history::{Extra, Fact, History, HistoryError},
     store::{RunIndex, StoreError},
 };
 
@@ -125,6 +126,9 @@ impl Driver {
         let mut run = Run::fold(&events)?;
         // Before anything else: what its hosts report must find them taking part.
         self.fleet.join(&self.run, run.experiment.lease, &run.hosts());
+        if let Err(claimed) = self.fleet.claim(&self.run, suffering(&run.experiment, &run.targets)) {
+            tracing::warn!(run = %self.run, host = %claimed.host, other = %claimed.run, "two runs have one host");
+        }
         self.resume(&run).await?;
         loop {
             heads.borrow_and_update();
@@ -133,7 +137,10 @@ impl Driver {
                 events.push(event);
             }
             if matches!(run.phase, Phase::Finished) {
-                return self.close(&run, &events).await;
+                if self.close(&run, &events).await? {
+                    return Ok(());
+                }
+                continue;
             }
             let now = self.history.now();
             let decision = run.decide(&now);
@@ -262,8 +269,9 @@ impl Driver {
         }
     }
 
-    /// After the verdict: quarantines hosts that were left open and seals the report.
-    async fn close(&self, run: &Run, events: &[Event]) -> Result<(), DriveError> {
+    /// After the verdict: quarantines hosts that were left open and seals the report, of which the bytes are kept. False
+    /// when something else was told meanwhile.
+    async fn close(&self, run: &Run, events: &[Event]) -> Result<bool, DriveError> {
         let mut open: Vec<HostId> = run.unconfirmed().into_iter().map(|key| key.host.clone()).collect();
         open.sort();
         open.dedup();
@@ -274,19 +282,26 @@ impl Driver {
                 self.fleet.record(&host, |record| record.quarantined = Some(self.run.clone()));
             }
         }
+        // Before anybody hears of the end: whoever waited for it may have the hosts.
+        self.fleet.release(&self.run);
         if events.iter().any(|e| matches!(e.body, Body::ReportSealed { .. })) {
-            return Ok(());
+            return Ok(true);
         }
         let blobs = blobs(&self.history, events).await?;
         let report = report::build(events, &blobs);
-        let bytes = serde_json::to_vec(&report).unwrap_or_default();
-        let sealed = Body::ReportSealed {
+        let bytes = serde_json::to_vec(&report).expect("a report has only text keys and finite numbers");
+        let body = Body::ReportSealed {
             model: env!("CARGO_PKG_VERSION").to_owned(),
             digest: chain::hex(&chain::sha256(&bytes)),
         };
+        let sealed = Fact { body, origin: None, blob: Some(bytes) };
         let index = self.row().await?.map(|row| RunIndex { state: run.state_word().to_owned(), ..row });
-        self.history.seal(&self.stream, &self.audit, vec![sealed], index).await?;
-        Ok(())
+        // What came in since is not in the report: then it is made anew.
+        match self.history.seal(&self.stream, &self.audit, run.seq, sealed, index).await {
+            Ok(_) => Ok(true),
+            Err(HistoryError::Store(StoreError::Conflict { .. })) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 

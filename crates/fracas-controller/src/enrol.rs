@@ -11,10 +11,10 @@ use tonic::Status;
 use crate::{
     driver::stream_of_host,
     fleet::Fleet,
-    history::{Extra, History, HistoryError},
+    history::{History, HistoryError},
     identity::{HostCertificate, Identity},
     store::StoreError,
-    tokens::{JoinToken, Tokens},
+    tokens::{JoinToken, Opens, TokenError, Tokens},
 };
 
 /// Label of the controller's own observer; only the controller makes tokens with it.
@@ -90,55 +90,111 @@ impl Enrolment {
     async fn let_in(&self, request: EnrolRequest) -> Result<EnrolReply, Status> {
         let hostname = hostname(&request.hostname)?;
         let token = JoinToken::parse(&request.token).map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let host = HostId::new(uuid::Uuid::new_v4().to_string());
+        let opened = self.look_up(&token).await?;
+        // The token is known to be good before anything is signed for a stranger, and spent after: a request that is
+        // no good must not cost it.
+        let host = match &opened.opens {
+            Opens::New(_) => HostId::new(uuid::Uuid::new_v4().to_string()),
+            Opens::Again { host, .. } => host.clone(),
+        };
         let now_ns = self.history.now().wall_ns;
-        // Signed before the token is spent: a request that is no good must not cost it.
-        let HostCertificate { pem, serial } = self
+        let certificate = self
             .identity
             .sign_csr(&request.signing_request_pem, &host, &hostname, self.days, now_ns)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let labels = self.spend(&token, &host).await?;
-        let enrolled = Body::HostEnrolled {
-            host: host.clone(),
-            name: hostname.clone(),
-            labels: labels.clone(),
-            serial,
-            at: self.history.now(),
+        let reply = EnrolReply {
+            host_id: host.to_string(),
+            certificate_pem: certificate.pem.clone(),
+            ca_pem: self.identity.ca_pem().to_owned(),
         };
-        self.history.append(&stream_of_host(&host), vec![enrolled]).await.map_err(|e| busy(&e))?;
-        self.fleet.record(&host, |record| {
-            record.name.clone_from(&hostname);
-            record.observer = labels.contains_key(OBSERVER_LABEL);
-            record.labels = labels;
-        });
-        tracing::info!(%host, hostname, token = token.id, "host enrolled");
-        Ok(EnrolReply { host_id: host.to_string(), certificate_pem: pem, ca_pem: self.identity.ca_pem().to_owned() })
+        match opened.opens {
+            Opens::New(labels) => {
+                self.spend(&token, opened.seq, host, hostname, labels, certificate).await?;
+            }
+            Opens::Again { key, .. } => self.certify_again(&token, &host, &key, certificate).await?,
+        }
+        Ok(reply)
     }
 
-    /// Uses a token up for a host, on condition that nobody else did meanwhile; gives the host's labels.
-    async fn spend(&self, token: &JoinToken, host: &HostId) -> Result<BTreeMap<String, String>, Status> {
+    /// What the token opens now.
+    async fn look_up(&self, token: &JoinToken) -> Result<Opened, Status> {
         let mut folded = self.tokens.lock().await;
+        for event in self.history.read(&self.audit, folded.0).await.map_err(|e| busy(&e))? {
+            folded.0 = event.seq;
+            folded.1.apply(&event);
+        }
+        let opens = folded.1.check(token, self.history.now().wall_ns).map_err(|error| refused(&error))?;
+        Ok(Opened { seq: folded.0, opens })
+    }
+
+    /// Spends the token and makes the host in one commit, on condition that nobody else spent it meanwhile.
+    async fn spend(
+        &self,
+        token: &JoinToken,
+        mut seen: u64,
+        host: HostId,
+        name: String,
+        labels: BTreeMap<String, String>,
+        certificate: HostCertificate,
+    ) -> Result<(), Status> {
+        let HostCertificate { serial, key, .. } = certificate;
+        let stream = stream_of_host(&host);
         loop {
-            for event in self.history.read(&self.audit, folded.0).await.map_err(|e| busy(&e))? {
-                folded.0 = event.seq;
-                folded.1.apply(&event);
-            }
             let at = self.history.now();
-            let labels = folded.1.check(token, at.wall_ns).map_err(|error| {
-                tracing::warn!(%error, "enrolment refused");
-                Status::permission_denied(error.public())
-            })?;
-            let labels = labels.clone();
-            let used = Body::TokenUsed { token: token.id.clone(), host: host.clone(), at };
-            let extra = Extra { expected: Some(folded.0), ..Extra::default() };
-            match self.history.append_with(&self.audit, vec![used], extra).await {
-                Ok(_) => return Ok(labels),
+            let used =
+                Body::TokenUsed { token: token.id.clone(), host: host.clone(), key: key.clone(), at: at.clone() };
+            let enrolled = Body::HostEnrolled {
+                host: host.clone(),
+                name: name.clone(),
+                labels: labels.clone(),
+                serial: serial.clone(),
+                at,
+            };
+            let facts = [(self.audit.clone(), vec![used]), (stream.clone(), vec![enrolled])].into();
+            let expected = [(self.audit.clone(), seen), (stream.clone(), 0)].into();
+            match self.history.append_together(facts, expected).await {
+                Ok(_) => break,
                 // Something else was audited in between: read it, check again.
-                Err(HistoryError::Store(StoreError::Conflict { .. })) => {}
+                Err(HistoryError::Store(StoreError::Conflict { .. })) => match self.look_up(token).await? {
+                    Opened { seq, opens: Opens::New(_) } => seen = seq,
+                    Opened { opens: Opens::Again { host, .. }, .. } => {
+                        return Err(refused(&TokenError::Used(token.id.clone(), host)));
+                    }
+                },
                 Err(error) => return Err(busy(&error)),
             }
         }
+        tracing::info!(%host, name, token = token.id, "host enrolled");
+        self.fleet.record(&host, |record| {
+            record.name = name;
+            record.observer = labels.contains_key(OBSERVER_LABEL);
+            record.labels = labels;
+        });
+        Ok(())
     }
+
+    /// The same host asks again, which only the holder of its key can: it did not hear the answer.
+    async fn certify_again(
+        &self,
+        token: &JoinToken,
+        host: &HostId,
+        key: &str,
+        certificate: HostCertificate,
+    ) -> Result<(), Status> {
+        if certificate.key != key || self.fleet.is_forgotten(host) {
+            return Err(refused(&TokenError::Used(token.id.clone(), host.clone())));
+        }
+        let certified = Body::HostCertified { serial: certificate.serial, at: self.history.now() };
+        self.history.append(&stream_of_host(host), vec![certified]).await.map_err(|e| busy(&e))?;
+        tracing::info!(%host, token = token.id, "host asked again and got another certificate");
+        Ok(())
+    }
+}
+
+/// What a token opens, as of record `seq` of the audit stream.
+struct Opened {
+    seq: u64,
+    opens: Opens,
 }
 
 impl Gate for Enrolment {
@@ -164,6 +220,15 @@ fn hostname(text: &str) -> Result<String, Status> {
     Ok(text.to_owned())
 }
 
+/// The operator sees why, a stranger only that.
+fn refused(error: &TokenError) -> Status {
+    tracing::warn!(%error, "enrolment refused");
+    Status::permission_denied(error.public())
+}
+
 fn busy(error: &HistoryError) -> Status {
     Status::unavailable(error.to_string())
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,9 @@
 //! It unites what all runs wish, under the latched halt. It decides nothing about runs and talks to no socket:
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
+mod claims;
+mod hosts;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -18,6 +21,12 @@ use fracas_model::{
     units::Dur,
 };
 use tokio::sync::{mpsc, watch};
+
+use self::claims::Claims;
+pub use self::{
+    claims::{Claimed, admit},
+    hosts::{HostError, Offer, OfferKey},
+};
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
@@ -50,6 +59,10 @@ pub struct HostRecord {
     pub quarantined: Option<RunId>,
     /// The controller's own unprivileged observer.
     pub observer: bool,
+    /// What its agent offered last.
+    pub offer: Option<OfferKey>,
+    /// The run that has it for a fault.
+    pub taken: Option<RunId>,
 }
 
 impl HostRecord {
@@ -113,7 +126,11 @@ struct State {
     /// Runs forgotten last, oldest first, with their hosts.
     over: VecDeque<(RunId, BTreeSet<HostId>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
-    catalogue: Catalogue,
+    claims: Claims,
+    /// Hosts that were taken out of the fleet.
+    forgotten: BTreeSet<HostId>,
+    /// What agents offer, each kind once, whoever it comes from.
+    offers: BTreeMap<OfferKey, Arc<Catalogue>>,
 }
 
 impl Fleet {
@@ -129,7 +146,9 @@ impl Fleet {
             wishes: BTreeMap::new(),
             over: VecDeque::new(),
             rehearsals: BTreeMap::new(),
-            catalogue: Catalogue::default(),
+            claims: Claims::new(),
+            forgotten: BTreeSet::new(),
+            offers: BTreeMap::new(),
         };
         Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(()) }
     }
@@ -145,12 +164,31 @@ impl Fleet {
 
     /// All hosts.
     pub fn hosts(&self) -> BTreeMap<HostId, HostRecord> {
-        self.lock().hosts.clone()
+        let state = self.lock();
+        let mut hosts = state.hosts.clone();
+        for (run, theirs) in &state.claims {
+            for host in theirs {
+                if let Some(record) = hosts.get_mut(host) {
+                    record.taken = Some(run.clone());
+                }
+            }
+        }
+        hosts
     }
 
-    /// Everything documents may name, as far as agents have told.
-    pub fn catalogue(&self) -> Catalogue {
-        self.lock().catalogue.clone()
+    /// Epoch and revision of what is desired now.
+    pub fn mark(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.epoch, state.revision)
+    }
+
+    /// What is desired is from now on of this epoch, if it is higher; every session sends it anew.
+    pub fn raise_epoch(&self, epoch: u64) {
+        let mut state = self.lock();
+        if epoch > state.epoch {
+            state.epoch = epoch;
+            state.push();
+        }
     }
 
     /// Runs with a wish for a fault on this host.
@@ -186,9 +224,14 @@ impl Fleet {
     }
 
     /// Opens a session; an older one of the same host no longer counts.
-    pub fn connect(&self, host: &HostId, facts: HostFacts, catalogue: &Catalogue, now: Stamp) -> Connection {
+    ///
+    /// # Errors
+    /// [`HostError::Forgotten`].
+    pub fn connect(&self, host: &HostId, facts: HostFacts, offer: Offer, now: Stamp) -> Result<Connection, HostError> {
         let mut state = self.lock();
-        state.catalogue.merge(catalogue);
+        if state.forgotten.contains(host) {
+            return Err(HostError::Forgotten(host.clone()));
+        }
         state.next_session += 1;
         let number = state.next_session;
         let record = state.hosts.entry(host.clone()).or_default();
@@ -198,11 +241,15 @@ impl Fleet {
         record.facts = Some(facts);
         record.connected = true;
         record.last_seen = Some(now);
+        record.offer = Some(offer.key);
+        if state.offers.insert(offer.key, offer.catalogue).is_none() {
+            state.prune_offers();
+        }
         let (sender, desired) = watch::channel(state.desired_for(host));
         state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None });
         drop(state);
         self.changed.send_replace(());
-        Connection { desired, number }
+        Ok(Connection { desired, number })
     }
 
     /// Closes a session, if it is still the host's newest.
@@ -248,10 +295,11 @@ impl Fleet {
         state.push();
     }
 
-    /// A run has no wish any more.
+    /// A run has no wish any more, and no claim to any host.
     pub fn forget(&self, run: &RunId) {
         let mut state = self.lock();
         state.rehearsals.remove(run);
+        state.claims.remove(run);
         if let Some((_, wishes)) = state.wishes.remove(run) {
             state.over.push_back((run.clone(), wishes.into_keys().collect()));
             if state.over.len() > OVER {
@@ -337,6 +385,12 @@ impl State {
         desired
     }
 
+    /// Keeps only what some host offers.
+    fn prune_offers(&mut self) {
+        let offered: BTreeSet<OfferKey> = self.hosts.values().filter_map(|record| record.offer).collect();
+        self.offers.retain(|key, _| offered.contains(key));
+    }
+
     fn push(&mut self) {
         self.revision += 1;
         for (host, Session { desired: sender, .. }) in &self.sessions {
@@ -356,125 +410,4 @@ impl State {
 }
 
 #[cfg(test)]
-mod tests {
-    use fracas_model::{catalogue::Params, time::ClockId};
-
-    use super::*;
-
-    fn now() -> Stamp {
-        Stamp { clock: ClockId { host: "c".into(), boot: "b".into() }, boot_ns: 0, wall_ns: 0, bound_ns: 0 }
-    }
-
-    fn fault(run: &str, host: &str) -> FaultItem {
-        let key = ItemKey { run: run.into(), entry: "e".into(), occurrence: 0, host: host.into(), generation: 1 };
-        FaultItem {
-            key,
-            mode: Mode::Apply,
-            fault: "f".into(),
-            params: Params::default(),
-            duration: None,
-            plan_digest: None,
-        }
-    }
-
-    fn wish(run: &str, host: &str) -> BTreeMap<HostId, Wish> {
-        [(host.into(), Wish { faults: vec![fault(run, host)], probes: vec![] })].into()
-    }
-
-    #[test]
-    fn a_host_gets_the_union_of_all_runs_with_the_shortest_lease() {
-        let fleet = Fleet::new(7);
-        let host = HostId::from("h");
-        let session = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r1".into(), Dur::from_secs(15), wish("r1", "h"));
-        fleet.wish(&"r2".into(), Dur::from_secs(5), wish("r2", "h"));
-        let desired = session.desired.borrow().clone();
-        assert_eq!((desired.epoch, desired.faults.len(), desired.lease), (7, 2, Dur::from_secs(5)));
-        fleet.forget(&"r1".into());
-        assert_eq!(session.desired.borrow().faults.len(), 1);
-    }
-
-    #[test]
-    fn who_took_part_may_be_late_for_a_while() {
-        let fleet = Fleet::new(1);
-        let (host, run) = ("h".into(), RunId::from("r"));
-        let takes_part = |host: &HostId| fleet.takes_part(host, &run);
-        assert!(!takes_part(&host));
-        fleet.wish(&run, IDLE_LEASE, wish("r", "h"));
-        fleet.forget(&run);
-        assert!(takes_part(&host) && !takes_part(&"g".into()));
-        for n in 0..OVER {
-            let other = RunId::from(format!("r{n}").as_str());
-            fleet.join(&other, IDLE_LEASE, &["h".into()]);
-            fleet.forget(&other);
-        }
-        assert!(!takes_part(&host));
-    }
-
-    #[test]
-    fn revisions_rise_and_repeats_do_not_wake_a_host() {
-        let fleet = Fleet::new(1);
-        let mut session = fleet.connect(&"h".into(), HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        let first = session.desired.borrow_and_update().revision;
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        fleet.wish(&"other".into(), IDLE_LEASE, wish("other", "g"));
-        assert!(!session.desired.has_changed().unwrap());
-        fleet.forget(&"r".into());
-        assert!(session.desired.borrow_and_update().revision > first);
-    }
-
-    #[test]
-    fn a_halt_takes_every_fault_away_until_it_is_cleared() {
-        let fleet = Fleet::new(1);
-        let session = fleet.connect(&"h".into(), HostFacts::default(), &Catalogue::default(), now());
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        fleet.halt(Some("enough".into()));
-        assert!(session.desired.borrow().faults.is_empty());
-        fleet.forget(&"r".into());
-        fleet.halt(None);
-        assert!(session.desired.borrow().faults.is_empty(), "what the runs gave up does not come back");
-    }
-
-    #[test]
-    fn a_host_is_settled_once_it_has_taken_what_is_desired_of_it_now() {
-        let fleet = Fleet::new(1);
-        let host = HostId::from("h");
-        assert_eq!(fleet.contact(&host), Contact::default());
-        let session = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        let revision = || session.desired.borrow().revision;
-        let first = revision();
-        fleet.taken(&host, 1, first);
-        assert_eq!(fleet.contact(&host), Contact { connected: true, settled: true });
-        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
-        fleet.taken(&host, 1, first);
-        fleet.taken(&host, 0, revision());
-        assert!(!fleet.contact(&host).settled, "an older word, and a word to an older controller");
-        fleet.taken(&host, 1, revision());
-        fleet.wish(&"other".into(), IDLE_LEASE, wish("other", "g"));
-        assert!(fleet.contact(&host).settled, "what is asked of others is no matter");
-    }
-
-    #[test]
-    fn an_old_session_cannot_close_a_new_one() {
-        let fleet = Fleet::new(1);
-        let host = HostId::from("h");
-        let old = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        let new = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
-        fleet.disconnect(&host, old.number);
-        assert!(fleet.hosts()[&host].connected);
-        fleet.disconnect(&host, new.number);
-        assert!(!fleet.hosts()[&host].connected);
-    }
-
-    #[test]
-    fn a_host_answers_a_rehearsal_only_for_itself() {
-        let fleet = Fleet::new(1);
-        let mut answers = fleet.rehearse(&"r".into(), vec![fault("r", "h")]);
-        let answer = Rehearsal { item: fault("r", "h").key, plan: None, refusals: vec![], digest: String::new() };
-        fleet.rehearsed(&"g".into(), answer.clone());
-        assert!(answers.try_recv().is_err());
-        fleet.rehearsed(&"h".into(), answer.clone());
-        assert_eq!(answers.try_recv().unwrap(), answer);
-    }
-}
+mod tests;

@@ -10,7 +10,10 @@ mod vet;
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use fracas_model::{
@@ -18,7 +21,10 @@ use fracas_model::{
     id::{HostId, RunId},
     time::Stamp,
 };
-use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard, watch};
+use tokio::{
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, RwLock, watch},
+    task::JoinError,
+};
 
 pub use self::vet::{MAX_BLOB_BYTES, MAX_BODY_BYTES, MAX_REPORT_EVENTS, Reported};
 use crate::{
@@ -34,7 +40,7 @@ pub struct Fact {
     pub body: Body,
     /// Where a host's fact came from.
     pub origin: Option<Origin>,
-    /// Bytes of a `ReadingsSealed`.
+    /// Bytes of a `ReadingsSealed` or `ReportSealed`.
     pub blob: Option<Vec<u8>>,
 }
 
@@ -79,7 +85,7 @@ pub enum HistoryError {
         stream: String,
     },
     /// A stored record is not an event of this version.
-    #[error("record {seq} of {stream} cannot be read ({source}): run `fracas verify`")]
+    #[error("record {seq} of {stream} cannot be read ({source}): run `fracas controller verify`")]
     Unreadable {
         /// The stream.
         stream: String,
@@ -104,14 +110,16 @@ pub struct History(Arc<Shared>);
 
 impl std::fmt::Debug for History {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("History").field("epoch", &self.0.epoch).finish_non_exhaustive()
+        f.debug_struct("History").field("epoch", &self.epoch()).finish_non_exhaustive()
     }
 }
 
 struct Shared {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
-    epoch: u64,
+    epoch: AtomicU64,
+    /// Whoever writes holds it together with others, whoever raises the epoch alone.
+    turn: RwLock<()>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     hosts: Mutex<BTreeMap<HostId, Arc<AsyncMutex<()>>>>,
 }
@@ -140,6 +148,8 @@ const PAGE: usize = 1000;
 /// What is to be written in one transaction.
 struct Write {
     facts: BTreeMap<String, Vec<Fact>>,
+    /// Where streams must stand; the others may stand anywhere.
+    expected: BTreeMap<String, u64>,
     extra: Extra,
     cursor: Option<Cursor>,
     /// Stray facts (for a stream that does not exist or is closed) are dropped rather than refused.
@@ -153,12 +163,31 @@ impl History {
     pub async fn open(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Result<Self, HistoryError> {
         let epoch = store.next_epoch().await?;
         let (slots, hosts) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Shared { store, clock, epoch, slots, hosts })))
+        let (epoch, turn) = (AtomicU64::new(epoch), RwLock::default());
+        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts })))
     }
 
     /// The epoch of this controller.
     pub fn epoch(&self) -> u64 {
-        self.0.epoch
+        self.0.epoch.load(Ordering::SeqCst)
+    }
+
+    /// Raises the epoch above `above`, durably, unless it is higher already; returns it. Only for its owner: a
+    /// controller that was superseded is refused with [`StoreError::Fenced`].
+    pub async fn raise_epoch(&self, above: u64) -> Result<u64, HistoryError> {
+        let shared = Arc::clone(&self.0);
+        let task = tokio::spawn(async move {
+            // A commit under way with the former epoch would be fenced out.
+            let _alone = shared.turn.write().await;
+            let ours = shared.epoch.load(Ordering::SeqCst);
+            if ours > above {
+                return Ok(ours);
+            }
+            let raised = shared.store.raise_epoch(ours, above).await?;
+            shared.epoch.store(raised, Ordering::SeqCst);
+            Ok(raised)
+        });
+        finished(task.await)
     }
 
     /// Now, on the clock that stamps what is received.
@@ -185,23 +214,37 @@ impl History {
         extra: Extra,
     ) -> Result<Vec<Event>, HistoryError> {
         let facts = BTreeMap::from([(stream.to_owned(), facts.into_iter().map(Into::into).collect())]);
-        self.start(Write { facts, extra, cursor: None, drop_strays: false, close: None }, None).await
+        let expected = extra.expected.map(|seq| (stream.to_owned(), seq)).into_iter().collect();
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
     }
 
-    /// Appends the last facts of `stream`, which end in `ReportSealed`, and its final head to the stream `audit`, in
-    /// one transaction.
+    /// Appends to several streams in one transaction, if those in `expected` stand where it says (0: they do not exist
+    /// yet); else [`StoreError::Conflict`].
+    pub async fn append_together(
+        &self,
+        facts: BTreeMap<String, Vec<Body>>,
+        expected: BTreeMap<String, u64>,
+    ) -> Result<Vec<Event>, HistoryError> {
+        let facts = facts.into_iter().map(|(stream, facts)| (stream, facts.into_iter().map(Fact::from).collect()));
+        let (facts, extra) = (facts.collect(), Extra::default());
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
+    }
+
+    /// Appends the last fact of `stream`, its `ReportSealed` with the report, and its final head to the stream `audit`,
+    /// in one transaction, if `stream` stands at `expected`; else [`StoreError::Conflict`].
     pub async fn seal(
         &self,
         stream: &str,
         audit: &str,
-        facts: Vec<Body>,
+        expected: u64,
+        sealed: Fact,
         index: Option<RunIndex>,
     ) -> Result<Vec<Event>, HistoryError> {
-        let facts = facts.into_iter().map(Fact::from).collect();
-        let facts = BTreeMap::from([(stream.to_owned(), facts), (audit.to_owned(), Vec::new())]);
+        let facts = BTreeMap::from([(stream.to_owned(), vec![sealed]), (audit.to_owned(), Vec::new())]);
         let close = Some((stream.to_owned(), audit.to_owned()));
         let extra = Extra { index, ..Extra::default() };
-        self.start(Write { facts, extra, cursor: None, drop_strays: false, close }, None).await
+        let expected = BTreeMap::from([(stream.to_owned(), expected)]);
+        self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close }, None).await
     }
 
     /// Takes a host's report: skips what was taken before, appends what the host may say, drops the rest for good,
@@ -235,7 +278,8 @@ impl History {
         let offered: BTreeMap<u64, bool> =
             facts.values().flatten().filter_map(|f| Some((f.origin.as_ref()?.seq, f.body.item().is_none()))).collect();
         let cursor = Some(Cursor { host: host.clone(), outbox: outbox.to_owned(), expected, seq });
-        let write = Write { facts, extra: Extra::default(), cursor, drop_strays: true, close: None };
+        let (expected, extra) = (BTreeMap::new(), Extra::default());
+        let write = Write { facts, expected, extra, cursor, drop_strays: true, close: None };
         let events = self.start(write, Some(guard)).await?;
         let taken: Vec<u64> = events.iter().filter_map(|e| e.origin.as_ref().map(|o| o.seq)).collect();
         let strays = offered.keys().filter(|seq| !taken.contains(seq));
@@ -260,11 +304,7 @@ impl History {
             drop(guard);
             result
         });
-        match task.await {
-            Ok(result) => result,
-            Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
-            Err(_) => Err(StoreError::Closed.into()),
-        }
+        finished(task.await)
     }
 
     /// Tells the number of the last record now and whenever it grows. Level-triggered: wait, then read what is new.
@@ -306,6 +346,15 @@ impl History {
     }
 }
 
+/// What a task of our own gave.
+fn finished<T>(joined: Result<Result<T, HistoryError>, JoinError>) -> Result<T, HistoryError> {
+    match joined {
+        Ok(result) => result,
+        Err(e) if e.is_panic() => std::panic::resume_unwind(e.into_panic()),
+        Err(_) => Err(StoreError::Closed.into()),
+    }
+}
+
 fn parse(stream: &str, record: &Stored) -> Result<Event, HistoryError> {
     serde_json::from_slice(&record.stored).map_err(|source| HistoryError::Unreadable {
         stream: stream.to_owned(),
@@ -342,7 +391,7 @@ impl Shared {
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Event>, HistoryError> {
-        let Write { mut facts, extra, cursor, drop_strays, close } = write;
+        let Write { mut facts, expected, extra, cursor, drop_strays, close } = write;
         let mut locked = BTreeMap::new();
         // In the order of their names, so that two writers of the same streams never wait for each other.
         for stream in facts.keys().cloned().collect::<Vec<_>>() {
@@ -356,8 +405,8 @@ impl Shared {
             if end.closed {
                 return Err(HistoryError::Closed { stream });
             }
-            if let Some(expected) = extra.expected.filter(|expected| *expected != end.head.seq) {
-                return Err(StoreError::Conflict { what: stream, expected, actual: end.head.seq }.into());
+            if let Some(expected) = expected.get(&stream).filter(|expected| **expected != end.head.seq) {
+                return Err(StoreError::Conflict { what: stream, expected: *expected, actual: end.head.seq }.into());
             }
             locked.insert(stream, (slot, guard, end));
         }
@@ -385,7 +434,10 @@ impl Shared {
             **guard = None;
         }
         let Extra { index, idempotency, .. } = extra;
-        self.store.commit(Commit { epoch: self.epoch, batches, cursor, index, idempotency }).await?;
+        let turn = self.turn.read().await;
+        let epoch = self.epoch.load(Ordering::SeqCst);
+        self.store.commit(Commit { epoch, batches, cursor, index, idempotency }).await?;
+        drop(turn);
         for (slot, mut guard, end) in locked.into_values() {
             *guard = Some(end);
             slot.seq.send_if_modified(|seq| std::mem::replace(seq, end.head.seq) != end.head.seq);

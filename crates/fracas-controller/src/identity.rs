@@ -45,7 +45,7 @@ pub enum IdentityError {
     #[error("signing request refused: {0}")]
     Request(String),
     /// A name for the server's certificate.
-    #[error("`{0}` is neither a host name nor an address: correct it in --names")]
+    #[error("`{0}` is neither a host name nor an address: correct it in --name")]
     Name(String),
     /// Making a key or certificate failed.
     #[error("cannot make {what}: {detail}")]
@@ -64,6 +64,9 @@ pub struct Identity {
     audit: Ed25519KeyPair,
     admin: Digest,
 }
+
+/// Holds the public key of the audit, hexadecimal.
+pub const AUDIT_KEY_FILE: &str = "audit.pub";
 
 /// What restores an identity that is broken.
 const RESTORE: &str = "restore the data directory from a backup; a new identity means enrolling every host again";
@@ -182,8 +185,8 @@ fn audit_key(dir: &DataDir) -> Result<Ed25519KeyPair, IdentityError> {
         remedy: "restore it from a backup; without it, former signatures can still be checked with audit.pub",
     })?;
     let public = hex(key.public_key().as_ref());
-    if dir.read("audit.pub", Access::Public)?.as_deref() != Some(public.as_bytes()) {
-        dir.write("audit.pub", public.as_bytes(), Access::Public)?;
+    if dir.read(AUDIT_KEY_FILE, Access::Public)?.as_deref() != Some(public.as_bytes()) {
+        dir.write(AUDIT_KEY_FILE, public.as_bytes(), Access::Public)?;
     }
     Ok(key)
 }

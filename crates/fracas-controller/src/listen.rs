@@ -3,14 +3,17 @@
 //! It says who is at the other end; what they may do is decided elsewhere.
 //!
 //! ```text
-//! accept -> (limit on handshakes, 10 s) -> TLS -> who is it -> (limit on connections) -> stream for tonic
+//! accept -> (limits on strangers of one address, on handshakes, 10 s) -> TLS -> who is it
+//!        -> (limit on connections) -> stream for tonic -> a stranger proves who it is in time, or is let go
 //! ```
 
 use std::{
+    collections::BTreeMap,
+    future::Future as _,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -24,6 +27,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::{Sleep, sleep},
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
@@ -49,15 +53,105 @@ pub struct Peer {
     pub serial: Option<String>,
     /// Where it calls from.
     pub address: Option<SocketAddr>,
+    /// Its connection's place.
+    pub pass: Pass,
 }
 
-/// How many connections a listener holds.
+/// How many connections a listener holds, and how long it bears strangers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of hosts with a certificate.
-    pub hosts: usize,
-    /// Connections without one. They cannot take the hosts' places.
+    /// Connections that have proved who they are, by a certificate or by a call with a good token.
+    pub known: usize,
+    /// Connections that have not. They cannot take the places of the others.
     pub strangers: usize,
+    /// Those of them that come from one source address (IPv6: one network of 64 bits), handshakes included.
+    pub per_address: usize,
+    /// How long a connection may be a stranger's.
+    pub patience: Duration,
+}
+
+/// The place of a connection: a stranger's, until it has proved who it is. Clones are one; two are always equal.
+#[derive(Clone, Debug, Default)]
+pub struct Pass(Option<Arc<Standing>>);
+
+impl PartialEq for Pass {
+    /// It says nothing of who is at the other end.
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Pass {}
+
+#[derive(Debug)]
+struct Standing {
+    known: Arc<Semaphore>,
+    place: Mutex<Place>,
+}
+
+#[derive(Debug)]
+enum Place {
+    Stranger(#[expect(dead_code, reason = "held, not read")] (OwnedSemaphorePermit, Share)),
+    Known(#[expect(dead_code, reason = "held, not read")] OwnedSemaphorePermit),
+}
+
+impl Pass {
+    /// The peer has proved who it is, and its connection gives its place among strangers to others. False when there is
+    /// no place for one more.
+    pub fn prove(&self) -> bool {
+        let Some(standing) = &self.0 else { return true };
+        let mut place = standing.place.lock().unwrap_or_else(PoisonError::into_inner);
+        if matches!(*place, Place::Stranger(_)) {
+            let Ok(permit) = Arc::clone(&standing.known).try_acquire_owned() else { return false };
+            *place = Place::Known(permit);
+        }
+        true
+    }
+
+    fn proved(&self) -> bool {
+        let place = self.0.as_ref().map(|standing| standing.place.lock().unwrap_or_else(PoisonError::into_inner));
+        place.is_none_or(|place| matches!(*place, Place::Known(_)))
+    }
+}
+
+/// How many strangers there are from each address.
+#[derive(Debug, Default)]
+struct Sources(Mutex<BTreeMap<IpAddr, usize>>);
+
+/// One of them; dropping it lets another come.
+#[derive(Debug)]
+struct Share {
+    sources: Arc<Sources>,
+    source: IpAddr,
+}
+
+impl Sources {
+    fn admit(self: &Arc<Self>, address: SocketAddr, most: usize) -> Option<Share> {
+        let source = match address.ip().to_canonical() {
+            v4 @ IpAddr::V4(_) => v4,
+            // Whoever has one address of such a network has all of them.
+            IpAddr::V6(v6) => IpAddr::V6((v6.to_bits() & !u128::from(u64::MAX)).into()),
+        };
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(source).or_insert(0);
+        if *count >= most {
+            return None;
+        }
+        *count += 1;
+        Some(Share { sources: Arc::clone(self), source })
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        let mut counts = self.sources.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.source) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.source);
+            }
+        }
+    }
 }
 
 /// Why a listener cannot be opened.
@@ -143,18 +237,29 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Bytes for T {}
 pub struct Conn {
     bytes: Box<dyn Bytes>,
     peer: Peer,
-    _place: Option<OwnedSemaphorePermit>,
+    /// Until when it may be a stranger's.
+    limit: Option<Pin<Box<Sleep>>>,
 }
 
 impl Conn {
     /// A connection that needs no TLS because its peer is known otherwise: simulations and in-process peers.
     pub fn plain(bytes: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
-        Self { bytes: Box::new(bytes), peer, _place: None }
+        Self { bytes: Box::new(bytes), peer, limit: None }
     }
 
     /// Who is at the other end.
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Whether a stranger has been one for too long.
+    fn overdue(&mut self, cx: &mut Context<'_>) -> bool {
+        let Some(limit) = &mut self.limit else { return false };
+        if self.peer.pass.proved() {
+            self.limit = None;
+            return false;
+        }
+        limit.as_mut().poll(cx).is_ready()
     }
 }
 
@@ -168,6 +273,10 @@ impl Connected for Conn {
 
 impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        // A server always reads, so it comes by here when the time is up.
+        if self.overdue(cx) {
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
         Pin::new(&mut self.bytes).poll_read(cx, buf)
     }
 }
@@ -196,8 +305,10 @@ pub fn accept(
     let (ready, connections) = mpsc::channel(64);
     let door = Arc::new(Door {
         tls: TlsAcceptor::from(tls),
-        hosts: Arc::new(Semaphore::new(limits.hosts)),
+        limits,
+        known: Arc::new(Semaphore::new(limits.known)),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
+        sources: Arc::default(),
         ready,
     });
     tokio::spawn(async move {
@@ -210,9 +321,13 @@ pub fn accept(
             };
             match accepted {
                 Ok((socket, address)) => {
+                    let Some(share) = door.sources.admit(address, limits.per_address) else {
+                        tracing::debug!(%address, "connection refused, too many strangers come from there");
+                        continue;
+                    };
                     let door = Arc::clone(&door);
                     tokio::spawn(async move {
-                        door.admit(socket, address).await;
+                        door.admit(socket, address, share).await;
                         drop(turn);
                     });
                 }
@@ -228,13 +343,15 @@ pub fn accept(
 
 struct Door {
     tls: TlsAcceptor,
-    hosts: Arc<Semaphore>,
+    limits: Limits,
+    known: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
+    sources: Arc<Sources>,
     ready: mpsc::Sender<io::Result<Conn>>,
 }
 
 impl Door {
-    async fn admit(&self, socket: TcpStream, address: SocketAddr) {
+    async fn admit(&self, socket: TcpStream, address: SocketAddr, share: Share) {
         // Small messages must not wait for each other; a failure only costs time.
         let _ = socket.set_nodelay(true);
         let stream = match tokio::time::timeout(HANDSHAKE, self.tls.accept(socket)).await {
@@ -243,16 +360,18 @@ impl Door {
             Err(_) => return tracing::debug!(%address, "handshake took too long"),
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
-        let peer = Peer {
-            host: certificate.and_then(peer_host),
-            serial: certificate.and_then(peer_serial),
-            address: Some(address),
+        let (host, serial) = (certificate.and_then(peer_host), certificate.and_then(peer_serial));
+        let places = if host.is_some() { &self.known } else { &self.strangers };
+        let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
+            return tracing::warn!(%address, ?host, "connection refused, the listener is full");
         };
-        let places = if peer.host.is_some() { &self.hosts } else { &self.strangers };
-        let Ok(place) = Arc::clone(places).try_acquire_owned() else {
-            return tracing::warn!(%address, host = ?peer.host, "connection refused, the listener is full");
+        let (place, limit) = match &host {
+            Some(_) => (Place::Known(permit), None),
+            None => (Place::Stranger((permit, share)), Some(Box::pin(sleep(self.limits.patience)))),
         };
-        let conn = Conn { bytes: Box::new(stream), peer, _place: Some(place) };
+        let pass = Pass(Some(Arc::new(Standing { known: Arc::clone(&self.known), place: Mutex::new(place) })));
+        let peer = Peer { host, serial, address: Some(address), pass };
+        let conn = Conn { bytes: Box::new(stream), peer, limit };
         // Nobody listens any more when this fails.
         let _ = self.ready.send(Ok(conn)).await;
     }

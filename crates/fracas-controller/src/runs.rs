@@ -25,7 +25,7 @@ use tokio::sync::watch;
 
 use crate::{
     driver::{Driver, stream_of},
-    fleet::Fleet,
+    fleet::{Claimed, Fleet},
     history::{Extra, History, HistoryError},
     store::{RunIndex, StoreError},
 };
@@ -255,10 +255,23 @@ impl Runs {
         let run = self.new_run_id();
         let planned = self.plan_as(&run, request).await;
         self.fleet.forget(&run);
+        let _starting = self.active.starting.lock().await;
+        // The same request may have come twice: what the first one claimed must not refuse the second.
+        if let Some(known) = self.known(&request.idempotency_key).await? {
+            return Ok(known);
+        }
+        // It was asked before the rehearsal, which takes its time.
+        if let Some(refusal) = self.shut() {
+            return Err(RunError::Refused(vec![refusal]));
+        }
         let (planned, read) = planned?;
         if !planned.refusals.is_empty() {
             return Err(RunError::Refused(planned.refusals));
         }
+        let suffering = target::suffering(&planned.experiment, &planned.targets);
+        self.fleet
+            .claim(&run, suffering)
+            .map_err(|claimed| RunError::Refused(vec![taken(&claimed, &planned.hosts)]))?;
         let at = self.history.now();
         let index = RunIndex {
             run: run.clone(),
@@ -293,18 +306,18 @@ impl Runs {
             index: Some(index),
             idempotency: (!key.is_empty()).then(|| (key.clone(), run.clone())),
         };
-        let _starting = self.active.starting.lock().await;
-        // It was asked before the rehearsal, which takes its time.
-        if let Some(refusal) = self.shut() {
-            return Err(RunError::Refused(vec![refusal]));
-        }
         match self.history.append_with(&stream_of(&run), vec![body], extra).await {
             Ok(_) => {
                 drop(self.spawn(run.clone()));
                 Ok(run)
             }
-            Err(HistoryError::Store(StoreError::KeyTaken { run, .. })) => Ok(run),
-            Err(error) => Err(error.into()),
+            Err(error) => {
+                self.fleet.forget(&run);
+                match error {
+                    HistoryError::Store(StoreError::KeyTaken { run, .. }) => Ok(run),
+                    error => Err(error.into()),
+                }
+            }
         }
     }
 
@@ -386,6 +399,7 @@ impl Runs {
             name: record.name,
             connected: record.connected,
             quarantined: record.quarantined.map(|run| format!("run {run} was left unconfirmed on it")),
+            taken: record.taken,
             observer: record.observer,
         };
         self.fleet.hosts().into_iter().map(view).collect()
@@ -428,6 +442,15 @@ fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> 
     items
 }
 
+/// Another run has drawn the host since this one did.
+fn taken(claimed: &Claimed, names: &BTreeMap<HostId, String>) -> Refusal {
+    let (host, run) = (names.get(&claimed.host).map_or(claimed.host.as_str(), String::as_str), &claimed.run);
+    Refusal::new(
+        format!("run {run} has host {host} for a fault"),
+        format!("wait for its end (`fracas watch {run}`), or stop it (`fracas stop {run}`)"),
+    )
+}
+
 /// What a host refused, with the entry and the host it is about.
 fn attributed(rehearsal: &Rehearsal, drawn: &Drawn) -> Vec<Refusal> {
     let host = drawn.names.get(&rehearsal.item.host).cloned().unwrap_or_else(|| rehearsal.item.host.to_string());
@@ -436,3 +459,6 @@ fn attributed(rehearsal: &Rehearsal, drawn: &Drawn) -> Vec<Refusal> {
     };
     rehearsal.refusals.iter().map(of).collect()
 }
+
+#[cfg(test)]
+mod tests;

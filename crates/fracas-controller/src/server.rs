@@ -28,10 +28,14 @@ use crate::{
 pub const STORE_FILE: &str = "history.sqlite";
 /// Holds the controller's own id.
 const ID_FILE: &str = "controller.id";
+/// Strangers of one address: scripts that call in parallel, and hosts behind one router that come back at once.
+const PER_ADDRESS: usize = 64;
+/// How long a connection may be open before its first call with a good token, or an enrolment may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Connections of the fleet listener: ten thousand agents and some strangers that enrol.
-const FLEET_LIMITS: Limits = Limits { hosts: 20_000, strangers: 256 };
-/// Connections of the front listener.
-const FRONT_LIMITS: Limits = Limits { hosts: 0, strangers: 1024 };
+const FLEET_LIMITS: Limits = Limits { known: 20_000, strangers: 256, per_address: PER_ADDRESS, patience: PATIENCE };
+/// Connections of the front listener: people and programs, which are strangers until their first call.
+const FRONT_LIMITS: Limits = Limits { known: 1024, strangers: 1024, per_address: PER_ADDRESS, patience: PATIENCE };
 /// How long stopped runs may take to undo everything before the controller leaves all the same.
 const UNDO: Duration = Duration::from_mins(1);
 /// How long open streams may take to end.

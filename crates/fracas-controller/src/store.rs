@@ -223,7 +223,7 @@ pub trait Store: Send + Sync {
     /// How far a host's outbox has been taken; 0 when it was never heard of.
     fn cursor<'a>(&'a self, host: &'a HostId, outbox: &'a str) -> Answer<'a, u64>;
 
-    /// The run index, newest first, at most `limit`, with the number of the last record of each run's stream.
+    /// The run index, the row that was inserted last first whatever the clock said, at most `limit`, with the number of the last record of each run's stream.
     fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>>;
 
     /// Rows of the runs whose id begins with `prefix`, oldest first, at most 16.
@@ -234,6 +234,9 @@ pub trait Store: Send + Sync {
 
     /// Takes the store over: raises the epoch by one and returns it. Appends of lower epochs are refused from now on.
     fn next_epoch(&self) -> Answer<'_, u64>;
+
+    /// Raises the epoch above `above` and returns it, if `ours` is its present owner; else [`StoreError::Fenced`].
+    fn raise_epoch(&self, ours: u64, above: u64) -> Answer<'_, u64>;
 }
 
 /// Most rows [`Store::run_prefix`] gives: enough to say which ids an ambiguous prefix could mean.

@@ -100,7 +100,22 @@ struct Made {
     secret_digest: String,
     labels: BTreeMap<String, String>,
     expires_ns: i64,
-    used: Option<HostId>,
+    /// By which host, and the digest of its key.
+    used: Option<(HostId, String)>,
+}
+
+/// What a good token opens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// A new host may join, with these labels.
+    New(BTreeMap<String, String>),
+    /// This host has joined with it. Whoever holds the key with this digest may hear the answer once more.
+    Again {
+        /// The host.
+        host: HostId,
+        /// SHA-256 of its public key, hexadecimal; empty when it is not known.
+        key: String,
+    },
 }
 
 impl Tokens {
@@ -113,32 +128,32 @@ impl Tokens {
                 // The first one counts: an id is never made twice.
                 self.0.entry(token.clone()).or_insert(made);
             }
-            Body::TokenUsed { token, host, .. } => {
+            Body::TokenUsed { token, host, key, .. } => {
                 if let Some(made) = self.0.get_mut(token) {
-                    made.used.get_or_insert_with(|| host.clone());
+                    made.used.get_or_insert_with(|| (host.clone(), key.clone()));
                 }
             }
             _ => {}
         }
     }
 
-    /// The labels of hosts that join with `token` at wall time `now_ns`.
+    /// What `token` opens at wall time `now_ns`.
     ///
     /// The caller appends `TokenUsed` on condition that the audit stream still stands where this fold ended, or one
     /// token could let two hosts in.
-    pub fn check(&self, token: &JoinToken, now_ns: i64) -> Result<&BTreeMap<String, String>, TokenError> {
+    pub fn check(&self, token: &JoinToken, now_ns: i64) -> Result<Opens, TokenError> {
         let id = || token.id.clone();
         let made = self.0.get(&token.id).ok_or_else(|| TokenError::Unknown(id()))?;
         if !same(token.secret_digest().as_bytes(), made.secret_digest.as_bytes()) {
             return Err(TokenError::Wrong(id()));
         }
-        if let Some(host) = &made.used {
-            return Err(TokenError::Used(id(), host.clone()));
-        }
         if now_ns >= made.expires_ns {
             return Err(TokenError::Expired(id()));
         }
-        Ok(&made.labels)
+        Ok(match &made.used {
+            Some((host, key)) => Opens::Again { host: host.clone(), key: key.clone() },
+            None => Opens::New(made.labels.clone()),
+        })
     }
 }
 
@@ -190,18 +205,25 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_good_once_until_it_expires() {
+    fn a_token_is_for_one_host_until_it_expires() {
         let token = JoinToken::make([1; 8], [2; 32], [3; 32]);
         let forged = JoinToken { secret: "00".repeat(32), ..token.clone() };
         let mut tokens = Tokens::default();
         let id = token.id.clone();
         assert_eq!(tokens.check(&token, 0), Err(TokenError::Unknown(id.clone())));
         tokens.apply(&made(&token, 100));
-        assert_eq!(tokens.check(&token, 99).map(|labels| labels["role"].as_str()), Ok("db"));
+        assert_eq!(tokens.check(&token, 99), Ok(Opens::New([("role".to_owned(), "db".to_owned())].into())));
         assert_eq!(tokens.check(&token, 100), Err(TokenError::Expired(id.clone())));
         assert_eq!(tokens.check(&forged, 99), Err(TokenError::Wrong(id.clone())));
-        tokens.apply(&event(Body::TokenUsed { token: id.clone(), host: "h".into(), at: stamp() }));
+        let used = |host: &str| Body::TokenUsed { token: id.clone(), host: host.into(), key: "k".into(), at: stamp() };
+        tokens.apply(&event(used("h")));
+        tokens.apply(&event(used("g")));
         tokens.apply(&made(&token, 1000));
-        assert_eq!(tokens.check(&token, 99), Err(TokenError::Used(id, "h".into())));
+        assert_eq!(
+            tokens.check(&token, 99),
+            Ok(Opens::Again { host: "h".into(), key: "k".into() }),
+            "the first counts"
+        );
+        assert_eq!(tokens.check(&token, 100), Err(TokenError::Expired(id)));
     }
 }

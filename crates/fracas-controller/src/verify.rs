@@ -4,7 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use fracas_model::event::{Body, Event};
@@ -14,8 +14,9 @@ use crate::{
     chain::{Digest, digest_from_hex, genesis, hex, link, sha256, unhex},
     datadir::{Access, DataDir, DataDirError},
     history::{History, HistoryError},
-    identity::{Identity, verify_head},
-    store::{Head, Store, StoreError, Stored},
+    identity::{AUDIT_KEY_FILE, Identity, verify_head},
+    server::STORE_FILE,
+    store::{Head, Store, StoreError, Stored, sqlite::SqliteStore},
 };
 
 /// File of signed heads in the data directory, one JSON text a line. Copies elsewhere are worth more than this one.
@@ -87,13 +88,18 @@ pub enum VouchError {
 /// The signed heads of a data directory. The last line may be half, from a crash; any other broken line is an error.
 pub fn kept_heads(dir: &DataDir) -> Result<Vec<SignedHead>, KeptHeadsError> {
     let bytes = dir.read(HEADS_FILE, Access::Private)?.unwrap_or_default();
-    let text = String::from_utf8_lossy(&bytes);
+    read_heads(&dir.join(HEADS_FILE), &bytes)
+}
+
+/// The signed heads in the text of a file; `path` is for the error.
+pub fn read_heads(path: &Path, bytes: &[u8]) -> Result<Vec<SignedHead>, KeptHeadsError> {
+    let text = String::from_utf8_lossy(bytes);
     let mut heads = Vec::new();
     for (line, text) in (1..).zip(text.split_inclusive('\n')) {
         match serde_json::from_str(text) {
             Ok(head) => heads.push(head),
             Err(_) if !text.ends_with('\n') => {}
-            Err(source) => return Err(KeptHeadsError::Line { path: dir.join(HEADS_FILE), line, source }),
+            Err(source) => return Err(KeptHeadsError::Line { path: path.to_owned(), line, source }),
         }
     }
     Ok(heads)
@@ -129,7 +135,7 @@ pub struct StreamFinding {
     pub vouched: u64,
     /// The first record that is wrong, and how; nothing is said about those that follow.
     pub broken: Option<(u64, String)>,
-    /// Readings whose blob is missing or changed: number of the record, and which of the two.
+    /// Readings and reports whose bytes are missing or changed: number of the record, and which of the two.
     pub blobs: Vec<(u64, String)>,
 }
 
@@ -147,6 +153,81 @@ impl Verification {
     pub fn whole(&self) -> bool {
         self.general.is_empty() && self.streams.iter().all(|found| found.broken.is_none() && found.blobs.is_empty())
     }
+
+    /// Records whose chain is whole.
+    pub fn records(&self) -> u64 {
+        self.streams.iter().map(|found| found.records).sum()
+    }
+}
+
+/// What was found in a data directory.
+#[derive(Clone, Debug)]
+pub struct DirVerification {
+    /// What was found in its history.
+    pub found: Verification,
+    /// How many signed heads it was held against.
+    pub signed: usize,
+    /// When the last of them was signed, wall time, nanoseconds since the Unix epoch.
+    pub last_signed_wall_ns: Option<i64>,
+}
+
+/// Why a data directory could not be verified. A history that is damaged is a finding instead.
+#[derive(Debug, thiserror::Error)]
+pub enum VerifyError {
+    /// The directory.
+    #[error(transparent)]
+    DataDir(#[from] DataDirError),
+    /// A file of signed heads.
+    #[error(transparent)]
+    Heads(#[from] KeptHeadsError),
+    /// The key that signed them.
+    #[error("{path} is not the public key of an audit (64 hexadecimal digits): use a copy of audit.pub")]
+    Key {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The history.
+    #[error(transparent)]
+    Store(StoreError),
+}
+
+/// Verifies the history of a data directory that no controller holds, and changes nothing in it. `heads` are further
+/// signed heads, from copies kept elsewhere; `key` is the key that signed all of them, the directory's own when absent.
+pub async fn verify_dir(
+    path: &Path,
+    heads: Vec<SignedHead>,
+    key: Option<Vec<u8>>,
+) -> Result<DirVerification, VerifyError> {
+    let dir = DataDir::look(path)?;
+    let mut signed = kept_heads(&dir)?;
+    signed.extend(heads);
+    let public = match key {
+        Some(key) => key,
+        None => match dir.read(AUDIT_KEY_FILE, Access::Public)? {
+            Some(text) => public_key(&dir.join(AUDIT_KEY_FILE), &text)?,
+            // Without it nothing could have been signed; any head then does not hold.
+            None => Vec::new(),
+        },
+    };
+    let found = match SqliteStore::open_to_read(&dir.join(STORE_FILE)) {
+        Ok(store) => verify(&store, &signed, &public).await,
+        Err(error) => Err(error),
+    };
+    let found = match found {
+        Ok(found) => found,
+        Err(error @ (StoreError::Damaged { .. } | StoreError::Foreign { .. })) => {
+            Verification { general: vec![error.to_string()], ..Verification::default() }
+        }
+        Err(error) => return Err(VerifyError::Store(error)),
+    };
+    let last_signed_wall_ns = signed.iter().map(|head| head.wall_ns).max();
+    Ok(DirVerification { found, signed: signed.len(), last_signed_wall_ns })
+}
+
+/// The public key in the text of an `audit.pub`; `path` is for the error.
+pub fn public_key(path: &Path, text: &[u8]) -> Result<Vec<u8>, VerifyError> {
+    let key = std::str::from_utf8(text).ok().and_then(|text| unhex(text.trim())).filter(|key| key.len() == 32);
+    key.ok_or_else(|| VerifyError::Key { path: path.to_owned() })
 }
 
 /// A hash that a record must have.
@@ -240,7 +321,12 @@ async fn walk(
             }
             match event.body {
                 Body::ReadingsSealed { digest, .. } => {
-                    if let Some(why) = check_blob(store, &digest).await? {
+                    if let Some(why) = check_blob(store, READINGS, &digest).await? {
+                        found.blobs.push((seq, why));
+                    }
+                }
+                Body::ReportSealed { digest, .. } => {
+                    if let Some(why) = check_blob(store, REPORT, &digest).await? {
                         found.blobs.push((seq, why));
                     }
                 }
@@ -282,11 +368,16 @@ fn check(stream: &str, seq: u64, previous: &Digest, record: &Stored, claims: &Cl
     Ok(event)
 }
 
-async fn check_blob(store: &dyn Store, digest: &str) -> Result<Option<String>, StoreError> {
+/// What is said of bytes that are missing, and of such that were changed.
+type Wrong = [&'static str; 2];
+const READINGS: Wrong = ["its readings are missing", "its readings were changed"];
+const REPORT: Wrong = ["its report is missing", "its report was changed"];
+
+async fn check_blob(store: &dyn Store, [missing, changed]: Wrong, digest: &str) -> Result<Option<String>, StoreError> {
     let Some(digest) = digest_from_hex(digest) else { return Ok(Some("its digest is malformed".to_owned())) };
     Ok(match store.blob(digest).await? {
-        None => Some("its readings are missing".to_owned()),
-        Some(bytes) if sha256(&bytes) != digest => Some("its readings were changed".to_owned()),
+        None => Some(missing.to_owned()),
+        Some(bytes) if sha256(&bytes) != digest => Some(changed.to_owned()),
         Some(_) => None,
     })
 }

@@ -1,5 +1,7 @@
 //! What faults and probes exist, as data: names, parameters, needs, help. Agents report it; the CLI embeds it.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -98,18 +100,47 @@ impl Catalogue {
         self.probes.iter().find(|p| p.name == name)
     }
 
-    /// Adds what `other` knows and this does not.
-    pub fn merge(&mut self, other: &Self) {
-        for fault in &other.faults {
-            if self.fault(&fault.name).is_none() {
-                self.faults.push(fault.clone());
+    /// What a fleet knows whose agents offer these, the most trusted first: of two of one name the first one counts.
+    pub fn united<'a>(offers: impl IntoIterator<Item = &'a Self>) -> Self {
+        let (mut faults, mut probes) = (BTreeMap::new(), BTreeMap::new());
+        for offer in offers {
+            for fault in &offer.faults {
+                faults.entry(&fault.name).or_insert(fault);
+            }
+            for probe in &offer.probes {
+                probes.entry(&probe.name).or_insert(probe);
             }
         }
-        for probe in &other.probes {
-            if self.probe(&probe.name).is_none() {
-                self.probes.push(probe.clone());
-            }
+        Self { faults: faults.into_values().cloned().collect(), probes: probes.into_values().cloned().collect() }
+    }
+
+    /// Whether it is no larger than any honest agent's.
+    pub fn is_sane(&self) -> bool {
+        let longest = |names: &mut dyn Iterator<Item = &String>| names.map(String::len).max().unwrap_or(0);
+        self.faults.len().max(self.probes.len()) <= MOST_KINDS
+            && longest(&mut self.faults.iter().map(|f| &f.name).chain(self.probes.iter().map(|p| &p.name)))
+                <= LONGEST_NAME
+    }
+}
+
+/// Most faults, and most probes, that one agent may offer.
+const MOST_KINDS: usize = 256;
+/// Longest name of a fault or probe, bytes.
+const LONGEST_NAME: usize = 64;
+
+/// Version of an agent, as far as it decides whose word counts: three numbers; what is none counts as the oldest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AgentVersion([u32; 3]);
+
+impl AgentVersion {
+    /// Reads `1.2.3`; anything that follows is left out.
+    pub fn read(text: &str) -> Self {
+        let mut numbers = [0; 3];
+        for (number, part) in numbers.iter_mut().zip(text.split(['.', '-', '+'])) {
+            let Ok(read) = part.parse() else { return Self::default() };
+            *number = read;
         }
+        Self(numbers)
     }
 }
 
@@ -156,5 +187,39 @@ impl Params {
             Some(Value::String(one)) => vec![one],
             _ => Vec::new(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn probe(name: &str, summary: &str) -> ProbeInfo {
+        let (summary, help, example) = (summary.to_owned(), String::new(), String::new());
+        ProbeInfo { name: name.to_owned(), summary, help, params: Vec::new(), example }
+    }
+
+    #[test]
+    fn the_first_offer_counts_and_all_names_are_known() {
+        let new = Catalogue { faults: vec![], probes: vec![probe("http", "new"), probe("dns", "new")] };
+        let old = Catalogue { faults: vec![], probes: vec![probe("tcp", "old"), probe("http", "old")] };
+        let united = Catalogue::united([&new, &old]);
+        let told: Vec<_> = united.probes.iter().map(|p| (p.name.as_str(), p.summary.as_str())).collect();
+        assert_eq!(told, [("dns", "new"), ("http", "new"), ("tcp", "old")]);
+    }
+
+    #[test]
+    fn versions_are_numbers() {
+        assert!(AgentVersion::read("0.10.0") > AgentVersion::read("0.9.9"));
+        assert!(AgentVersion::read("1.0.0-rc1") == AgentVersion::read("1.0.0"));
+        assert_eq!(AgentVersion::read("newest"), AgentVersion::default());
+    }
+
+    #[test]
+    fn a_catalogue_without_measure_is_not_sane() {
+        let many = (0..=MOST_KINDS).map(|n| probe(&format!("p{n}"), "")).collect();
+        assert!(!Catalogue { faults: vec![], probes: many }.is_sane());
+        assert!(!Catalogue { faults: vec![], probes: vec![probe(&"x".repeat(65), "")] }.is_sane());
+        assert!(Catalogue { faults: vec![], probes: vec![probe("http", "")] }.is_sane());
     }
 }

@@ -313,7 +313,7 @@ pub enum Body {
     ReportSealed {
         /// Version of the model that made it.
         model: String,
-        /// SHA-256 of the report's JSON, hex.
+        /// SHA-256 of the report's JSON as it is kept beside the chain, hex.
         digest: String,
     },
 
@@ -477,6 +477,13 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// A host that had not heard the answer to its enrolment got another certificate (stream `host/ID`).
+    HostCertified {
+        /// Serial of the certificate, hex.
+        serial: String,
+        /// When.
+        at: Stamp,
+    },
     /// Labels of a host were set (stream `host/ID`).
     HostLabelled {
         /// All labels that are not facts.
@@ -490,6 +497,25 @@ pub enum Body {
     HostQuarantined {
         /// The run that was left open.
         run: RunId,
+        /// When.
+        at: Stamp,
+    },
+    /// A host was taken out of the fleet for good; its certificate is not accepted any more (stream `host/ID`).
+    HostForgotten {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A host had taken orders of a later life of this history than the present one, which therefore is a restored copy:
+    /// the controller raised its epoch above that (stream `host/ID`).
+    EpochRaised {
+        /// Epoch and revision that the host had taken.
+        taken: (u64, u64),
+        /// The controller's epoch from then on.
+        epoch: u64,
         /// When.
         at: Stamp,
     },
@@ -530,6 +556,9 @@ pub enum Body {
         token: String,
         /// By which host.
         host: HostId,
+        /// SHA-256 of the host's public key, hex: whoever asks again with that key did not hear the answer.
+        #[serde(default)]
+        key: String,
         /// When.
         at: Stamp,
     },

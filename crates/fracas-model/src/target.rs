@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     experiment::{Action, Experiment, OnEmpty, Pick, Rounding, Target},
-    id::{HostId, TargetId},
+    id::{HostId, RunId, TargetId},
     plan::Refusal,
     selector::Selector,
     units::Percent,
@@ -29,6 +29,8 @@ pub struct HostView {
     pub connected: bool,
     /// Why it gets no fault, if so.
     pub quarantined: Option<String>,
+    /// The other run that has it for a fault, if so.
+    pub taken: Option<RunId>,
     /// The controller's own observer: looks, and is never drawn.
     pub observer: bool,
 }
@@ -47,21 +49,30 @@ pub struct Drawn {
     pub notes: Vec<String>,
 }
 
+/// The hosts that suffer a fault when these were drawn.
+pub fn suffering(experiment: &Experiment, drawn: &BTreeMap<TargetId, Vec<HostId>>) -> BTreeSet<HostId> {
+    let faults = experiment.timeline.iter().filter_map(|entry| match &entry.action {
+        Action::Fault { target, .. } => drawn.get(target),
+        Action::Wait { .. } => None,
+    });
+    faults.flatten().cloned().collect()
+}
+
 /// Draws hosts for every target. The error is every reason why the run must not start; never empty.
 ///
 /// The same document, hosts and seed give the same draw: ChaCha8, targets in the order of their names, hosts by id.
 pub fn draw(experiment: &Experiment, hosts: &[HostView], seed: u64) -> Result<Drawn, Vec<Refusal>> {
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let mut draw = Draw { experiment, hosts, drawn: Drawn::default(), refusals: Vec::new() };
-    let mut population = BTreeSet::new();
+    let mut population = BTreeMap::new();
     for (id, target) in &experiment.targets {
         let matching = draw.matching(id, target);
-        population.extend(matching.iter().map(|host| host.id.clone()));
+        population.extend(matching.iter().map(|host| (host.id.clone(), *host)));
         let chosen = draw.choose(id, target, matching, &mut random);
         draw.drawn.targets.insert(id.clone(), chosen);
     }
     draw.observer();
-    draw.limits(population.len());
+    draw.limits(&population.into_values().collect::<Vec<_>>());
     if draw.refusals.is_empty() { Ok(draw.drawn) } else { Err(draw.refusals) }
 }
 
@@ -112,13 +123,13 @@ impl<'a> Draw<'a> {
             return Vec::new();
         }
         let (mut free, away) = self.free(id, &matching);
-        let wanted = self.wanted(id, target.pick.as_ref(), matching.len(), free.len());
+        let wanted = self.wanted(id, target.pick.as_ref(), free.len());
         if free.is_empty() || free.len() < wanted {
             let left_out = if away.is_empty() { String::new() } else { format!(" ({})", away.join("; ")) };
             let (all, can) = (matching.len(), free.len());
             self.refuse(
                 format!("target {id}: {wanted} of {all} matching hosts are to be drawn and {can} can be{left_out}"),
-                "start the agents that are away, ask for fewer hosts, or change the selector",
+                "bring back the hosts that cannot be drawn, ask for fewer, or change the selector",
             );
             return Vec::new();
         }
@@ -135,23 +146,23 @@ impl<'a> Draw<'a> {
         let suffers = self.suffers(id);
         let (mut free, mut away) = (Vec::new(), Vec::new());
         for host in matching {
-            match &host.quarantined {
-                Some(why) if suffers => away.push(format!("{}: quarantined, {why}", host.name)),
-                _ if !host.connected => away.push(format!("{}: its agent is not in contact", host.name)),
-                _ => free.push(*host),
+            match host.away().filter(|_| suffers || !host.connected) {
+                Some(why) => away.push(format!("{}: {why}", host.name)),
+                None => free.push(*host),
             }
         }
         (free, away)
     }
 
-    fn wanted(&mut self, id: &TargetId, pick: Option<&Pick>, matching: usize, free: usize) -> usize {
+    /// A share is one of the hosts that can be drawn: with half of a fleet down, half of it is a quarter.
+    fn wanted(&mut self, id: &TargetId, pick: Option<&Pick>, free: usize) -> usize {
         match pick {
             Some(Pick { count: Some(count), .. }) => *count as usize,
             Some(Pick { percent: Some(percent), .. }) => {
-                let wanted = share(*percent, matching, self.experiment.limits.rounding);
-                if wanted == 0 {
+                let wanted = share(*percent, free, self.experiment.limits.rounding);
+                if wanted == 0 && free > 0 {
                     self.refuse(
-                        format!("target {id}: {percent} of {matching} matching hosts is less than one host"),
+                        format!("target {id}: {percent} of {free} hosts that can be drawn is less than one host"),
                         "ask for a greater share, or write `rounding: atLeastOne` under `limits`",
                     );
                 }
@@ -195,11 +206,11 @@ impl<'a> Draw<'a> {
         }
     }
 
-    fn limits(&mut self, population: usize) {
-        let suffering: BTreeSet<&HostId> =
-            self.drawn.targets.iter().filter(|(id, _)| self.suffers(id)).flat_map(|(_, hosts)| hosts).collect();
+    /// `population` are the hosts that the document's targets match, each once.
+    fn limits(&mut self, population: &[&HostView]) {
+        let suffering = suffering(self.experiment, &self.drawn.targets);
         let (count, limits) = (suffering.len(), &self.experiment.limits);
-        let names: Vec<String> = suffering.iter().map(|id| self.drawn.names[*id].clone()).collect();
+        let names: Vec<String> = suffering.iter().map(|id| self.drawn.names[id].clone()).collect();
         let names = names.join(", ");
         if let Some(most) = limits.max_targets
             && count > most as usize
@@ -210,16 +221,39 @@ impl<'a> Draw<'a> {
             );
         }
         if let Some(percent) = limits.max_percent {
-            let most = share(percent, population, limits.rounding);
-            if count > most {
+            let (most, all) = (share(percent, population.len(), limits.rounding), population.len());
+            let gone: Vec<String> =
+                population.iter().filter_map(|h| Some(format!("{}: {}", h.name, h.away()?))).collect();
+            // Whoever wrote the limit wants the rest to work: what does not work already is part of it.
+            let used = if gone.is_empty() {
+                String::new()
+            } else {
+                format!(", of which {} are used already ({})", gone.len(), gone.join("; "))
+            };
+            if count + gone.len() > most && count > 0 {
                 self.refuse(
                     format!(
                         "{count} hosts would be under fault ({names}), and `limits.maxPercent` allows {percent} of \
-                         the {population} hosts that the document's targets match: {most}"
+                         the {all} hosts that the document's targets match: {most}{used}"
                     ),
-                    "pick fewer hosts, raise the limit, or write `rounding: atLeastOne`",
+                    "pick fewer hosts, bring back those that are away, raise the limit, or write \
+                     `rounding: atLeastOne`",
                 );
+            } else if !gone.is_empty() {
+                self.drawn.notes.push(format!("limits.maxPercent allows {most} of {all} hosts{used}"));
             }
+        }
+    }
+}
+
+impl HostView {
+    /// Why no fault may be put on it now, if so.
+    fn away(&self) -> Option<String> {
+        match (&self.quarantined, &self.taken) {
+            (Some(why), _) => Some(format!("quarantined, {why}")),
+            _ if !self.connected => Some("its agent is not in contact".to_owned()),
+            (None, Some(run)) => Some(format!("run {run} has it for a fault, see `fracas show {run}`")),
+            (None, None) => None,
         }
     }
 }
@@ -255,6 +289,7 @@ mod tests {
             labels: [("role".to_owned(), role.to_owned())].into(),
             connected: true,
             quarantined: None,
+            taken: None,
             observer: false,
         }
     }
@@ -294,6 +329,35 @@ mod tests {
         assert!(refusal.contains("name-h1: quarantined, run r was left open"), "{refusal}");
         let all = super::draw(&self::experiment("{ db: { select: role=db } }", "{}"), &hosts, 1).unwrap();
         assert_eq!((all.targets[&TargetId::from("db")].len(), all.notes.len()), (4, 2));
+    }
+
+    #[test]
+    fn a_share_is_one_of_the_hosts_that_are_up() {
+        let half = "{ db: { select: role=web, pick: { percent: 50% } } }";
+        let mut hosts: Vec<HostView> = (0..10).map(|i| host(&format!("h{i}"), "web")).collect();
+        for down in &mut hosts[..5] {
+            down.connected = false;
+        }
+        let drawn = draw(&experiment(half, "{}"), &hosts, 1).unwrap();
+        assert_eq!(drawn.targets[&TargetId::from("db")].len(), 2, "half of the five that are up, rounded down");
+        assert_eq!(drawn.notes.len(), 5);
+        let refused = told(&experiment(half, "{ maxPercent: 50% }"), &hosts);
+        assert!(refused.contains("allows 50% of the 10 hosts") && refused.contains("5 are used already"), "{refused}");
+        let drawn = draw(&experiment(half, "{ maxPercent: 70% }"), &hosts, 1).unwrap();
+        let note = drawn.notes.last().unwrap();
+        assert!(note.contains("limits.maxPercent allows 7 of 10 hosts, of which 5 are used already"), "{note}");
+    }
+
+    #[test]
+    fn a_host_that_another_run_has_is_not_drawn_twice() {
+        let mut hosts = vec![host("h0", "db")];
+        hosts[0].taken = Some("r1".into());
+        let refused = told(&experiment("{ db: { select: role=db } }", "{ maxTargets: 1 }"), &hosts);
+        assert!(refused.contains("name-h0: run r1 has it for a fault"), "{refused}");
+        // Whoever only looks from it does no harm.
+        hosts.push(host("h1", "web"));
+        let edge = "{ db: { select: role=web }, eye: { select: role=db } }";
+        assert_eq!(draw(&experiment(edge, "{}"), &hosts, 1).unwrap().targets[&TargetId::from("eye")].len(), 1);
     }
 
     #[test]

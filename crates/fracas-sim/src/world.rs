@@ -414,7 +414,7 @@ async fn control(store: MemoryStore, seed: u64) -> Ended {
     let incoming = futures_util::stream::unfold(listener, |listener| async move {
         let accepted = listener.accept().await.map(|(stream, from)| {
             let host = turmoil::reverse_lookup(from.ip()).map(HostId::new);
-            Conn::plain(stream, Peer { host, serial: None, address: Some(from) })
+            Conn::plain(stream, Peer { host, address: Some(from), ..Peer::default() })
         });
         Some((accepted, listener))
     });

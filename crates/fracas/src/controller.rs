@@ -1,15 +1,17 @@
 //! `fracas controller`: flags, environment and file become settings; the controller runs until it is asked to end.
 
+mod verify;
+
 use std::{io::Write as _, net::SocketAddr, path::PathBuf};
 
-use clap::Args;
+use clap::{Args, Subcommand};
 use fracas_agent::{
     enrol::Token,
     host::clock,
     logging::LogArgs,
     service::{Kind, Options, PolicySource},
 };
-use fracas_cli::exit;
+use fracas_cli::{args::Global, exit};
 use fracas_controller::{
     config::{Config, Given, read_file},
     datadir,
@@ -18,12 +20,14 @@ use fracas_controller::{
 use fracas_model::{policy::Policy, units::Dur};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::verify::VerifyArgs;
 use crate::inside::{self, Inside};
 
 const HELP: &str = "Example:
   fracas controller
   fracas controller --front-listen 10.0.0.5:7766 --fleet-listen 10.0.0.5:7767 --name fracas.internal
   fracas controller --config controller.yaml --check-config
+  fracas controller verify --data-dir /var/lib/fracas
 
 The first start makes a certificate authority, an admin token and a context file in the data directory, by which \
 `fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
@@ -34,8 +38,11 @@ once; then agents undo by themselves when their leases run out, and the next sta
 
 /// Arguments of `controller`.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = HELP)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true)]
 pub(crate) struct ControllerArgs {
+    /// Do something else than run.
+    #[command(subcommand)]
+    command: Option<ControllerCommand>,
     /// Configuration file, YAML or JSON (kind: ControllerConfig)
     #[arg(long, value_name = "FILE", env = "FRACAS_CONFIG")]
     config: Option<PathBuf>,
@@ -68,6 +75,14 @@ pub(crate) struct ControllerArgs {
     log: LogArgs,
 }
 
+/// What can be done with a controller's data without running it.
+#[derive(Clone, Debug, Subcommand)]
+enum ControllerCommand {
+    /// Prove the history in a data directory whole, offline; changes nothing in it
+    #[command(after_help = verify::HELP)]
+    Verify(VerifyArgs),
+}
+
 impl ControllerArgs {
     fn settled(&self) -> Result<Config, String> {
         let file = match &self.config {
@@ -87,18 +102,26 @@ impl ControllerArgs {
             drain: self.drain,
             observer: self.no_observer.then_some(false),
         };
-        let root = rustix::process::geteuid().is_root();
         let given = flags.over(file);
-        let default = match &given.data_dir {
-            Some(dir) => dir.clone(),
-            None => datadir::default_path(root, &|name| std::env::var(name).ok()).map_err(|e| e.to_string())?,
-        };
+        let default = data_dir(given.data_dir.clone())?;
         Ok(given.settle(default))
     }
 }
 
+/// The directory that was given, else the usual one.
+fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
+    let root = rustix::process::geteuid().is_root();
+    match given {
+        Some(dir) => Ok(dir),
+        None => datadir::default_path(root, &|name| std::env::var(name).ok()).map_err(|e| e.to_string()),
+    }
+}
+
 /// Runs a controller and gives the exit code.
-pub(crate) fn main(args: ControllerArgs) -> u8 {
+pub(crate) fn main(args: ControllerArgs, global: &Global) -> u8 {
+    if let Some(ControllerCommand::Verify(args)) = &args.command {
+        return verify::main(args, global);
+    }
     let config = match args.settled() {
         Ok(config) => config,
         Err(error) => {
@@ -119,7 +142,12 @@ pub(crate) fn main(args: ControllerArgs) -> u8 {
 
 async fn serve(config: &Config) -> anyhow::Result<u8> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let running = server::start(config, clock::wall_bound_ns).await?;
+    let starting = server::start(config, clock::wall_bound_ns);
+    let Some(started) = unless(asked(&mut term, &mut int), starting).await else {
+        tracing::warn!("asked to end before it was ready: runs that were open stay so for the next start");
+        return Ok(exit::ERROR);
+    };
+    let running = started?;
     let mut observer = if config.observer { Some(observer(&running, config).await?) } else { None };
     tracing::info!(
         front = %running.front,
@@ -161,6 +189,14 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
     })
 }
 
+/// What a start gives, unless it is called off first: what it waits for may never come.
+async fn unless<T>(called_off: impl Future<Output = ()>, start: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        started = start => Some(started),
+        () = called_off => None,
+    }
+}
+
 async fn asked(term: &mut Signal, int: &mut Signal) {
     tokio::select! {
         _ = term.recv() => {}
@@ -180,4 +216,18 @@ pub(crate) async fn observer(running: &Running, config: &Config) -> anyhow::Resu
         kind: Kind::Observer,
     };
     Ok(inside::start("observer", options)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[test]
+    fn a_start_that_never_ends_can_be_called_off() {
+        let runtime = inside::runtime().unwrap();
+        assert_eq!(runtime.block_on(unless(ready(()), pending::<()>())), None);
+        assert_eq!(runtime.block_on(unless(pending(), ready(7))), Some(7));
+    }
 }

@@ -63,7 +63,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Cli { global, command } = Cli::parse_from(arguments);
     ExitCode::from(match command {
         Command::Demo(args) => demo::main(&args, &global, &world),
-        Command::Controller(args) => controller::main(args),
+        Command::Controller(args) => controller::main(args, &global),
         Command::Agent(args) => fracas_agent::command::main(args),
         Command::Operator(command) => operator(global, command),
     })

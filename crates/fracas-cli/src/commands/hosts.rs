@@ -1,4 +1,4 @@
-//! `fracas hosts`: the fleet as a table, labels, and tokens for new hosts.
+//! `fracas hosts`: the fleet as a table, labels, tokens for new hosts, and the end of old ones.
 
 use std::collections::BTreeMap;
 
@@ -19,6 +19,8 @@ pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8,
     match given.command {
         None => list(session, &given.selector).await,
         Some(HostsCommand::Label { host, changes }) => label(session, &host, changes).await,
+        Some(HostsCommand::Forget { host, reason }) => forget(session, &host, &reason).await,
+        Some(HostsCommand::WriteOff { host, reason }) => write_off(session, &host, &reason).await,
         Some(HostsCommand::JoinToken { ttl, labels }) => join_token(session, ttl, labels).await,
     }
 }
@@ -77,6 +79,26 @@ async fn label(session: &Session<'_>, host: &str, changes: Vec<LabelChange>) -> 
     } else {
         let labels: Vec<String> = host.labels.iter().map(|(name, value)| format!("{name}={value}")).collect();
         session.output.line(&format!("{}: {}", host.name, labels.join(",")))?;
+    }
+    Ok(exit::PASS)
+}
+
+async fn forget(session: &Session<'_>, host: &str, reason: &str) -> Result<u8, CliError> {
+    let (id, name) = session.client()?.forget_host(host, reason).await?;
+    if session.output.json {
+        session.output.json("fracas.forgotten/v1", &json!({ "id": id, "name": name, "reason": reason }))?;
+    } else {
+        session.output.notice(&format!("host {name} is forgotten; to come back it needs a new join token"));
+    }
+    Ok(exit::PASS)
+}
+
+async fn write_off(session: &Session<'_>, host: &str, reason: &str) -> Result<u8, CliError> {
+    let host = session.client()?.write_off_host(host, reason).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        session.output.notice(&format!("host {} is not quarantined any more: it may be drawn again", host.name));
     }
     Ok(exit::PASS)
 }

@@ -36,6 +36,7 @@ pub(crate) fn page(answer: &PlanAnswer) -> String {
         let names = if names.is_empty() { "no host".to_owned() } else { names.join(", ") };
         page += &format!("  {target}: {names}\n");
     }
+    page.extend(answer.notes.iter().map(|note| format!("  note: {note}\n")));
     page += &timeline(answer);
     page += &changes(answer);
     page += &refusals(answer);
@@ -142,6 +143,7 @@ mod tests {
             rehearsals: vec![Rehearsal { item, plan, refusals: Vec::new(), digest: "cc".into() }],
             refusals: Vec::new(),
             warnings: Vec::new(),
+            notes: vec!["target primary: left out db-2: its agent is not in contact".into()],
         }
     }
 
@@ -151,7 +153,8 @@ mod tests {
         assert!(!refused(&answer));
         assert_eq!(
             page(&answer),
-            "shop-survives\n\ntargets (seed 7)\n  edge: edge-1\n  primary: db-1\n\ntimeline\n  \
+            "shop-survives\n\ntargets (seed 7)\n  edge: edge-1\n  primary: db-1\n  note: target \
+             primary: left out db-2: its agent is not in contact\n\ntimeline\n  \
              kill: crash on primary, at 0s\n  slow: lag on primary for 20s, after shop recovered\n  \
              last: services up for 5s, within 5m\n\nchanges\n  kill on db-1: kill postgres\n    \
              - send SIGKILL to postgres (pid 7)\n      undo: nothing to undo: it happens once\n\n\

@@ -234,6 +234,7 @@ mod tests {
             rehearsals: Vec::new(),
             refusals: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
         };
         assert_eq!(
             question(&answer),

@@ -7,9 +7,13 @@ use crate::{Session, args::StopArgs, error::CliError, exit};
 pub(crate) async fn stop(session: &Session<'_>, given: &StopArgs) -> Result<u8, CliError> {
     let client = session.client()?;
     let run = client.run(&given.run.run).await?;
-    client.stop_run(&run.run, &given.reason).await?;
+    let ended = client.stop_run(&run.run, &given.reason).await?;
     if session.output.json {
-        session.output.json("fracas.stop/v1", &json!({ "run": run.run, "reason": given.reason }))?;
+        let answer = json!({ "run": run.run, "reason": given.reason, "alreadyEnded": ended.is_some() });
+        session.output.json("fracas.stop/v1", &answer)?;
+    } else if let Some(verdict) = ended {
+        let see = format!("see: fracas report {}", run.run);
+        session.output.notice(&format!("run {} had already ended ({verdict}), nothing was stopped; {see}", run.run));
     } else {
         session.output.notice(&format!("run {} is stopping; see the undo: fracas watch {}", run.run, run.run));
     }

@@ -20,8 +20,10 @@ fn gate(at: i64) -> Body {
     Body::GateStarted { at: stamp("controller", at) }
 }
 
-fn sealed() -> Body {
-    Body::ReportSealed { model: "1".to_owned(), digest: "00".to_owned() }
+fn sealed() -> Fact {
+    let report = b"{}".to_vec();
+    let body = Body::ReportSealed { model: "1".to_owned(), digest: chain::hex(&sha256(&report)) };
+    Fact { body, origin: None, blob: Some(report) }
 }
 
 fn item(run: &str, host: &str) -> ItemKey {
@@ -133,12 +135,39 @@ async fn the_former_owner_is_fenced_out() {
 }
 
 #[tokio::test]
+async fn the_epoch_can_be_raised_under_way_and_only_by_its_owner() {
+    let (history, store, clock) = history().await;
+    let writers: Vec<_> = (0..50)
+        .map(|i| {
+            let history = history.clone();
+            tokio::spawn(async move { history.append(&format!("run/{i}"), vec![gate(i)]).await })
+        })
+        .collect();
+    assert_eq!(history.raise_epoch(9).await.unwrap(), 10);
+    assert_eq!(history.raise_epoch(7).await.unwrap(), 10, "it is above that already");
+    for writer in writers {
+        writer.await.unwrap().expect("no commit under way is fenced out");
+    }
+    let next = History::open(Arc::new(store), clock).await.unwrap();
+    assert_eq!(next.epoch(), 11);
+    let late = history.raise_epoch(20).await;
+    assert!(matches!(late, Err(HistoryError::Store(StoreError::Fenced { ours: 10, owner: 11 }))), "{late:?}");
+}
+
+#[tokio::test]
 async fn a_sealed_stream_is_closed_and_its_head_is_in_the_audit_stream() {
     let (history, store, clock) = history().await;
     history.append("run/a", vec![gate(1)]).await.unwrap();
     let finished =
         Body::Finished { verdict: VerdictWord::Pass, exit_code: 0, reasons: vec![], at: stamp("controller", 1) };
-    history.seal("run/a", "audit/c", vec![finished, sealed()], None).await.unwrap();
+    history.append("run/a", vec![finished]).await.unwrap();
+    let early = history.seal("run/a", "audit/c", 1, sealed(), None).await;
+    assert!(
+        matches!(early, Err(HistoryError::Store(StoreError::Conflict { .. }))),
+        "it is not about all that was told"
+    );
+    history.seal("run/a", "audit/c", 2, sealed(), None).await.unwrap();
+    assert_eq!(history.blob(&chain::hex(&sha256(b"{}"))).await.unwrap().as_deref(), Some(&b"{}"[..]), "it is kept");
     let head = store.head("run/a").await.unwrap();
     let audit = history.read("audit/c", 0).await.unwrap();
     let Body::StreamClosed { stream, seq, hash, .. } = &audit[0].body else { panic!("{audit:?}") };

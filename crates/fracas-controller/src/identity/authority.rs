@@ -14,7 +14,7 @@ use x509_parser::{extensions::GeneralName, parse_x509_certificate, prelude::X509
 
 use super::{IdentityError, RESTORE, random};
 use crate::{
-    chain::hex,
+    chain::{hex, sha256},
     datadir::{Access, DataDir},
 };
 
@@ -43,6 +43,8 @@ pub struct HostCertificate {
     pub pem: String,
     /// Its serial number, hexadecimal, as [`peer_serial`] gives it.
     pub serial: String,
+    /// SHA-256 of the public key it is about, hexadecimal.
+    pub key: String,
 }
 
 pub(super) struct Authority {
@@ -149,9 +151,10 @@ impl Authority {
         ours.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         ours.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         let serial = ours.serial_number.as_ref().map(|serial| hex(&serial.to_bytes())).unwrap_or_default();
+        let key = hex(&sha256(&request.public_key.subject_public_key_info()));
         request.params = ours;
         let signed = request.signed_by(&self.issuer).map_err(crypto("a host's certificate"))?;
-        Ok(HostCertificate { pem: signed.pem(), serial })
+        Ok(HostCertificate { pem: signed.pem(), serial, key })
     }
 
     pub(super) fn sign_server(&self, params: &CertificateParams, key: &KeyPair) -> Result<String, IdentityError> {

@@ -68,7 +68,7 @@ async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<Tl
     connector.connect(ServerName::try_from(SERVER_NAME).unwrap(), TcpStream::connect(address).await?).await
 }
 
-const ROOMY: Limits = Limits { hosts: 8, strangers: 8 };
+const ROOMY: Limits = Limits { known: 8, strangers: 8, per_address: 8, patience: Duration::from_mins(1) };
 
 #[tokio::test]
 async fn a_host_is_known_by_its_certificate_and_a_stranger_is_nobody() {
@@ -106,7 +106,7 @@ async fn a_certificate_of_another_authority_ends_the_handshake() {
 #[tokio::test]
 async fn strangers_cannot_take_the_hosts_places() {
     let rig = Rig::new();
-    let (address, mut incoming) = fleet(&rig, Limits { hosts: 1, strangers: 1 }).await;
+    let (address, mut incoming) = fleet(&rig, Limits { known: 1, strangers: 1, ..ROOMY }).await;
     let stranger = rig.client(None);
     let _first = connect(&stranger, address).await.unwrap();
     let held = incoming.next().await.unwrap().unwrap();
@@ -117,6 +117,46 @@ async fn strangers_cannot_take_the_hosts_places() {
     drop(held);
     let _third = connect(&stranger, address).await.unwrap();
     assert_eq!(incoming.next().await.unwrap().unwrap().peer().host, None, "a place was free again");
+}
+
+#[tokio::test]
+async fn who_proves_who_he_is_keeps_no_place_of_strangers_and_stays() {
+    let rig = Rig::new();
+    let patience = Duration::from_millis(300);
+    let (address, mut incoming) = fleet(&rig, Limits { known: 1, strangers: 1, per_address: 1, patience }).await;
+    let stranger = rig.client(None);
+    let mut operator = connect(&stranger, address).await.unwrap();
+    let mut proved = incoming.next().await.unwrap().unwrap();
+    assert!(connect(&stranger, address).await.is_err(), "one of an address at a time");
+    assert!(proved.peer().pass.prove() && proved.peer().pass.prove());
+    let mut silent = connect(&stranger, address).await.unwrap();
+    let mut held = incoming.next().await.unwrap().unwrap();
+    assert!(!held.peer().pass.prove(), "all places are taken");
+    let ended = held.read_u8().await.unwrap_err();
+    assert_eq!(ended.kind(), io::ErrorKind::TimedOut, "a stranger does not stay");
+    drop(held);
+    assert!(silent.read_u8().await.is_err());
+    // By now that of the first one would have been over, too.
+    operator.write_all(b"!").await.unwrap();
+    assert_eq!(proved.read_u8().await.unwrap(), b'!', "whoever proved himself does");
+    drop(proved);
+    let _next = connect(&stranger, address).await.unwrap();
+    assert!(incoming.next().await.unwrap().unwrap().peer().pass.prove(), "and leaves his place");
+}
+
+#[test]
+fn an_address_is_one_stranger_whatever_it_calls_itself() {
+    let sources = Arc::new(Sources::default());
+    let admit = |text: &str| sources.admit(text.parse().unwrap(), 1);
+    let first = admit("10.0.0.1:1").unwrap();
+    assert!(admit("10.0.0.1:2").is_none() && admit("[::ffff:10.0.0.1]:3").is_none());
+    let _other = admit("10.0.0.2:1").unwrap();
+    let _six = admit("[2001:db8::1]:1").unwrap();
+    assert!(admit("[2001:db8::2]:1").is_none());
+    let _net = admit("[2001:db8:0:1::1]:1").unwrap();
+    drop(first);
+    assert!(admit("10.0.0.1:4").is_some());
+    assert_eq!(sources.0.lock().unwrap().len(), 3, "nothing is kept of who has left");
 }
 
 #[tokio::test]

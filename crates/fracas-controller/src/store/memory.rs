@@ -25,8 +25,11 @@ struct Contents {
     /// Per host in the order they were first heard of.
     cursors: BTreeMap<HostId, Vec<(String, u64)>>,
     runs: BTreeMap<RunId, RunIndex>,
+    /// Runs in the order of their insertion.
+    order: Vec<RunId>,
     idempotency: BTreeMap<String, RunId>,
-    full: bool,
+    /// So many more commits fit; `None`: as many as come.
+    room: Option<u64>,
 }
 
 impl MemoryStore {
@@ -37,7 +40,12 @@ impl MemoryStore {
 
     /// Makes every following commit fail as on a full disk, or succeed again.
     pub fn set_full(&self, full: bool) {
-        self.lock().full = full;
+        self.set_room(full.then_some(0));
+    }
+
+    /// Lets so many more commits fit before the disk is full; `None`: as many as come.
+    pub fn set_room(&self, commits: Option<u64>) {
+        self.lock().room = commits;
     }
 
     fn lock(&self) -> MutexGuard<'_, Contents> {
@@ -65,7 +73,7 @@ impl Contents {
     }
 
     fn check(&self, commit: &Commit) -> Result<(), StoreError> {
-        if self.full {
+        if self.room == Some(0) {
             return Err(StoreError::Full { path: PathBuf::from("(memory)") });
         }
         if commit.epoch < self.epoch {
@@ -93,6 +101,7 @@ impl Contents {
     }
 
     fn write(&mut self, commit: Commit) {
+        self.room = self.room.map(|room| room.saturating_sub(1));
         self.epoch = self.epoch.max(commit.epoch);
         for batch in commit.batches {
             if batch.events.is_empty() {
@@ -116,6 +125,9 @@ impl Contents {
             known.drain(..known.len().saturating_sub(OUTBOXES_PER_HOST));
         }
         if let Some(row) = commit.index {
+            if !self.runs.contains_key(&row.run) {
+                self.order.push(row.run.clone());
+            }
             self.runs.insert(row.run.clone(), row);
         }
         self.idempotency.extend(commit.idempotency);
@@ -157,9 +169,8 @@ impl Store for MemoryStore {
 
     fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
         let contents = self.lock();
-        let mut rows: Vec<&RunIndex> = contents.runs.values().collect();
-        rows.sort_by(|a, b| (b.started_wall_ns, &b.run).cmp(&(a.started_wall_ns, &a.run)));
-        Self::answer(Ok(rows.into_iter().take(limit).map(|row| contents.with_seq(row)).collect()))
+        let rows = contents.order.iter().rev().take(limit).map(|run| contents.with_seq(&contents.runs[run]));
+        Self::answer(Ok(rows.collect()))
     }
 
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
@@ -172,9 +183,18 @@ impl Store for MemoryStore {
         Self::answer(Ok(self.lock().idempotency.get(key).cloned()))
     }
 
+    fn raise_epoch(&self, ours: u64, above: u64) -> Answer<'_, u64> {
+        let mut contents = self.lock();
+        let commit = Commit { epoch: ours, ..Commit::default() };
+        Self::answer(contents.check(&commit).map(|()| {
+            contents.epoch = contents.epoch.max(above) + 1;
+            contents.epoch
+        }))
+    }
+
     fn next_epoch(&self) -> Answer<'_, u64> {
         let mut contents = self.lock();
-        if contents.full {
+        if contents.room == Some(0) {
             return Self::answer(Err(StoreError::Full { path: PathBuf::from("(memory)") }));
         }
         contents.epoch += 1;

@@ -3,7 +3,7 @@
 //! An async caller never touches the file: it sends a request to a thread and awaits the answer.
 //!
 //! ```text
-//! commit, next_epoch --> writer thread: take all that wait, BEGIN IMMEDIATE .. COMMIT (one fsync), answer each
+//! commit, epochs     --> writer thread: take all that wait, BEGIN IMMEDIATE .. COMMIT (one fsync), answer each
 //! read, head, ...    --> reader thread: a second, read-only connection; WAL lets it read while the other writes
 //! ```
 
@@ -34,7 +34,8 @@ pub struct SqliteStore {
     // Dropped in this order. The connection that closes last tidies up, which only the writing one can: after an orderly
     // end the file is whole without its log, and a copy of it is a backup.
     reader: Hand<Job>,
-    writer: Hand<Request>,
+    /// None: opened to read only.
+    writer: Option<Hand<Request>>,
     path: PathBuf,
 }
 
@@ -88,12 +89,18 @@ impl SqliteStore {
         let owner = path.to_owned();
         let writer =
             Hand::start("history-write", move |requests| write::run(writing, &owner, requests)).map_err(failed)?;
-        let reader = Hand::start("history-read", move |mut jobs: mpsc::Receiver<Job>| {
-            while let Some(job) = jobs.blocking_recv() {
-                job(&reading);
-            }
-        });
-        Ok(Self { reader: reader.map_err(failed)?, writer, path: path.to_owned() })
+        let reader = read(reading).map_err(failed)?;
+        Ok(Self { reader, writer: Some(writer), path: path.to_owned() })
+    }
+
+    /// Opens the history at `path`, which no controller uses, to read it and to change nothing of it.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open); no file is an error too. Whatever would write fails.
+    pub fn open_to_read(path: &Path) -> Result<Self, StoreError> {
+        let failed = |e: std::io::Error| StoreError::Failed { path: path.to_owned(), detail: e.to_string() };
+        let reader = read(schema::open_to_read(path)?).map_err(failed)?;
+        Ok(Self { reader, writer: None, path: path.to_owned() })
     }
 
     /// Sends a question to the reading thread.
@@ -119,10 +126,23 @@ impl SqliteStore {
     ) -> Answer<'a, T> {
         Box::pin(async move {
             let (reply, answer) = oneshot::channel();
-            self.writer.ask(request(reply)).await?;
+            let Some(writer) = &self.writer else {
+                let detail = "it was opened to read only".to_owned();
+                return Err(StoreError::Failed { path: self.path.clone(), detail });
+            };
+            writer.ask(request(reply)).await?;
             answer.await.map_err(|_| StoreError::Closed)?
         })
     }
+}
+
+/// The thread that answers questions.
+fn read(connection: Connection) -> std::io::Result<Hand<Job>> {
+    Hand::start("history-read", move |mut jobs: mpsc::Receiver<Job>| {
+        while let Some(job) = jobs.blocking_recv() {
+            job(&connection);
+        }
+    })
 }
 
 const RUN_COLUMNS: &str = "run, run.name, state, verdict, exit_code, reason, started_wall_ns, ended_wall_ns, \
@@ -155,7 +175,11 @@ impl Store for SqliteStore {
     }
 
     fn next_epoch(&self) -> Answer<'_, u64> {
-        self.tell(Request::Epoch)
+        self.tell(|reply| Request::Epoch(None, reply))
+    }
+
+    fn raise_epoch(&self, ours: u64, above: u64) -> Answer<'_, u64> {
+        self.tell(move |reply| Request::Epoch(Some((ours, above)), reply))
     }
 
     fn read<'a>(&'a self, stream: &'a str, after: u64, limit: usize) -> Answer<'a, Vec<Stored>> {
@@ -204,7 +228,7 @@ impl Store for SqliteStore {
     fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         self.ask(move |connection| {
-            let text = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY started_wall_ns DESC, run DESC LIMIT ?1");
+            let text = format!("SELECT {RUN_COLUMNS} FROM run ORDER BY rowid DESC LIMIT ?1");
             connection.prepare_cached(&text)?.query_map([limit], run_row)?.collect()
         })
     }

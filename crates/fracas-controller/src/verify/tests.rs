@@ -9,7 +9,11 @@ use fracas_model::{
 use rusqlite::Connection;
 
 use super::*;
-use crate::{clock::ManualClock, history::Reported, store::sqlite::SqliteStore};
+use crate::{
+    clock::ManualClock,
+    history::{Fact, Reported},
+    store::sqlite::SqliteStore,
+};
 
 struct Rig {
     folder: tempfile::TempDir,
@@ -48,8 +52,11 @@ impl Rig {
         assert_eq!(history.ingest(&"h".into(), "o", report, &|_| true).await.unwrap().taken, 1);
         let (verdict, at) = (VerdictWord::Pass, stamp("c"));
         let finished = Body::Finished { verdict, exit_code: 0, reasons: vec![], at };
-        let report = Body::ReportSealed { model: "1".to_owned(), digest: "00".to_owned() };
-        history.seal(RUN, AUDIT, vec![finished, report], None).await.unwrap();
+        history.append(RUN, vec![finished]).await.unwrap();
+        let report = b"{\"report\":1}".to_vec();
+        let body = Body::ReportSealed { model: "1".to_owned(), digest: hex(&sha256(&report)) };
+        let sealed = Fact { body, origin: None, blob: Some(report) };
+        history.seal(RUN, AUDIT, 4, sealed, None).await.unwrap();
         vouch(&history, &rig.identity, &rig.dir, AUDIT).await.unwrap();
         history.append(AUDIT, vec![gate()]).await.unwrap();
         history.append("run/b", vec![gate(), gate()]).await.unwrap();
@@ -201,9 +208,15 @@ async fn records_of_another_stream_or_place_are_found() {
 async fn blobs_are_held_against_their_digest() {
     let rig = Rig::new().await;
     let changed = rig.after("UPDATE blob SET bytes = x'00'").await;
-    assert_eq!(finding(&changed, RUN).blobs, [(3, "its readings were changed".to_owned())]);
+    assert_eq!(
+        finding(&changed, RUN).blobs,
+        [(3, "its readings were changed".to_owned()), (5, "its report was changed".to_owned())]
+    );
     let missing = rig.after("DELETE FROM blob").await;
-    assert_eq!(finding(&missing, RUN).blobs, [(3, "its readings are missing".to_owned())]);
+    assert_eq!(
+        finding(&missing, RUN).blobs,
+        [(3, "its readings are missing".to_owned()), (5, "its report is missing".to_owned())]
+    );
     assert!(!missing.whole() && finding(&missing, RUN).broken.is_none());
 }
 
@@ -217,4 +230,63 @@ async fn a_signature_that_does_not_hold_is_said() {
     assert_eq!(found.general, ["signature of head 2 of audit/c does not hold"]);
     rig.dir.append_line(HEADS_FILE, "x").unwrap();
     assert!(kept_heads(&rig.dir).unwrap_err().to_string().starts_with("line 2 of"));
+}
+
+fn listing(folder: &Path) -> Vec<(std::path::PathBuf, Vec<u8>)> {
+    let mut all: Vec<_> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    all.sort();
+    all.into_iter().map(|path| (path.clone(), std::fs::read(path).unwrap())).collect()
+}
+
+#[tokio::test]
+async fn a_directory_is_verified_as_it_lies_there() {
+    let rig = Rig::new().await;
+    let folder = rig.dir.path().to_owned();
+    std::fs::rename(rig.path(), folder.join(STORE_FILE)).unwrap();
+    let held = verify_dir(&folder, vec![], None).await.unwrap_err().to_string();
+    assert!(held.contains("is in use by process"), "{held}");
+    let Rig { folder: _keep, dir, identity } = rig;
+    drop(dir);
+    let before = listing(&folder);
+    let found = verify_dir(&folder, vec![], None).await.unwrap();
+    assert!(found.found.whole(), "{found:?}");
+    assert_eq!((found.signed, found.found.records()), (1, 9));
+    assert_eq!(listing(&folder), before, "nothing was changed");
+    // Heads from elsewhere count as well, and a key that did not sign them is told.
+    let foreign = SignedHead::sign(&identity, AUDIT, Head { seq: 2, hash: [9; 32] }, 1);
+    let found = verify_dir(&folder, vec![foreign], None).await.unwrap();
+    assert_eq!(broken(&found.found, AUDIT).1, "it is not the record that a signed head knows");
+    let found = verify_dir(&folder, vec![], Some(vec![1; 32])).await.unwrap();
+    assert!(found.found.general[0].contains("does not hold"), "{found:?}");
+    tamper(&folder.join(STORE_FILE), "UPDATE event SET stored = x'7b7d' WHERE seq = 2");
+    assert!(!verify_dir(&folder, vec![], None).await.unwrap().found.whole());
+    std::fs::write(folder.join(STORE_FILE), "not a history").unwrap();
+    let found = verify_dir(&folder, vec![], None).await.unwrap();
+    assert!(found.found.general[0].contains("is not a history"), "{found:?}");
+    let none = verify_dir(&folder.join("none"), vec![], None).await.unwrap_err().to_string();
+    assert!(none.contains("cannot open"), "{none}");
+}
+
+#[tokio::test]
+async fn a_history_that_was_cut_off_is_verified_with_its_log() {
+    let rig = Rig::new().await;
+    let folder = rig.dir.path().to_owned();
+    let history = rig.history().await;
+    history.append("run/c", vec![gate(), gate()]).await.unwrap();
+    // As a kill leaves it: the last commits are in the log alone.
+    for (name, to) in [("h.db", STORE_FILE.to_owned()), ("h.db-wal", format!("{STORE_FILE}-wal"))] {
+        std::fs::copy(rig.folder.path().join(name), folder.join(to)).unwrap();
+    }
+    drop(history);
+    let Rig { folder: _keep, dir, .. } = rig;
+    drop(dir);
+    let found = verify_dir(&folder, vec![], None).await.unwrap().found;
+    assert!(found.whole() && finding(&found, "run/c").records == 2, "{found:?}");
+}
+
+#[tokio::test]
+async fn a_report_is_as_it_was_sealed() {
+    let rig = Rig::new().await;
+    let changed = rig.after("UPDATE blob SET bytes = x'7b7d' WHERE hex(bytes) LIKE '7B%'").await;
+    assert_eq!(finding(&changed, RUN).blobs, [(5, "its report was changed".to_owned())]);
 }

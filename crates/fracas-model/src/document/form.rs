@@ -85,7 +85,11 @@ fn service() -> Shape {
 fn target() -> Shape {
     let pick = Shape::OneOf(vec![
         Field::optional("count", Shape::Integer { min: 1, max: MOST_HOSTS }, "This many; refused when fewer match."),
-        Field::optional("percent", share(), "This share, rounded as `limits.rounding` says."),
+        Field::optional(
+            "percent",
+            share(),
+            "This share of the matching hosts that can be drawn, rounded as `limits.rounding` says.",
+        ),
     ]);
     Shape::Object(vec![
         Field::required("select", Shape::Selector, "Labels that hosts must have, as a Kubernetes selector."),
@@ -168,7 +172,12 @@ fn limits() -> Shape {
             Shape::Integer { min: 1, max: MOST_HOSTS },
             "At most this many hosts under fault.",
         ),
-        Field::optional("maxPercent", share(), "At most this share of all hosts that the document's targets match."),
+        Field::optional(
+            "maxPercent",
+            share(),
+            "At most this share of all hosts that the document's targets match, counting those that are down, quarantined or \
+             another run's as used.",
+        ),
         Field::with_default(
             "rounding",
             Shape::choice(&["floor", "ceil", "atLeastOne"]),

@@ -115,6 +115,8 @@ pub struct Rehearsed {
     #[prost(string, tag = "1")]
     pub rehearsal_json: ::prost::alloc::string::String,
 }
+/// A desired state was taken, and the controller has acknowledged all facts from before: of items that it no longer
+/// contains and of which nothing was told, nothing happened.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakenDesired {
     #[prost(uint64, tag = "1")]
@@ -610,8 +612,15 @@ pub struct StopRunRequest {
     #[prost(string, tag = "2")]
     pub reason: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
-pub struct StopRunReply {}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StopRunReply {
+    /// The run had ended before; its history did not change.
+    #[prost(bool, tag = "1")]
+    pub ended: bool,
+    /// Its verdict then, in kebab-case.
+    #[prost(string, tag = "2")]
+    pub verdict: ::prost::alloc::string::String,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct HaltRequest {
     #[prost(string, tag = "1")]
@@ -751,6 +760,21 @@ pub struct LabelHostRequest {
     >,
     #[prost(string, repeated, tag = "3")]
     pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostRequest {
+    /// Id, unique prefix, or name.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ForgetHostReply {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct MakeJoinTokenRequest {
@@ -1103,6 +1127,54 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("fracas.v1.Operator", "LabelHost"));
             self.inner.unary(req, path, codec).await
         }
+        /// Takes a host out of the fleet for good: its certificate is not accepted any more. Refused while it is in contact or
+        /// something may still be open on it.
+        pub async fn forget_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ForgetHostReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/ForgetHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "ForgetHost"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Ends a host's quarantine on the word of a person.
+        pub async fn write_off_host(
+            &mut self,
+            request: impl tonic::IntoRequest<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::Host>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/WriteOffHost",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "WriteOffHost"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Makes a one-time join token.
         pub async fn make_join_token(
             &mut self,
@@ -1224,6 +1296,17 @@ pub mod operator_server {
         async fn label_host(
             &self,
             request: tonic::Request<super::LabelHostRequest>,
+        ) -> std::result::Result<tonic::Response<super::Host>, tonic::Status>;
+        /// Takes a host out of the fleet for good: its certificate is not accepted any more. Refused while it is in contact or
+        /// something may still be open on it.
+        async fn forget_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
+        ) -> std::result::Result<tonic::Response<super::ForgetHostReply>, tonic::Status>;
+        /// Ends a host's quarantine on the word of a person.
+        async fn write_off_host(
+            &self,
+            request: tonic::Request<super::HostRequest>,
         ) -> std::result::Result<tonic::Response<super::Host>, tonic::Status>;
         /// Makes a one-time join token.
         async fn make_join_token(
@@ -1786,6 +1869,92 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = LabelHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/ForgetHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct ForgetHostSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::HostRequest>
+                    for ForgetHostSvc<T> {
+                        type Response = super::ForgetHostReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::forget_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ForgetHostSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/WriteOffHost" => {
+                    #[allow(non_camel_case_types)]
+                    struct WriteOffHostSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::HostRequest>
+                    for WriteOffHostSvc<T> {
+                        type Response = super::Host;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::HostRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::write_off_host(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = WriteOffHostSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -5,7 +5,7 @@
 use std::{
     fs::{self, File},
     io,
-    os::unix::fs::OpenOptionsExt,
+    os::unix::{ffi::OsStrExt as _, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -94,6 +94,47 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let connection = Connection::open_with_flags(path, flags).map_err(said)?;
     connection.busy_timeout(BUSY).map_err(said)?;
     Ok(connection)
+}
+
+/// Opens a file that nobody writes, to look at it only: as it is, or, where a crash left a log, through that log.
+pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |e: io::Error| explain_io(path, &e);
+    let said = |e: rusqlite::Error| explain(path, &e);
+    let size = fs::metadata(path).map_err(failed)?.len();
+    if size == 0 {
+        return Err(StoreError::Damaged { path: path.to_owned(), detail: "it is empty".to_owned() });
+    }
+    let logged = fs::metadata(sibling(path, "-wal")).is_ok_and(|log| log.len() > 0);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = if logged {
+        // SQLite makes an index of the log beside it; the history and the log stay as they are.
+        Connection::open_with_flags(path, flags).map_err(said)?
+    } else {
+        Connection::open_with_flags(immutable(path), flags | OpenFlags::SQLITE_OPEN_URI).map_err(said)?
+    };
+    let application: i64 = connection.pragma_query_value(None, "application_id", |row| row.get(0)).map_err(said)?;
+    if application != APPLICATION_ID {
+        return Err(StoreError::Foreign { path: path.to_owned(), detail: "another program's database".to_owned() });
+    }
+    refuse_newer(&connection, path)?;
+    let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(said)?;
+    if found != "ok" {
+        return Err(StoreError::Damaged { path: path.to_owned(), detail: found });
+    }
+    Ok(connection)
+}
+
+/// The file's address by which SQLite takes it for one that nothing changes.
+fn immutable(path: &Path) -> std::ffi::OsString {
+    let mut address = std::ffi::OsString::from("file:");
+    for byte in path.as_os_str().as_bytes() {
+        match byte {
+            b'%' | b'?' | b'#' => address.push(format!("%{byte:02x}")),
+            other => address.push(std::ffi::OsStr::from_bytes(std::slice::from_ref(other))),
+        }
+    }
+    address.push("?immutable=1");
+    address
 }
 
 /// Makes the file under another name and renames it when it is whole: a file under its own name is never half made.

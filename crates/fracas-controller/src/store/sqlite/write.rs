@@ -22,8 +22,8 @@ const GROUP: usize = 256;
 pub(super) enum Request {
     /// Write.
     Commit(Box<Commit>, oneshot::Sender<Result<(), StoreError>>),
-    /// Raise the epoch.
-    Epoch(oneshot::Sender<Result<u64, StoreError>>),
+    /// Raise the epoch by one, or for its owner above another.
+    Epoch(Option<(u64, u64)>, oneshot::Sender<Result<u64, StoreError>>),
 }
 
 /// The refusals of a request, inside, and the failure of the whole transaction, outside.
@@ -58,7 +58,7 @@ impl Request {
     fn answer(self, result: Result<u64, StoreError>) {
         match self {
             Self::Commit(_, reply) => drop(reply.send(result.map(|_| ()))),
-            Self::Epoch(reply) => drop(reply.send(result)),
+            Self::Epoch(_, reply) => drop(reply.send(result)),
         }
     }
 }
@@ -73,10 +73,16 @@ fn write(connection: &mut Connection, path: &Path, requests: &[Request]) -> Grou
                 Ok(()) => apply(&transaction, commit).map(|()| Ok(0)).map_err(failure)?,
                 Err(refusal) => Err(refusal),
             },
-            Request::Epoch(_) => {
-                let next = epoch(&transaction).map_err(failure)? + 1;
-                transaction.execute("UPDATE owner SET epoch = ?1", [next as i64]).map_err(failure)?;
-                Ok(next)
+            Request::Epoch(raise, _) => {
+                let owner = epoch(&transaction).map_err(failure)?;
+                match raise {
+                    Some((ours, _)) if *ours < owner => Err(StoreError::Fenced { ours: *ours, owner }),
+                    _ => {
+                        let next = raise.map_or(owner, |(_, above)| owner.max(above)) + 1;
+                        transaction.execute("UPDATE owner SET epoch = ?1", [next as i64]).map_err(failure)?;
+                        Ok(next)
+                    }
+                }
             }
         });
     }
@@ -163,8 +169,13 @@ fn append(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
 fn put_run(connection: &Connection, row: &RunIndex) -> rusqlite::Result<()> {
     connection
         .prepare_cached(
-            "INSERT OR REPLACE INTO run (run, name, state, verdict, exit_code, reason, started_wall_ns,
-             ended_wall_ns, requester, environment) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
+            // An update keeps the row, and so its place in the order of insertion.
+            "INSERT INTO run (run, name, state, verdict, exit_code, reason, started_wall_ns,
+             ended_wall_ns, requester, environment) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+             ON CONFLICT (run) DO UPDATE SET name = excluded.name, state = excluded.state, verdict = excluded.verdict,
+             exit_code = excluded.exit_code, reason = excluded.reason, started_wall_ns = excluded.started_wall_ns,
+             ended_wall_ns = excluded.ended_wall_ns, requester = excluded.requester,
+             environment = excluded.environment",
         )?
         .execute((
             row.run.as_str(),

@@ -1,0 +1,177 @@
+//! Sessions as an agent sees them: what a Hello may claim, and what becomes of a controller that is behind its hosts.
+
+use std::collections::BTreeMap;
+
+use fracas_model::{
+    desired::Desired as DesiredSet,
+    time::{ClockId, Stamp},
+};
+use fracas_proto::v1::{fleet_client::FleetClient, fleet_server::FleetServer};
+use hyper_util::rt::TokioIo;
+use tonic::{Code, transport::Endpoint};
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    enrol::{Later, MadeToken},
+    listen::Conn,
+    store::{Store, memory::MemoryStore},
+};
+
+struct NoGate;
+
+impl Gate for NoGate {
+    fn make<'a>(
+        &'a self,
+        _: u32,
+        _: BTreeMap<String, String>,
+        _: &'a str,
+    ) -> Later<'a, Result<MadeToken, HistoryError>> {
+        Box::pin(std::future::ready(Err(crate::store::StoreError::Closed.into())))
+    }
+
+    fn enrol(&self, _: EnrolRequest) -> Later<'_, Result<EnrolReply, Status>> {
+        Box::pin(std::future::ready(Err(Status::unimplemented("nobody joins here"))))
+    }
+}
+
+struct Rig {
+    store: MemoryStore,
+    history: History,
+    fleet: Fleet,
+    _close: watch::Sender<bool>,
+    agents: Agents,
+}
+
+async fn rig() -> Rig {
+    let clock = ClockId { host: "c".into(), boot: "b".into() };
+    let clock = Arc::new(ManualClock::new(Stamp { clock, boot_ns: 0, wall_ns: 0, bound_ns: -1 }));
+    let store = MemoryStore::new();
+    let history = History::open(Arc::new(store.clone()), clock).await.unwrap();
+    let fleet = Fleet::new(history.epoch());
+    fleet.record(&"h".into(), |record| record.name = "db-1".into());
+    let (close, closing) = watch::channel(false);
+    let agents = Agents::new(history.clone(), fleet.clone(), Arc::new(NoGate), closing);
+    Rig { store, history, fleet, _close: close, agents }
+}
+
+fn hello(epoch: u64, revision: u64) -> Hello {
+    Hello {
+        protocol: fracas_proto::PROTOCOL,
+        agent_version: "0.1.0".into(),
+        facts_json: to_json(&HostFacts::default()),
+        catalogue_json: to_json(&Catalogue::default()),
+        epoch,
+        revision,
+        ..Hello::default()
+    }
+}
+
+/// Opens a session that says these things, and gives the first `count` answers, or why it ended before.
+async fn session(rig: &Rig, says: Vec<FromAgent>, count: usize) -> Result<Vec<ToAgent>, Status> {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let peer = Peer { host: Some("h".into()), ..Peer::default() };
+    let incoming = futures_util::StreamExt::chain(
+        futures_util::stream::iter([Ok::<_, std::io::Error>(Conn::plain(theirs, peer))]),
+        futures_util::stream::pending(),
+    );
+    let server = tonic::transport::Server::builder().add_service(FleetServer::new(rig.agents.clone()));
+    let serving = tokio::spawn(server.serve_with_incoming(incoming));
+    let mut ours = Some(ours);
+    let endpoint = Endpoint::from_static("http://controller");
+    let channel = endpoint.connect_with_connector(tower::service_fn(move |_| {
+        let ours = ours.take();
+        async move { ours.map(TokioIo::new).ok_or_else(|| std::io::Error::other("once")) }
+    }));
+    let mut client = FleetClient::new(channel.await.unwrap());
+    let says = says.into_iter().map(|message| AgentMessage { message: Some(message) });
+    let outgoing = futures_util::StreamExt::chain(futures_util::stream::iter(says), futures_util::stream::pending());
+    let mut answers = Vec::new();
+    let mut incoming = client.session(outgoing).await?.into_inner();
+    let heard = async {
+        while answers.len() < count {
+            answers.extend(incoming.message().await?.and_then(|m| m.message));
+        }
+        Ok(answers)
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(20), heard).await.expect("an answer in time");
+    serving.abort();
+    heard
+}
+
+fn desired(answer: &ToAgent) -> DesiredSet {
+    let ToAgent::Desired(desired) = answer else { panic!("{answer:?}") };
+    from_json("desired", &desired.desired_json).unwrap()
+}
+
+#[tokio::test]
+async fn a_restored_controller_outranks_what_its_hosts_have_taken() {
+    for (taken, raised) in [((9, 3), 10), ((1, 40), 2)] {
+        let rig = rig().await;
+        let answers = session(&rig, vec![FromAgent::Hello(hello(taken.0, taken.1))], 2).await.unwrap();
+        assert!(matches!(answers[0], ToAgent::Welcome(_)));
+        let desired = desired(&answers[1]);
+        assert!((desired.epoch, desired.revision) > taken, "the host would not take {desired:?}");
+        assert_eq!((rig.history.epoch(), rig.fleet.mark().0), (raised, raised));
+        // It stays the owner of its history, which tells of it, and so it is after the next start.
+        let told = rig.history.read("host/h", 0).await.unwrap();
+        assert!(matches!(told[0].body, Body::EpochRaised { epoch, taken: t, .. } if epoch == raised && t == taken));
+        assert_eq!(rig.store.next_epoch().await.unwrap(), raised + 1);
+    }
+}
+
+#[tokio::test]
+async fn what_was_taken_from_ourselves_raises_nothing() {
+    let rig = rig().await;
+    rig.fleet.halt(Some("a revision".into()));
+    let answers = session(&rig, vec![FromAgent::Hello(hello(1, 1))], 2).await.unwrap();
+    assert_eq!((desired(&answers[1]).epoch, rig.history.epoch()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_controller_that_cannot_outrank_its_host_grants_nothing() {
+    let renew = || FromAgent::Renew(Renew { open_items: 1, ..Renew::default() });
+    let rig = rig().await;
+    rig.store.set_full(true);
+    let refused = session(&rig, vec![FromAgent::Hello(hello(9, 3)), renew()], 1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    let why = "the host has taken orders of epoch 9 and this controller is at 1; raising it failed";
+    assert!(refused.message().starts_with(why), "{refused}");
+    assert!(!rig.fleet.hosts()[&"h".into()].connected);
+    // No host can push the number to where it ends.
+    rig.store.set_full(false);
+    let refused = session(&rig, vec![FromAgent::Hello(hello(u64::MAX, 0)), renew()], 1).await.unwrap_err();
+    assert!(refused.message().contains("which no controller can have reached"), "{refused}");
+    assert_eq!(rig.history.epoch(), 1);
+}
+
+#[tokio::test]
+async fn a_host_that_took_anothers_orders_under_way_begins_anew() {
+    let rig = rig().await;
+    let taken = FromAgent::Taken(fracas_proto::v1::TakenDesired { epoch: 9, revision: 1 });
+    let ended = session(&rig, vec![FromAgent::Hello(hello(0, 0)), taken], 3).await.unwrap_err();
+    assert_eq!(ended.code(), Code::Aborted);
+}
+
+#[tokio::test]
+async fn a_hello_has_a_size() {
+    let rig = rig().await;
+    let long = |text: &str, most: usize| format!("{text}{}", " ".repeat(most));
+    let mut facts = hello(0, 0);
+    facts.facts_json = long(&facts.facts_json, HELLO_TEXTS.0);
+    let mut catalogue = hello(0, 0);
+    catalogue.catalogue_json = long(&catalogue.catalogue_json, HELLO_TEXTS.1);
+    for (what, hello) in [("facts", facts), ("catalogue", catalogue)] {
+        let refused = session(&rig, vec![FromAgent::Hello(hello)], 1).await.unwrap_err();
+        assert!(refused.code() == Code::InvalidArgument && refused.message().starts_with(what), "{refused}");
+    }
+}
+
+#[tokio::test]
+async fn a_forgotten_host_is_told_so() {
+    let rig = rig().await;
+    rig.fleet.drop_host(&"h".into());
+    let refused = session(&rig, vec![FromAgent::Hello(hello(0, 0))], 1).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("was forgotten here"), "{refused}");
+}

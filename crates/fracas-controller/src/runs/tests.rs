@@ -1,0 +1,88 @@
+//! Starting runs beside each other: a host suffers for one run at a time, and a request that comes twice is one run.
+
+use fracas_model::{
+    catalogue::{Catalogue, FaultInfo, Nature},
+    facts::HostFacts,
+    time::{ClockId, Stamp},
+};
+
+use super::*;
+use crate::{
+    clock::ManualClock,
+    fleet::{Connection, Offer},
+    store::memory::MemoryStore,
+};
+
+const DOCUMENT: &str = "apiVersion: fracas/v1
+kind: Experiment
+name: x
+targets: { db: { select: role=db } }
+timeline: [{ id: slow, at: 0s, for: 10s, target: db, fault: { slow: {} } }]
+limits: { maxTargets: 1 }
+";
+
+fn stamp() -> Stamp {
+    Stamp { clock: ClockId { host: "c".into(), boot: "b".into() }, boot_ns: 0, wall_ns: 0, bound_ns: -1 }
+}
+
+async fn rig() -> (Runs, Fleet) {
+    let history = History::open(Arc::new(MemoryStore::new()), Arc::new(ManualClock::new(stamp()))).await.unwrap();
+    let fleet = Fleet::new(history.epoch());
+    let fault = FaultInfo {
+        name: "slow".into(),
+        summary: String::new(),
+        help: String::new(),
+        params: vec![],
+        nature: Nature::Lasting,
+        needs: vec![],
+        example: String::new(),
+    };
+    let catalogue = Arc::new(Catalogue { faults: vec![fault], probes: vec![] });
+    fleet.record(&"h".into(), |record| {
+        record.name = "db-1".into();
+        record.labels = [("role".to_owned(), "db".to_owned())].into();
+    });
+    let offer = Offer { catalogue, ..Offer::default() };
+    let session = fleet.connect(&"h".into(), HostFacts::default(), offer, stamp()).unwrap();
+    tokio::spawn(agent(fleet.clone(), session));
+    (Runs::new(history, fleet.clone(), "audit/c".into(), 1), fleet)
+}
+
+/// Says to every rehearsal that nothing stands in its way.
+async fn agent(fleet: Fleet, mut session: Connection) {
+    while session.desired.changed().await.is_ok() {
+        let faults = session.desired.borrow_and_update().faults.clone();
+        for item in faults.into_iter().filter(|item| item.mode == Mode::Rehearse) {
+            let answer = Rehearsal { item: item.key, plan: None, refusals: vec![], digest: String::new() };
+            fleet.rehearsed(&"h".into(), answer);
+        }
+    }
+}
+
+fn request(key: &str) -> Request {
+    Request { source: DOCUMENT.into(), source_name: "x".into(), idempotency_key: key.into(), ..Request::default() }
+}
+
+#[tokio::test]
+async fn a_host_suffers_for_one_run_at_a_time() {
+    let (runs, _fleet) = rig().await;
+    let (one, two) = (request("one"), request("two"));
+    let both = tokio::join!(runs.start(&one), runs.start(&two));
+    let (run, refused) = match both {
+        (Ok(run), Err(refused)) | (Err(refused), Ok(run)) => (run, refused),
+        other => panic!("one of them starts: {other:?}"),
+    };
+    let RunError::Refused(refusals) = refused else { panic!("{refused:?}") };
+    assert!(refusals[0].to_string().contains(&format!("run {run} has host db-1 for a fault")), "{refusals:?}");
+    // Later it is not even drawn.
+    let RunError::Refused(refusals) = runs.start(&request("three")).await.unwrap_err() else { panic!() };
+    assert!(refusals[0].to_string().contains(&format!("db-1: run {run} has it for a fault")), "{refusals:?}");
+}
+
+#[tokio::test]
+async fn a_request_that_comes_twice_is_one_run() {
+    let (runs, _fleet) = rig().await;
+    let one = request("one");
+    let (first, second) = tokio::join!(runs.start(&one), runs.start(&one));
+    assert_eq!(first.unwrap(), second.unwrap());
+}
