@@ -18,6 +18,7 @@ pub(crate) fn play() -> Option<ExitCode> {
     match words.get(1).map(String::as_str) {
         Some("victim") => victim(words[2].parse().expect("threads")),
         Some("agent") => agent(),
+        Some("guarded") => crate::guard::guarded(&words[2..]),
         Some("spin") => loop {
             std::hint::black_box(());
         },
