@@ -18,6 +18,7 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_worker_answers_and_ends", answers_and_ends),
+        trial("a_reply_belongs_to_its_order", replies_belong_to_orders),
         trial("a_worker_dies_with_its_agent", dies_with_its_agent),
         trial("a_worker_obeys_its_deadline", obeys_its_deadline),
         trial("a_worker_holds_no_foreign_descriptor", holds_no_foreign_descriptor),
@@ -44,6 +45,20 @@ fn answers_and_ends() {
     let pid = worker.pid();
     drop((worker, spawner));
     assert!(!lives(pid), "a dropped worker lives");
+}
+
+fn replies_belong_to_orders() {
+    let spawner = Spawner::start();
+    let mut worker = spawner.spawn("rest").expect("worker");
+    // Its answer comes first and is not the one that is waited for.
+    worker.send(&json!({ "order": "add" })).expect("sent");
+    let remove = json!({ "order": "remove" });
+    assert_eq!(worker.call(&remove, Duration::from_secs(5)), Ok(remove));
+    // Whoever missed a reply cannot know what the worker did: it is ended.
+    let missed = worker.call(&json!({ "order": "add" }), Duration::ZERO);
+    assert!(missed.as_ref().is_err_and(|e| e.0.contains("did not reply")), "{missed:?}");
+    wait_for("the worker's end", || !worker.alive());
+    assert!(worker.call(&json!({ "order": "remove" }), Duration::from_secs(5)).is_err());
 }
 
 fn dies_with_its_agent() {

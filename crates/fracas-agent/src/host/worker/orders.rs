@@ -13,6 +13,8 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
+use super::SEQ;
+
 /// Longest order: a filter with many networks fits, a runaway writer does not.
 const LONGEST: usize = 1 << 20;
 
@@ -30,6 +32,8 @@ pub enum Order {
 pub struct Orders {
     read: Vec<u8>,
     deadline: OwnedFd,
+    /// Number of the order that the next reply answers.
+    seq: Option<Value>,
 }
 
 impl Orders {
@@ -37,7 +41,7 @@ impl Orders {
     pub fn open() -> io::Result<Self> {
         // CLOCK_BOOTTIME: time asleep counts, a fault must not outlive its end because the machine was suspended.
         let deadline = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Self { read: Vec::new(), deadline })
+        Ok(Self { read: Vec::new(), deadline, seq: None })
     }
 
     /// The next order. `None` when `timeout` passed first; deadlines are obeyed here and never seen by the caller.
@@ -45,13 +49,16 @@ impl Orders {
         let until = timeout.map(|t| Instant::now() + t);
         loop {
             match self.line() {
-                Some(Order::Do(order)) => match order.get("deadlineNs").and_then(Value::as_u64) {
+                Some(Order::Do(mut order)) => match order.get("deadlineNs").and_then(Value::as_u64) {
                     Some(ns) => {
                         self.set_deadline(ns);
                         // Another order may stand behind it in the buffer already.
                         continue;
                     }
-                    None => return Some(Order::Do(order)),
+                    None => {
+                        self.seq = order.as_object_mut().and_then(|fields| fields.remove(SEQ));
+                        return Some(Order::Do(order));
+                    }
                 },
                 Some(end) => return Some(end),
                 None => {}
@@ -113,7 +120,7 @@ impl Orders {
     /// Answers an order. An error means the agent is gone: end.
     pub fn reply(&self, reply: &Value) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{reply}")?;
+        writeln!(out, "{}", numbered(reply, self.seq.as_ref()))?;
         out.flush()
     }
 
@@ -121,6 +128,15 @@ impl Orders {
     pub fn refuse(&self, error: &str) -> io::Result<()> {
         self.reply(&json!({ "error": error }))
     }
+}
+
+/// A reply with the number of the order that it answers.
+pub fn numbered(reply: &Value, seq: Option<&Value>) -> Value {
+    let mut reply = reply.clone();
+    if let (Some(fields), Some(seq)) = (reply.as_object_mut(), seq) {
+        fields.insert(SEQ.to_owned(), seq.clone());
+    }
+    reply
 }
 
 /// Makes this process a worker: named in `ps` (an image executed through `/proc/self/exe` would be called `exe`), first
