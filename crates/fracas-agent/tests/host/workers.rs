@@ -3,15 +3,17 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
-use fracas_agent::host::worker::Spawner;
+use fracas_agent::host::{Host as _, linux::LinuxHost, worker::Spawner};
+use fracas_model::plan::Step;
 use libtest_mimic::Trial;
 use serde_json::json;
 
 use crate::{
-    stage::{Victim, lives, run, wait_for},
+    stage::{Victim, key, lives, run, wait_for},
     trial,
 };
 
@@ -19,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_worker_answers_and_ends", answers_and_ends),
         trial("a_reply_belongs_to_its_order", replies_belong_to_orders),
+        trial("an_undo_waits_for_a_call_that_was_cut_off", undo_waits),
         trial("a_worker_dies_with_its_agent", dies_with_its_agent),
         trial("a_worker_obeys_its_deadline", obeys_its_deadline),
         trial("a_worker_holds_no_foreign_descriptor", holds_no_foreign_descriptor),
@@ -59,6 +62,36 @@ fn replies_belong_to_orders() {
     assert!(missed.as_ref().is_err_and(|e| e.0.contains("did not reply")), "{missed:?}");
     wait_for("the worker's end", || !worker.alive());
     assert!(worker.call(&json!({ "order": "remove" }), Duration::from_secs(5)).is_err());
+}
+
+/// The worker is a program that never answers, so that applying takes for ever and is cut off.
+fn undo_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("mute");
+    fs::write(&program, "#!/bin/sh\nexec sleep 60\n").expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+    let host = LinuxHost::with_spawner("h".into(), "0.0.0", Spawner::with_program(program));
+    let (key, process) = (key("cut-off"), Victim::start(&["spin"]).who());
+    let step = Step::Seize { process };
+    run(async {
+        let begun = async {
+            while host.spawner().pids().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            applied = host.apply(&key, 0, &step) => panic!("{applied:?}"),
+            () = begun => {}
+        }
+        let limit = Instant::now() + Duration::from_secs(20);
+        let mut busy = 0;
+        while let Err(failure) = host.revert(&key, 0, &step, None).await {
+            assert!(failure.0.contains("still busy") && Instant::now() < limit, "{failure}");
+            busy += 1;
+        }
+        assert!(busy > 0, "the worker was given four seconds");
+        assert_eq!(host.spawner().pids(), [0; 0], "the undo said nothing too early");
+    });
 }
 
 fn dies_with_its_agent() {
@@ -109,7 +142,6 @@ fn holds_no_foreign_descriptor() {
 }
 
 fn facts_are_gathered() {
-    use fracas_agent::host::Host as _;
     use fracas_model::catalogue::Capability;
     let host = crate::stage::host();
     let begun = Instant::now();
