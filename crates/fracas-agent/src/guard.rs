@@ -7,6 +7,10 @@
 //! agent, so it takes back the parent-death signal that every worker is born with; until it has, it is not `ready`, and
 //! the agent applies nothing before its guard is.
 //!
+//! An agent that lives and does not run (stopped, or its state disk hangs) keeps its pipe open. So it tells its guard how
+//! long all is well, and again in time; when that has passed twice over, the guard kills it and undoes. What stops agent
+//! and guard together, as a frozen cgroup of both, is beyond that: then they go on together.
+//!
 //! Who has taken the agent's place has a guard of its own before it has the journal. So this one leaves, with something
 //! still open, only when one process holds both locks.
 
@@ -22,7 +26,7 @@ use std::{
 };
 
 use fracas_model::{facts::HostFacts, policy::Policy};
-use rustix::process::{Pid, PidfdFlags, getppid, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, getppid, pidfd_open, pidfd_send_signal};
 use serde_json::{Value, json};
 
 use crate::{
@@ -31,7 +35,7 @@ use crate::{
         Host,
         worker::{
             Spawner, Worker,
-            orders::{Order, Orders},
+            orders::{DEADLINE, Order, Orders},
             readable,
         },
     },
@@ -47,6 +51,10 @@ const READY: Duration = Duration::from_secs(5);
 const BUSY: Duration = Duration::from_millis(50);
 /// How long a new agent may take to have the journal once it was left to it; then the guard goes on itself.
 const HANDOVER: Duration = Duration::from_secs(5);
+/// How much longer an agent has that did not say in time that all is well: a machine that slept wakes up with both late.
+const GRACE: Duration = Duration::from_secs(2);
+/// How long a killed agent may take to be gone. One that hangs in the kernel stays longer and does nothing any more.
+const DYING: Duration = Duration::from_secs(2);
 /// Key of the order to end, which only an agent gives that has nothing open.
 const END: &str = "end";
 
@@ -69,6 +77,13 @@ impl Guard {
     /// Its process number, which no fault may touch.
     pub fn pid(&self) -> i32 {
         self.process.pid()
+    }
+
+    /// Says that all is well for so long from now: unless it is said again by then, the guard kills this process and undoes.
+    pub fn assure(&mut self, well: Duration) {
+        if let Err(failure) = self.process.deadline(well) {
+            tracing::warn!(%failure, "the guard takes no word");
+        }
     }
 
     /// Starts a new one if it died; whether that was so. Call it every second or so; after an error, apply nothing.
@@ -218,19 +233,48 @@ pub fn serve<H: Host, F: Future<Output = H>>(arguments: &[String], host: impl Fn
     if orders.reply(&json!({ "ready": true })).is_err() {
         return 1;
     }
-    while let Some(Order::Do(order)) = orders.next(None) {
-        if order.get(END).and_then(Value::as_bool) == Some(true) {
-            return 0;
+    match listen(&mut orders) {
+        Heard::End => return 0,
+        // Not the end of the pipe, which comes before its locks go.
+        Heard::Silence => while !agent.gone(Duration::from_hours(1)) {},
+        Heard::Nothing => {
+            tracing::error!(agent = agent.pid, "the agent does not run: killing it and undoing in its place");
+            let _ = pidfd_send_signal(&agent.pidfd, Signal::KILL);
+            agent.gone(DYING);
         }
     }
-    // Not the end of the pipe, which comes before its locks go.
-    while !agent.gone(Duration::from_hours(1)) {}
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 1 };
     match runtime.block_on(undo_everything(Path::new(dir), Some(&agent), host)) {
         Ok(_) => 0,
         Err(error) => {
             tracing::error!(%error, "the guard cannot undo");
             1
+        }
+    }
+}
+
+/// How listening to the agent ended.
+enum Heard {
+    /// It ends in good order.
+    End,
+    /// Its end of the pipe is closed.
+    Silence,
+    /// It did not say in time that all is well.
+    Nothing,
+}
+
+fn listen(orders: &mut Orders) -> Heard {
+    let mut late = None;
+    loop {
+        match orders.next(None) {
+            Some(Order::Do(order)) if order.get(END).and_then(Value::as_bool) == Some(true) => return Heard::End,
+            Some(Order::Do(_)) | None => {}
+            Some(Order::End(DEADLINE)) if late == Some(orders.renewals()) => return Heard::Nothing,
+            Some(Order::End(DEADLINE)) => {
+                late = Some(orders.renewals());
+                orders.set_deadline(GRACE.as_nanos() as u64);
+            }
+            Some(Order::End(_)) => return Heard::Silence,
         }
     }
 }

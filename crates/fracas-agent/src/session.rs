@@ -29,7 +29,12 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use crate::{dial::Contact, disk::Disk, outbox::Outbox, reconcile::Lease};
+use crate::{
+    dial::Contact,
+    disk::Disk,
+    outbox::Outbox,
+    reconcile::{Lease, Newer},
+};
 
 pub mod offset;
 mod upward;
@@ -69,6 +74,8 @@ pub struct Standing {
     pub taken: (u64, u64),
     /// Some fault is active, or about to be.
     pub needs_lease: bool,
+    /// The next end of an active fault (boot time), its lease apart.
+    pub next_end_ns: Option<i64>,
     /// Every address of the controllers.
     pub controllers: BTreeSet<SocketAddr>,
 }
@@ -94,6 +101,10 @@ pub struct Shared<D> {
     pub standing: RefCell<Standing>,
     /// The faults' lease.
     pub lease: Lease,
+    /// Rung with every grant: the controller is in contact and still wants what it wanted.
+    pub contact: Notify,
+    /// Told of each desired state before it is taken.
+    pub newer: Newer,
     /// This host's clock.
     pub now: Rc<dyn Fn() -> Stamp>,
 }
@@ -324,6 +335,7 @@ impl<D: Disk> Session<D> {
                 if !ran {
                     self.shared.granted.notify_one();
                 }
+                self.shared.contact.notify_one();
                 let clock = from_json("clock", &grant.clock_json)?;
                 upward.clock_read(&now, &clock, &grant).await;
                 Ok(false)
@@ -340,6 +352,7 @@ impl<D: Disk> Session<D> {
                 pace.asked = applies.then(|| desired.lease.std());
                 let runs = desired.faults.iter().filter(|f| f.mode == Mode::Apply).map(|f| &f.key.run);
                 let fresh = upward.set_runs(runs.chain(desired.probes.iter().map(|p| &p.run)).cloned().collect());
+                self.shared.newer.hear(&desired);
                 let _ = self.desired.send(desired);
                 Ok(begins || fresh)
             }

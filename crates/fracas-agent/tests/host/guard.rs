@@ -3,9 +3,11 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::ExitStatusExt as _,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
     thread,
+    time::Duration,
 };
 
 use fracas_agent::{
@@ -36,16 +38,21 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_guard_undoes_after_every_death", after_every_death),
         trial("a_guard_is_not_misled_by_who_only_looks_or_fails_to_start", not_misled),
         trial("a_guard_outlives_requests_to_end", outlives_requests),
+        trial("an_agent_that_does_not_run_is_ended_and_undone", does_not_run),
         trial("an_agent_with_a_damaged_identity_undoes_all_the_same", damaged_identity),
     ]
 }
 
-/// The part `guarded DIR PID`: an agent that has stopped a process, and then is told nothing more.
+/// The part `guarded DIR PID [MS]`: an agent that has stopped a process, and then does nothing more. It says that all is well
+/// for so long.
 pub(crate) fn guarded(words: &[String]) -> ! {
     let (dir, pid) = (Path::new(&words[0]), words[1].parse().expect("pid"));
     let _agent = Lock::take(dir, lock::AGENT).expect("agent lock");
     let _journal = run(take_journal(dir)).expect("journal lock");
-    let guard = Guard::start(&Spawner::start(), dir).expect("guard");
+    let mut guard = Guard::start(&Spawner::start(), dir).expect("guard");
+    if let Some(ms) = words.get(2) {
+        guard.assure(Duration::from_millis(ms.parse().expect("milliseconds")));
+    }
     leave_stopped(dir, pid);
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", guard.pid()).expect("told");
@@ -98,9 +105,9 @@ impl Scene {
     }
 
     /// Starts the agent; gives it and the number of its guard once the victim stands still.
-    fn start(&self) -> (Victim, i32) {
+    fn start(&self, well: &[&str]) -> (Victim, i32) {
         let (dir, pid) = (self.dir.path().display().to_string(), self.victim.pid().to_string());
-        let mut agent = Victim::start(&["guarded", &dir, &pid]);
+        let mut agent = Victim::start(&[&["guarded", &dir, &pid], well].concat());
         let mut line = String::new();
         BufReader::new(agent.0.stdout.as_mut().expect("piped")).read_line(&mut line).expect("told");
         wait_for("the victim to stop", || self.stopped());
@@ -122,7 +129,7 @@ impl Scene {
 fn after_every_death() {
     let scene = Scene::new();
     for _ in 0..150 {
-        let (mut agent, guard) = scene.start();
+        let (mut agent, guard) = scene.start(&[]);
         agent.0.kill().expect("killed");
         scene.undone(guard);
     }
@@ -139,7 +146,7 @@ fn not_misled() {
             }
         });
         for _ in 0..40 {
-            let (mut agent, guard) = scene.start();
+            let (mut agent, guard) = scene.start(&[]);
             let failing = scope.spawn(|| {
                 wait_for("the place to be free", || Lock::take(&dir, lock::AGENT).is_ok());
             });
@@ -153,7 +160,7 @@ fn not_misled() {
 
 fn outlives_requests() {
     let scene = Scene::new();
-    let (mut agent, guard) = scene.start();
+    let (mut agent, guard) = scene.start(&[]);
     let who = Pid::from_raw(guard).expect("pid");
     for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
         kill_process(who, signal).expect("sent");
@@ -163,6 +170,16 @@ fn outlives_requests() {
     assert!(pending().contains("ShdPnd:\t0000000000000000"), "{}", pending());
     agent.0.kill().expect("killed");
     scene.undone(guard);
+}
+
+/// Stopped, it keeps its pipe and its locks; only its guard can know.
+fn does_not_run() {
+    let scene = Scene::new();
+    let (mut agent, guard) = scene.start(&["50"]);
+    kill_process(Pid::from_raw(agent.pid()).expect("pid"), Signal::STOP).expect("stopped");
+    scene.undone(guard);
+    let ended = agent.0.wait().expect("ended");
+    assert_eq!(ended.signal(), Some(9), "{ended:?}");
 }
 
 fn damaged_identity() {

@@ -18,6 +18,9 @@ use super::SEQ;
 /// Longest order: a filter with many networks fits, a runaway writer does not.
 const LONGEST: usize = 1 << 20;
 
+/// Why an order to end came, when it was the deadline.
+pub const DEADLINE: &str = "the deadline has passed";
+
 /// What came down the lifeline.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Order {
@@ -32,6 +35,7 @@ pub enum Order {
 pub struct Orders {
     read: Vec<u8>,
     deadline: OwnedFd,
+    renewals: u64,
     /// Number of the order that the next reply answers.
     seq: Option<Value>,
 }
@@ -41,7 +45,7 @@ impl Orders {
     pub fn open() -> io::Result<Self> {
         // CLOCK_BOOTTIME: time asleep counts, a fault must not outlive its end because the machine was suspended.
         let deadline = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Self { read: Vec::new(), deadline, seq: None })
+        Ok(Self { read: Vec::new(), deadline, renewals: 0, seq: None })
     }
 
     /// The next order. `None` when `timeout` passed first; deadlines are obeyed here and never seen by the caller.
@@ -51,6 +55,7 @@ impl Orders {
             match self.line() {
                 Some(Order::Do(mut order)) => match order.get("deadlineNs").and_then(Value::as_u64) {
                     Some(ns) => {
+                        self.renewals += 1;
                         self.set_deadline(ns);
                         // Another order may stand behind it in the buffer already.
                         continue;
@@ -86,7 +91,7 @@ impl Orders {
             Ok(_) => {}
         }
         if fds[1].revents().contains(PollFlags::IN) {
-            return Some(Some(Order::End("the deadline has passed")));
+            return Some(Some(Order::End(DEADLINE)));
         }
         let mut chunk = [0; 4096];
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
@@ -108,7 +113,13 @@ impl Orders {
         Some(serde_json::from_slice(&line).map_or(Order::End("an order was not JSON"), Order::Do))
     }
 
-    fn set_deadline(&self, ns: u64) {
+    /// How many times a deadline came down the lifeline.
+    pub fn renewals(&self) -> u64 {
+        self.renewals
+    }
+
+    /// Sets the deadline to so many nanoseconds from now, until another is sent.
+    pub fn set_deadline(&self, ns: u64) {
         // All zero would disarm the timer.
         let ns = ns.max(1);
         let value =
