@@ -39,6 +39,7 @@ use crate::{
             readable,
         },
     },
+    journal::Trouble,
     lock::{self, Lock, LockError},
     reconcile::{Reconciler, Setup},
 };
@@ -132,10 +133,12 @@ pub async fn take_journal(dir: &Path) -> Result<Lock, LockError> {
 }
 
 /// How the guard's work ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// Nothing is left of what the journal says.
     Clean,
+    /// Nothing is left of what could be read of the journal, but this is wrong with it: nobody can say what else there is.
+    Unknown(Trouble),
     /// Another agent has taken over the state directory and undoes itself.
     TakenOver,
 }
@@ -203,7 +206,8 @@ pub async fn undo_everything<H: Host, F: Future<Output = H>>(
             reconciler.tick().await;
         }
         if reconciler.open_items().is_empty() {
-            return Ok(Outcome::Clean);
+            let hidden = reconciler.trouble().filter(Trouble::hides);
+            return Ok(hidden.map_or(Outcome::Clean, Outcome::Unknown));
         }
         // A new agent waits for the journal; it finds it as it is now and goes on. Should it die first, this one does.
         drop(reconciler);
@@ -245,6 +249,10 @@ pub fn serve<H: Host, F: Future<Output = H>>(arguments: &[String], host: impl Fn
     }
     let Ok(runtime) = tokio::runtime::Builder::new_current_thread().enable_all().build() else { return 1 };
     match runtime.block_on(undo_everything(Path::new(dir), Some(&agent), host)) {
+        Ok(Outcome::Unknown(trouble)) => {
+            tracing::error!(%trouble, "undone as far as the journal can be read");
+            6
+        }
         Ok(_) => 0,
         Err(error) => {
             tracing::error!(%error, "the guard cannot undo");

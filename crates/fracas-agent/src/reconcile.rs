@@ -279,6 +279,21 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         self.journal.trouble()
     }
 
+    /// Tells the log what opening the journal found.
+    pub fn report_journal(&self) {
+        if self.journal.torn() > 0 {
+            let bytes = self.journal.torn();
+            tracing::warn!(
+                bytes,
+                "the journal's last record was unfinished and was cut off: a crash cut its write short"
+            );
+        }
+        if let Some(trouble) = self.trouble() {
+            let refusal = trouble.refusal();
+            tracing::error!(%trouble, instead = refusal.instead, "this host takes no orders");
+        }
+    }
+
     /// The fold of the journal.
     pub fn state(&self) -> &JournalState {
         self.journal.state()

@@ -26,6 +26,7 @@ use crate::{
     disk::Disk,
     guard::Guard,
     host::Host,
+    journal::Trouble,
     outbox::Outbox,
     reconcile::{DEADLINE_SLACK, Reconciler},
     session::{About, Say, Session, Shared, Standing},
@@ -288,6 +289,8 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
         }
         let mut standing = self.shared.standing.borrow_mut();
         standing.open = self.reconciler.open_items();
+        let hidden = self.reconciler.trouble().filter(Trouble::hides);
+        standing.journal_trouble = hidden.map(|trouble| trouble.to_string()).unwrap_or_default();
         standing.taken = self.reconciler.taken();
         standing.needs_lease = self.reconciler.needs_lease();
         standing.next_end_ns = self.reconciler.next_end();

@@ -145,6 +145,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     };
     let known = found.as_ref().ok().and_then(Option::as_ref);
     let mut reconciler = Reconciler::open(host(known), disk()?, setup(known)).await;
+    reconciler.report_journal();
     reconciler.recover().await;
     // From here on the guard undoes what is still open, should this agent not start.
     let guard = guard.transpose().map_err(ServiceError::Guard)?;

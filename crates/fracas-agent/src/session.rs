@@ -70,6 +70,8 @@ pub struct About {
 pub struct Standing {
     /// Items that may have something on the host.
     pub open: Vec<ItemKey>,
+    /// Why there may be more than that, because the journal cannot be trusted; empty when it can.
+    pub journal_trouble: String,
     /// The last desired state taken.
     pub taken: (u64, u64),
     /// Some fault is active, or about to be.
@@ -78,6 +80,13 @@ pub struct Standing {
     pub next_end_ns: Option<i64>,
     /// Every address of the controllers.
     pub controllers: BTreeSet<SocketAddr>,
+}
+
+impl Standing {
+    fn renew(&self, now: &Stamp) -> Renew {
+        let (open_items, journal_trouble) = (self.open.len() as u32, self.journal_trouble.clone());
+        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns, open_items, journal_trouble }
+    }
 }
 
 /// What leaves through the session beside facts.
@@ -310,13 +319,12 @@ impl<D: Disk> Session<D> {
             epoch: standing.taken.0,
             revision: standing.taken.1,
             active_items: standing.open.iter().map(to_json).collect(),
+            journal_trouble: standing.journal_trouble.clone(),
         }
     }
 
     fn renew(&self) -> Renew {
-        let now = (self.shared.now)();
-        let open_items = self.shared.standing.borrow().open.len() as u32;
-        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns, open_items }
+        self.shared.standing.borrow().renew(&(self.shared.now)())
     }
 
     /// Does what a message says; true when the lease should be renewed at once.

@@ -143,6 +143,9 @@ impl Session {
         };
         self.send(ToAgent::Welcome(welcome)).await?;
         tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");
+        if !hello.journal_trouble.is_empty() {
+            tracing::warn!(host = %self.host, trouble = hello.journal_trouble, "nobody can say whether the host is clean");
+        }
         Ok(connection)
     }
 
@@ -205,7 +208,7 @@ impl Session {
             record.last_seen = Some(received.clone());
             quarantined = record.quarantined.is_some();
         });
-        if quarantined && renew.open_items == 0 {
+        if quarantined && says_clean(&renew) {
             self.release().await?;
         }
         let lease = self.agents.fleet.lease_of(&self.host).unwrap_or(IDLE_LEASE);
@@ -257,6 +260,11 @@ impl Session {
     }
 }
 
+/// A host whose journal cannot be trusted does not know whether it is clean.
+fn says_clean(renew: &Renew) -> bool {
+    renew.open_items == 0 && renew.journal_trouble.is_empty()
+}
+
 async fn closed(closing: &mut watch::Receiver<bool>) {
     // An error means that nobody serves any more.
     let _ = closing.wait_for(|closing| *closing).await;
@@ -264,4 +272,17 @@ async fn closed(closing: &mut watch::Receiver<bool>) {
 
 fn malformed(error: fracas_proto::Malformed) -> Status {
     Status::invalid_argument(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_clean_only_if_it_knows_what_it_did() {
+        let clean = Renew::default();
+        assert!(says_clean(&clean));
+        assert!(!says_clean(&Renew { open_items: 1, ..clean.clone() }));
+        assert!(!says_clean(&Renew { journal_trouble: "the journal is damaged at byte 20".into(), ..clean }));
+    }
 }

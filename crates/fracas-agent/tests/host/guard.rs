@@ -12,11 +12,11 @@ use std::{
 
 use fracas_agent::{
     disk::FileDisk,
-    guard::{Guard, take_journal},
+    guard::{Guard, Outcome, take_journal},
     host::{clock::Clock, processes::Stat, worker::Spawner},
-    journal::{Journal, Record},
+    journal::{Journal, Record, Trouble},
     lock::{self, Lock},
-    service::{Kind, Options, PolicySource, ServiceError, serve},
+    service::{Kind, Options, PolicySource, ServiceError, serve, undo_all},
 };
 use fracas_model::{
     plan::{Check, Plan, Step},
@@ -39,6 +39,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_guard_is_not_misled_by_who_only_looks_or_fails_to_start", not_misled),
         trial("a_guard_outlives_requests_to_end", outlives_requests),
         trial("an_agent_that_does_not_run_is_ended_and_undone", does_not_run),
+        trial("nobody_calls_a_host_clean_whose_journal_is_damaged", damaged_journal),
         trial("an_agent_with_a_damaged_identity_undoes_all_the_same", damaged_identity),
     ]
 }
@@ -68,6 +69,7 @@ fn leave_stopped(dir: &Path, pid: i32) {
     let now = Clock::of("h".into()).now();
     let key = key("guarded");
     let records = [
+        Record::Taken { epoch: 1, revision: 1 },
         Record::Planned {
             key: key.clone(),
             fault: "process-pause".into(),
@@ -180,6 +182,24 @@ fn does_not_run() {
     scene.undone(guard);
     let ended = agent.0.wait().expect("ended");
     assert_eq!(ended.signal(), Some(9), "{ended:?}");
+}
+
+fn damaged_journal() {
+    let scene = Scene::new();
+    let dir = scene.dir.path();
+    leave_stopped(dir, scene.victim.pid());
+    wait_for("the victim to stop", || scene.stopped());
+    let journal = dir.join(fracas_agent::journal::FILE);
+    let mut bytes = fs::read(&journal).expect("read");
+    bytes[20] ^= 1;
+    fs::write(&journal, &bytes).expect("damaged");
+    let undone = run(undo_all(dir)).expect("undone");
+    assert_eq!(undone, Outcome::Unknown(Trouble::Damaged(0)));
+    assert!(!scene.stopped(), "what can be read of it is undone");
+    assert_eq!(fs::read(&journal).expect("read"), bytes, "and it is kept");
+    // As the refusal says.
+    fs::remove_file(&journal).expect("moved away");
+    assert_eq!(run(undo_all(dir)).expect("undone"), Outcome::Clean);
 }
 
 fn damaged_identity() {
