@@ -245,7 +245,7 @@ mod tests {
         rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
         let disk = FileDisk::with_limit(dir.path().to_owned(), Duration::from_millis(50)).unwrap();
         disk.append("pipe", b"first").await.unwrap();
-        let error = disk.append("pipe", &[7; 1 << 20]).await.unwrap_err();
+        let error = disk.append("pipe", &vec![7; 1 << 20]).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
         let error = disk.append("other", b"lost").await.unwrap_err();
         assert!(error.to_string().contains("still hangs"), "{error}");

@@ -53,18 +53,16 @@ impl Orders {
         let until = timeout.map(|t| Instant::now() + t);
         loop {
             match self.line() {
-                Some(Order::Do(mut order)) => match order.get("deadlineNs").and_then(Value::as_u64) {
-                    Some(ns) => {
-                        self.renewals += 1;
-                        self.set_deadline(ns);
-                        // Another order may stand behind it in the buffer already.
-                        continue;
-                    }
-                    None => {
+                Some(Order::Do(mut order)) => {
+                    let Some(ns) = order.get("deadlineNs").and_then(Value::as_u64) else {
                         self.seq = order.as_object_mut().and_then(|fields| fields.remove(SEQ));
                         return Some(Order::Do(order));
-                    }
-                },
+                    };
+                    self.renewals += 1;
+                    self.set_deadline(ns);
+                    // Another order may stand behind it in the buffer already.
+                    continue;
+                }
                 Some(end) => return Some(end),
                 None => {}
             }
