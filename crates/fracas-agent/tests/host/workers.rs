@@ -10,6 +10,7 @@ use std::{
 use fracas_agent::host::{Host as _, linux::LinuxHost, worker::Spawner};
 use fracas_model::plan::Step;
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::{
@@ -58,7 +59,8 @@ fn replies_belong_to_orders() {
     let remove = json!({ "order": "remove" });
     assert_eq!(worker.call(&remove, Duration::from_secs(5)), Ok(remove));
     // Whoever missed a reply cannot know what the worker did: it is ended.
-    let missed = worker.call(&json!({ "order": "add" }), Duration::ZERO);
+    kill_process(Pid::from_raw(worker.pid()).expect("pid"), Signal::STOP).expect("it cannot reply");
+    let missed = worker.call(&json!({ "order": "add" }), Duration::from_millis(20));
     assert!(missed.as_ref().is_err_and(|e| e.0.contains("did not reply")), "{missed:?}");
     wait_for("the worker's end", || !worker.alive());
     assert!(worker.call(&json!({ "order": "remove" }), Duration::from_secs(5)).is_err());
