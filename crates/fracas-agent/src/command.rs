@@ -32,7 +32,7 @@ It dials out, enrols with the token at its first start, and applies what the con
 own policy. Everything it applies ends by itself: after its time, when contact is lost for longer than the lease, and \
 when this process dies. As an ordinary user it works too and says what it cannot do: fracas-agent check.
 
-Exit codes: 0 everything undone, 2 wrong arguments, 5 failed, 6 something could not be undone.";
+Exit codes: 0 everything undone, 2 wrong arguments, 5 failed, 6 something could not be undone,\nor nobody can say whether there is something (the journal is damaged).";
 
 /// Arguments of the agent.
 #[derive(Clone, Debug, Args)]
@@ -195,6 +195,11 @@ fn undo_all(dir: &Path) -> anyhow::Result<u8> {
     }
     match runtime()?.block_on(service::undo_all(dir))? {
         Outcome::Clean => say("clean: nothing of Fracas is on this host").map(|()| 0),
+        Outcome::Unknown(trouble) => {
+            let refusal = trouble.refusal();
+            say(&format!("unknown: {}; what could be read of it is undone\n  {}", refusal.why, refusal.instead))
+                .map(|()| 6)
+        }
         Outcome::TakenOver => say("an agent was started meanwhile and undoes everything itself").map(|()| 0),
     }
 }

@@ -2,14 +2,23 @@
 //! what is written; what a missing sync costs is for its callers to know.
 
 use std::{
-    cell::RefCell,
-    collections::BTreeMap,
+    cell::Cell,
+    collections::{BTreeMap, btree_map::Entry},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+    time::Duration,
 };
+
+use tokio::sync::oneshot;
 
 use crate::host::Local;
 
@@ -53,19 +62,49 @@ impl<D: Disk + ?Sized> Disk for Rc<D> {
     }
 }
 
-/// The real one. Appends and reads run on the calling thread (page cache, microseconds); syncs, which may take
-/// tens of milliseconds, run on tokio's blocking threads, so that nothing else of the agent waits for them.
+/// How long the disk may take for one call. What is written as long as this is in doubt, what is undone is not: whoever
+/// undoes goes on without the disk.
+const LIMIT: Duration = Duration::from_secs(5);
+
+/// The real one. All calls are made by one thread of its own, in order: a disk that hangs holds up that thread and nothing
+/// else. A call that takes longer than five seconds counts as failed, and so does, at once, every call until that one has
+/// come back: it may still be carried out, but never after a later one.
 pub struct FileDisk {
     dir: PathBuf,
-    open: RefCell<BTreeMap<String, Rc<File>>>,
+    calls: mpsc::Sender<Call>,
+    limit: Duration,
+    /// Calls that the thread has not finished.
+    out: Arc<AtomicUsize>,
+    /// One of those was given up.
+    hangs: Cell<bool>,
+}
+
+type Call = Box<dyn FnOnce(&mut Files) + Send>;
+
+/// The thread's side: open files by name.
+struct Files {
+    dir: PathBuf,
+    open: BTreeMap<String, File>,
 }
 
 impl FileDisk {
     /// Uses `dir`, making it with mode 0700 when it is not there.
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
-        let dir = dir.into();
+        Self::with_limit(dir.into(), LIMIT)
+    }
+
+    fn with_limit(dir: PathBuf, limit: Duration) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir, open: RefCell::default() })
+        let (calls, called) = mpsc::channel::<Call>();
+        let out = Arc::new(AtomicUsize::new(0));
+        let (mut files, done) = (Files { dir: dir.clone(), open: BTreeMap::new() }, out.clone());
+        thread::Builder::new().name("disk".into()).spawn(move || {
+            while let Ok(call) = called.recv() {
+                call(&mut files);
+                done.fetch_sub(1, Ordering::SeqCst);
+            }
+        })?;
+        Ok(Self { dir, calls, limit, out, hangs: Cell::new(false) })
     }
 
     /// The directory.
@@ -73,86 +112,105 @@ impl FileDisk {
         &self.dir
     }
 
-    fn file(&self, name: &str) -> io::Result<Rc<File>> {
-        if let Some(file) = self.open.borrow().get(name) {
-            return Ok(Rc::clone(file));
+    async fn call<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Files) -> io::Result<T> + Send + 'static,
+    ) -> io::Result<T> {
+        if self.hangs.get() && self.out.load(Ordering::SeqCst) > 0 {
+            return Err(io::Error::new(io::ErrorKind::TimedOut, "the disk still hangs"));
         }
-        let path = self.dir.join(name);
-        let fresh = !path.try_exists()?;
-        let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;
-        if fresh {
-            // Without this a power cut may lose the name although the content was synced.
-            File::open(&self.dir)?.sync_all()?;
+        self.hangs.set(false);
+        let (answer, answered) = oneshot::channel();
+        let call = move |files: &mut Files| {
+            // Nobody waits any more for an answer that comes too late.
+            let _ = answer.send(work(files));
+        };
+        self.out.fetch_add(1, Ordering::SeqCst);
+        let gone = || io::Error::other("the thread that writes to the disk is gone");
+        self.calls.send(Box::new(call)).map_err(|_| gone())?;
+        if let Ok(answer) = tokio::time::timeout(self.limit, answered).await {
+            return answer.map_err(|_| gone())?;
         }
-        let file = Rc::new(file);
-        self.open.borrow_mut().insert(name.to_owned(), Rc::clone(&file));
-        Ok(file)
+        self.hangs.set(true);
+        let told = format!("the disk did not answer within {:?}", self.limit);
+        Err(io::Error::new(io::ErrorKind::TimedOut, told))
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
-}
-
-impl Disk for FileDisk {
-    fn read<'a>(&'a self, name: &'a str) -> Local<'a, io::Result<Vec<u8>>> {
-        Box::pin(async move {
-            match fs::read(self.dir.join(name)) {
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-                other => other,
+impl Files {
+    fn file(&mut self, name: &str) -> io::Result<&mut File> {
+        let path = self.dir.join(name);
+        Ok(match self.open.entry(name.to_owned()) {
+            Entry::Occupied(open) => open.into_mut(),
+            Entry::Vacant(place) => {
+                let fresh = !path.try_exists()?;
+                let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;
+                if fresh {
+                    // Without this a power cut may lose the name although the content was synced.
+                    File::open(&self.dir)?.sync_all()?;
+                }
+                place.insert(file)
             }
         })
     }
 
+    fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let fresh = self.dir.join(format!("{name}.new"));
+        let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&fresh, self.dir.join(name))?;
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+impl Disk for FileDisk {
+    fn read<'a>(&'a self, name: &'a str) -> Local<'a, io::Result<Vec<u8>>> {
+        let name = name.to_owned();
+        Box::pin(self.call(move |files| match fs::read(files.dir.join(name)) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            other => other,
+        }))
+    }
+
     fn read_at<'a>(&'a self, name: &'a str, offset: u64, len: usize) -> Local<'a, io::Result<Vec<u8>>> {
-        Box::pin(async move {
-            let file = self.file(name)?;
-            let mut file = &*file;
+        let name = name.to_owned();
+        Box::pin(self.call(move |files| {
+            let file = files.file(&name)?;
             file.seek(SeekFrom::Start(offset))?;
             let mut bytes = vec![0; len];
             file.read_exact(&mut bytes)?;
             Ok(bytes)
-        })
+        }))
     }
 
     fn append<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
-        Box::pin(async move { (&*self.file(name)?).write_all(bytes) })
+        let (name, bytes) = (name.to_owned(), bytes.to_vec());
+        Box::pin(self.call(move |files| files.file(&name)?.write_all(&bytes)))
     }
 
     fn sync<'a>(&'a self, name: &'a str) -> Local<'a, io::Result<()>> {
-        Box::pin(async move {
-            let file = self.file(name)?.try_clone()?;
-            blocking(move || file.sync_data()).await
-        })
+        let name = name.to_owned();
+        Box::pin(self.call(move |files| files.file(&name)?.sync_data()))
     }
 
     fn replace<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
-        Box::pin(async move {
-            let (path, fresh, dir) = (self.dir.join(name), self.dir.join(format!("{name}.new")), self.dir.clone());
-            let bytes = bytes.to_vec();
-            let done = blocking(move || {
-                let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
-                file.write_all(&bytes)?;
-                file.sync_all()?;
-                fs::rename(&fresh, &path)?;
-                File::open(&dir)?.sync_all()
-            })
-            .await;
+        let (name, bytes) = (name.to_owned(), bytes.to_vec());
+        Box::pin(self.call(move |files| {
+            let done = files.replace(&name, &bytes);
             // The old descriptor means the old file now, or may: the next call opens the name again.
-            self.open.borrow_mut().remove(name);
+            files.open.remove(&name);
             done
-        })
+        }))
     }
 
     fn truncate<'a>(&'a self, name: &'a str, len: u64) -> Local<'a, io::Result<()>> {
-        Box::pin(async move {
-            let file = self.file(name)?.try_clone()?;
-            blocking(move || {
-                file.set_len(len)?;
-                file.sync_data()
-            })
-            .await
-        })
+        let name = name.to_owned();
+        Box::pin(self.call(move |files| {
+            let file = files.file(&name)?;
+            file.set_len(len)?;
+            file.sync_data()
+        }))
     }
 }
 
@@ -176,5 +234,26 @@ mod tests {
         disk.replace("a", b"new").await.unwrap();
         disk.append("a", b"er").await.unwrap();
         assert_eq!(disk.read("a").await.unwrap(), b"newer");
+    }
+
+    /// A pipe takes 64 KiB and then hangs until somebody reads.
+    #[tokio::test]
+    async fn a_disk_that_hangs_holds_nobody_up_for_longer_than_its_limit() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let disk = FileDisk::with_limit(dir.path().to_owned(), Duration::from_millis(50)).unwrap();
+        disk.append("pipe", b"first").await.unwrap();
+        let error = disk.append("pipe", &vec![7; 1 << 20]).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut, "{error}");
+        let error = disk.append("other", b"lost").await.unwrap_err();
+        assert!(error.to_string().contains("still hangs"), "{error}");
+        let mut read = vec![0; 5 + (1 << 20)];
+        File::open(&pipe).unwrap().read_exact(&mut read).unwrap();
+        while disk.append("other", b"kept").await.is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(disk.read("other").await.unwrap(), b"kept", "what failed at once was never done");
     }
 }

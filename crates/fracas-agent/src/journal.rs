@@ -61,6 +61,11 @@ pub struct Journal<D> {
 }
 
 impl Trouble {
+    /// Whether there may be something on the host that the journal does not tell: then nobody can say that it is clean.
+    pub fn hides(&self) -> bool {
+        !matches!(self, Self::Unwritable(_))
+    }
+
     /// As the answer to an order.
     pub fn refusal(&self) -> Refusal {
         let instead = match self {

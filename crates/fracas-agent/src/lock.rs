@@ -1,14 +1,17 @@
 //! Who may touch the state directory: advisory locks that the kernel lifts when their holder dies. No lock is ever
 //! stale, so none is ever broken.
+//!
+//! They are locks of an open file description (`F_OFD_SETLK` of `fcntl`), because of those the kernel says whether one is
+//! held without taking it: whoever only looks is never mistaken for a holder.
+
+#![expect(unsafe_code, reason = "locks of open file descriptions have no safe wrapper")]
 
 use std::{
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, Read as _, Seek as _, Write as _},
-    os::unix::fs::OpenOptionsExt as _,
+    os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
 };
-
-use rustix::fs::{FlockOperation, flock};
 
 /// Held by an agent for its whole life.
 pub const AGENT: &str = "agent.lock";
@@ -55,23 +58,43 @@ impl Lock {
             .mode(0o600)
             .open(&path)
             .map_err(failed)?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(rustix::io::Errno::WOULDBLOCK) => {
+        match whole(&file, libc::F_OFD_SETLK) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 let mut holder = String::new();
                 let _ = file.read_to_string(&mut holder);
                 return Err(LockError::Held { path, holder: holder.trim().to_owned() });
             }
-            Err(errno) => return Err(failed(errno.into())),
+            Err(error) => return Err(failed(error)),
         }
         // The number is for people only; a full disk must not keep anybody from undoing.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
     }
 
-    /// Whether somebody has the lock now.
+    /// Whether somebody has the lock now. Only looks: nobody who tries to take it meanwhile is kept from it.
     pub fn is_held(dir: &Path, name: &str) -> bool {
-        matches!(Self::take(dir, name), Err(LockError::Held { .. }))
+        let held = |file: File| whole(&file, libc::F_OFD_GETLK);
+        File::open(dir.join(name)).and_then(held).is_ok_and(|found| i32::from(found.l_type) != libc::F_UNLCK)
+    }
+
+    /// The process number that the holder wrote when it took the lock, if somebody has it and that could be written.
+    pub fn holder(dir: &Path, name: &str) -> Option<i32> {
+        let held = || Self::is_held(dir, name);
+        held().then(|| fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok()).flatten().filter(|_| held())
+    }
+}
+
+/// Takes or asks for an exclusive lock on all of a file.
+fn whole(file: &File, command: libc::c_int) -> io::Result<libc::flock> {
+    // SAFETY: a struct of numbers, for which zero is a value: the file from its first byte to its end, no process.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = libc::F_WRLCK as libc::c_short;
+    lock.l_whence = libc::SEEK_SET as libc::c_short;
+    // SAFETY: the descriptor is open for the call, and the kernel writes no more than the struct.
+    match unsafe { libc::fcntl(file.as_raw_fd(), command, &raw mut lock) } {
+        -1 => Err(io::Error::last_os_error()),
+        _ => Ok(lock),
     }
 }
 
@@ -86,7 +109,26 @@ mod tests {
         let error = Lock::take(dir.path(), AGENT).unwrap_err().to_string();
         assert!(error.contains(&std::process::id().to_string()), "{error}");
         assert!(Lock::is_held(dir.path(), AGENT) && !Lock::is_held(dir.path(), JOURNAL));
+        assert_eq!(Lock::holder(dir.path(), AGENT), Some(std::process::id().cast_signed()));
         drop(first);
+        assert_eq!(Lock::holder(dir.path(), AGENT), None);
         assert!(Lock::take(dir.path(), AGENT).is_ok());
+    }
+
+    #[test]
+    fn looking_at_a_lock_takes_it_from_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        drop(Lock::take(dir.path(), AGENT).unwrap());
+        let (path, stop) = (dir.path().to_owned(), std::sync::atomic::AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    Lock::is_held(&path, AGENT);
+                }
+            });
+            let refused = (0..2_000).filter(|_| Lock::take(&path, AGENT).is_err()).count();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
     }
 }

@@ -5,12 +5,14 @@
 //! a tick waits for the host, contact can still be kept alive through [`Lease`]. **Bound:** every call of the host is
 //! cut off after [`STEP_LIMIT`], and what is due for undo is undone between any two steps that are applied; so an undo
 //! begins at most one `STEP_LIMIT` (plus [`FINAL_LOOKS`] and the undos before it) after it is due. A cut-off call
-//! counts as failed: its step is reverted, and tried again until that succeeds.
+//! counts as failed: its step is reverted, and tried again until that succeeds. What comes while a tick is at work
+//! ([`Newer`]) ends items in the same way, and nothing more is applied.
 
 mod admit;
 mod apply;
 mod lease;
 mod look;
+mod newer;
 mod recover;
 mod undo;
 
@@ -31,7 +33,7 @@ use fracas_model::{
     units::Dur,
 };
 
-pub use self::lease::Lease;
+pub use self::{lease::Lease, newer::Newer};
 use crate::{
     disk::Disk,
     host::{Failure, Host},
@@ -77,6 +79,9 @@ pub struct Reconciler<H, D> {
     setup: Setup,
     controllers: Vec<String>,
     lease: Lease,
+    newer: Newer,
+    /// Why nothing new is applied at the moment, if so.
+    barred: Option<Refusal>,
     desired: Option<Desired>,
     /// Items of the last desired state that wait for the answer to their rehearsal.
     to_rehearse: Vec<FaultItem>,
@@ -147,6 +152,8 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             setup,
             controllers: Vec::new(),
             lease: Lease::default(),
+            newer: Newer::default(),
+            barred: None,
             desired: None,
             to_rehearse: Vec::new(),
             live: BTreeMap::new(),
@@ -184,6 +191,25 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
     /// The lease, which the session grants; clones are the same lease.
     pub fn lease(&self) -> Lease {
         self.lease.clone()
+    }
+
+    /// Where to say what comes while a tick is at work.
+    pub fn newer(&self) -> Newer {
+        self.newer.clone()
+    }
+
+    /// From now on new items are refused for this reason, or not any more.
+    pub fn bar(&mut self, why: Option<Refusal>) {
+        self.barred = why;
+    }
+
+    /// The next end of an active item (boot time), its lease apart.
+    pub fn next_end(&self) -> Option<i64> {
+        let ends = self.live.values().filter_map(|live| match live.phase {
+            Phase::Active { until_ns } => Some(until_ns),
+            _ => None,
+        });
+        ends.min()
     }
 
     /// What the host can do, once that was tried.
@@ -251,6 +277,21 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
     /// Why no orders are taken at the moment, if so.
     pub fn trouble(&self) -> Option<Trouble> {
         self.journal.trouble()
+    }
+
+    /// Tells the log what opening the journal found.
+    pub fn report_journal(&self) {
+        if self.journal.torn() > 0 {
+            let bytes = self.journal.torn();
+            tracing::warn!(
+                bytes,
+                "the journal's last record was unfinished and was cut off: a crash cut its write short"
+            );
+        }
+        if let Some(trouble) = self.trouble() {
+            let refusal = trouble.refusal();
+            tracing::error!(%trouble, instead = refusal.instead, "this host takes no orders");
+        }
     }
 
     /// The fold of the journal.

@@ -7,12 +7,14 @@
 //!                  +------- outbox <------ facts of both --+
 //! ```
 
-use std::{future::Future, rc::Rc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, future::Future, rc::Rc, time::Duration};
 
 use fracas_model::{
     desired::{Desired, Mode, ProbeItem},
     event::UndoCause,
+    plan::Refusal,
     time::Stamp,
+    units::Dur,
 };
 use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
@@ -24,14 +26,17 @@ use crate::{
     disk::Disk,
     guard::Guard,
     host::Host,
+    journal::Trouble,
     outbox::Outbox,
-    reconcile::Reconciler,
+    reconcile::{DEADLINE_SLACK, Reconciler},
     session::{About, Say, Session, Shared, Standing},
     watch::{Sight, Watcher},
 };
 
 /// The longest sleep while something is open: what ends by itself is noticed, and the guard is looked after.
 const LOOK_AROUND: Duration = Duration::from_secs(1);
+/// What the guard is told while nothing is open: for ever, near enough.
+const IDLE: Duration = Duration::from_hours(24 * 365);
 /// How long a leaving agent goes on trying to undo before it leaves the rest to its guard.
 const UNDO_LIMIT: Duration = Duration::from_secs(30);
 
@@ -71,35 +76,75 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
         outbox: Mutex::new(outbox),
         more: Notify::new(),
         granted: Notify::new(),
-        standing: std::cell::RefCell::new(Standing::default()),
+        standing: RefCell::new(Standing::default()),
         lease: reconciler.lease(),
+        contact: Notify::new(),
+        newer: reconciler.newer(),
         now,
     });
+    let guard = Rc::new(RefCell::new(guard));
     let (desired, wanted) = mpsc::unbounded_channel();
     let (say, said) = mpsc::unbounded_channel();
     let (probes, probed) = watch::channel(Vec::new());
     let (leave, leaving) = watch::channel(false);
-    let mut reconciling = Reconciling { reconciler, guard, shared: shared.clone(), say, probes, latest: None };
+    let mut reconciling = Reconciling { reconciler, guard: guard.clone(), shared: shared.clone(), say, probes };
     reconciling.flush().await;
     let session = Session { contact, about, shared: shared.clone(), desired, say: said, leaving, seed };
+    let leaves = Notify::new();
+    let asked = async {
+        shutdown.await;
+        // Also for a tick that is at work.
+        shared.newer.leave();
+        leaves.notify_one();
+    };
     let order = async {
-        reconciling.run(wanted, shutdown).await;
+        reconciling.run(wanted, leaves.notified()).await;
         let left = reconciling.undo().await;
         // Dropping the sender stops the probes, which seal what they saw; only then the last words are complete.
-        let Reconciling { guard, probes, .. } = reconciling;
-        drop(probes);
-        (left, guard, leave)
+        drop(reconciling);
+        left
     };
     let work = async {
-        let ((left, guard, leave), ()) = tokio::join!(order, watching(watcher, probed, &shared));
+        let both = async { tokio::join!(order, watching(watcher, probed, &shared)).0 };
+        let left = tokio::select! {
+            left = both => left,
+            never = assuring(&guard, &shared) => match never {},
+        };
         leave.send_replace(true);
-        (left, guard)
+        left
     };
-    let ((left, guard), ()) = tokio::join!(work, session.run());
-    if let (Left::Clean, Some(guard)) = (left, guard) {
+    let (left, (), ()) = tokio::join!(work, session.run(), asked);
+    if let (Left::Clean, Some(guard)) = (left, guard.take()) {
         guard.end();
     }
     left
+}
+
+/// Tells the guard again and again how long all is well. It runs beside the reconciler: a tick may take long, and as long
+/// as this thread runs, every call in it has an end.
+async fn assuring<D>(guard: &RefCell<Option<Guard>>, shared: &Shared<D>) -> Infallible {
+    loop {
+        assure(guard, shared);
+        sleep_until(Instant::now() + LOOK_AROUND).await;
+    }
+}
+
+fn assure<D>(guard: &RefCell<Option<Guard>>, shared: &Shared<D>) {
+    if let Some(guard) = &mut *guard.borrow_mut() {
+        let now_ns = (shared.now)().boot_ns;
+        guard.assure(all_well(&shared.standing.borrow(), shared.lease.until_ns(), now_ns));
+    }
+}
+
+/// How long from now the guard need not mind: until the next item should end, and some slack for ending it.
+fn all_well(standing: &Standing, lease_ns: i64, now_ns: i64) -> Duration {
+    if !standing.needs_lease && standing.open.is_empty() {
+        return IDLE;
+    }
+    let lease_ns = standing.needs_lease.then_some(lease_ns);
+    let next_ns = [lease_ns, standing.next_end_ns].into_iter().flatten().filter(|at| *at > now_ns).min();
+    // Without an end ahead something is being undone, or late.
+    next_ns.map_or(UNDO_LIMIT, |at| (Dur::from_ns(at - now_ns) + DEADLINE_SLACK).std())
 }
 
 /// Lets probes run as wanted and puts what they see into the outbox, until nobody can want any more.
@@ -115,6 +160,11 @@ async fn watching<D: Disk, W: Watcher>(
                 Ok(()) => None,
                 Err(_) => break,
             },
+            () = shared.contact.notified() => {
+                // Asked again, so to speak: a probe goes on for as long as the controller is in contact.
+                watcher.set(&wanted.borrow_and_update());
+                continue;
+            }
             sight = watcher.next() => Some(sight),
         };
         match sight {
@@ -135,12 +185,10 @@ async fn keep<D: Disk>(shared: &Shared<D>, sight: Sight) {
 
 struct Reconciling<H, D> {
     reconciler: Reconciler<H, D>,
-    guard: Option<Guard>,
+    guard: Rc<RefCell<Option<Guard>>>,
     shared: Rc<Shared<D>>,
     say: mpsc::UnboundedSender<Say>,
     probes: watch::Sender<Vec<ProbeItem>>,
-    /// The last desired state, for when the guard is lost or comes back.
-    latest: Option<Desired>,
 }
 
 impl<H: Host, D: Disk> Reconciling<H, D> {
@@ -161,7 +209,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
                 () = self.shared.granted.notified() => {}
                 () = sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => {}
             }
-            self.look_after_guard().await;
+            self.look_after_guard();
             self.round().await;
         }
     }
@@ -174,19 +222,21 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
                 let ahead = at_ns.saturating_sub((self.shared.now)().boot_ns).max(0);
                 Some(around.min(Instant::now() + Duration::from_nanos(ahead.unsigned_abs())))
             }
-            None => self.guard.is_some().then_some(around),
+            None => self.guard.borrow().is_some().then_some(around),
         }
     }
 
     async fn take(&mut self, desired: Desired) {
         let mark = (desired.epoch, desired.revision);
         let probes = desired.probes.clone();
-        self.shared.standing.borrow_mut().needs_lease |= desired.faults.iter().any(|f| f.mode == Mode::Apply);
-        let taken = self.reconciler.take(desired.clone()).await;
+        let applies = desired.faults.iter().any(|f| f.mode == Mode::Apply);
+        let taken = self.reconciler.take(desired).await;
         self.flush().await;
+        self.shared.standing.borrow_mut().needs_lease |= applies;
+        // Before anything is applied.
+        assure(&self.guard, &self.shared);
         match taken {
             Ok(()) => {
-                self.latest = Some(desired);
                 // Asked again, unchanged: that too prolongs what runs.
                 self.probes.send_replace(probes);
                 let _ = self.say.send(Say::Taken(mark.0, mark.1));
@@ -195,24 +245,24 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
         }
     }
 
-    /// Without a guard nothing new is applied: what is not open yet is taken out of the desired state until it is back.
-    async fn look_after_guard(&mut self) {
-        let Some(guard) = &mut self.guard else { return };
-        match guard.ensure() {
-            Ok(false) => {}
-            Ok(true) => {
-                tracing::warn!("the guard had died; there is a new one");
-                if let Some(desired) = self.latest.clone() {
-                    let _ = self.reconciler.take(desired).await;
+    /// Without a guard nothing new is applied: it is refused, with the reason, until there is one again.
+    fn look_after_guard(&mut self) {
+        let looked = self.guard.borrow_mut().as_mut().map(Guard::ensure);
+        match looked {
+            None => {}
+            Some(Ok(fresh)) => {
+                if fresh {
+                    tracing::warn!("the guard had died; there is a new one");
+                    assure(&self.guard, &self.shared);
                 }
+                self.reconciler.bar(None);
             }
-            Err(error) => {
+            Some(Err(error)) => {
                 tracing::error!(%error, "there is no guard, so nothing new is applied");
-                if let Some(mut desired) = self.latest.clone() {
-                    let open = self.reconciler.open_items();
-                    desired.faults.retain(|f| f.mode == Mode::Rehearse || open.contains(&f.key));
-                    let _ = self.reconciler.take(desired).await;
-                }
+                let why = format!("the guard, which undoes when this host's agent dies, cannot be started: {error}");
+                let instead =
+                    "look at the agent's log and at the host's limits of processes and memory, then ask again";
+                self.reconciler.bar(Some(Refusal::new(why, instead)));
             }
         }
     }
@@ -239,8 +289,11 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
         }
         let mut standing = self.shared.standing.borrow_mut();
         standing.open = self.reconciler.open_items();
+        let hidden = self.reconciler.trouble().filter(Trouble::hides);
+        standing.journal_trouble = hidden.map(|trouble| trouble.to_string()).unwrap_or_default();
         standing.taken = self.reconciler.taken();
         standing.needs_lease = self.reconciler.needs_lease();
+        standing.next_end_ns = self.reconciler.next_end();
     }
 
     /// Undoes everything before leaving, and goes on trying for a while.
@@ -258,5 +311,86 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
             0 => Left::Clean,
             open => Left::Open(open),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fracas_model::catalogue::Params;
+
+    use super::*;
+    use crate::{
+        disk::FileDisk,
+        host::{Local, clock::Clock},
+        reconcile::{Lease, Newer},
+    };
+
+    /// Counts how often it is told what is wanted.
+    struct Told(mpsc::UnboundedSender<usize>);
+
+    impl Watcher for Told {
+        fn set(&mut self, wanted: &[ProbeItem]) {
+            self.0.send(wanted.len()).expect("the test listens");
+        }
+
+        fn next(&mut self) -> Local<'_, Sight> {
+            Box::pin(std::future::pending())
+        }
+
+        fn close(&mut self) -> Local<'_, Vec<Sight>> {
+            Box::pin(async { Vec::new() })
+        }
+    }
+
+    #[tokio::test]
+    async fn probes_go_on_for_as_long_as_the_controller_grants() {
+        let dir = tempfile::tempdir().unwrap();
+        let disk = FileDisk::new(dir.path()).unwrap();
+        let clock = Clock::of("h".into());
+        let shared = Shared {
+            outbox: Mutex::new(Outbox::open(disk, &clock.now().clock.boot, "o".into()).await),
+            more: Notify::new(),
+            granted: Notify::new(),
+            standing: RefCell::default(),
+            lease: Lease::default(),
+            contact: Notify::new(),
+            newer: Newer::default(),
+            now: Rc::new(move || clock.now()),
+        };
+        let probe = ProbeItem {
+            run: "r".into(),
+            probe: "up".into(),
+            kind: "tcp".into(),
+            params: Params::default(),
+            every: Dur::from_secs(1),
+            timeout: Dur::from_secs(1),
+            until: Dur::from_secs(60),
+        };
+        let (told, mut tells) = mpsc::unbounded_channel();
+        let (wanted, wants) = watch::channel(Vec::new());
+        let driver = async {
+            let wanted = wanted;
+            wanted.send_replace(vec![probe]);
+            assert_eq!(tells.recv().await, Some(1));
+            for _ in 0..3 {
+                shared.contact.notify_one();
+                assert_eq!(tells.recv().await, Some(1), "asked again with each grant");
+            }
+            drop(wanted);
+        };
+        tokio::join!(watching(Told(told), wants, &shared), driver);
+    }
+
+    #[test]
+    fn the_guard_minds_the_next_end_and_nothing_while_nothing_is_open() {
+        let second = |n: i64| Dur::from_secs(n).ns();
+        let mut standing = Standing::default();
+        assert_eq!(all_well(&standing, i64::MIN, 0), IDLE);
+        standing.needs_lease = true;
+        assert_eq!(all_well(&standing, second(15), second(5)), Duration::from_secs(10 + 5));
+        standing.next_end_ns = Some(second(7));
+        assert_eq!(all_well(&standing, second(15), second(5)), Duration::from_secs(2 + 5));
+        // Over and not undone yet: it is being undone, or about to be.
+        assert_eq!(all_well(&standing, i64::MIN, second(8)), UNDO_LIMIT);
     }
 }

@@ -1,12 +1,13 @@
-//! The agent as a process: locks, recovery, enrolment, guard, and then the work, in the one order that keeps the promise.
+//! The agent as a process: locks, guard, recovery, enrolment, and then the work, in the one order that keeps the promise.
 //!
 //! ```text
-//! lock the state directory -> undo what an earlier life left -> enrol if need be -> guard -> work -> undo -> leave
+//! lock the state directory -> guard -> undo what an earlier life left -> enrol if need be -> work -> undo -> leave
 //! ```
 
 use std::{
+    convert::Infallible,
     fs,
-    future::Future,
+    future::{Future, Ready, ready},
     io,
     path::{Path, PathBuf},
     rc::Rc,
@@ -18,16 +19,15 @@ use fracas_model::{
     catalogue::Catalogue,
     diagnostic::Diagnostic,
     facts::HostFacts,
-    id::HostId,
     policy::{Policy, read_policy},
 };
 
 use crate::{
     dial::{Contact, TcpDial},
-    disk::{Disk as _, FileDisk},
+    disk::{Disk, FileDisk},
     enrol::{EnrolError, Token, enrol},
     guard::{self, Guard, Outcome, take_journal, undo_everything},
-    host::{Host as _, clock::Clock, linux::LinuxHost},
+    host::{Host, clock::Clock, linux::LinuxHost, worker::Spawner},
     identity::{Identity, IdentityError, draft_key, forget_draft_key},
     lock::{self, Lock, LockError},
     outbox::Outbox,
@@ -123,35 +123,44 @@ pub enum ServiceError {
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<Left, ServiceError> {
     let dir = state_dir(&options.state_dir)?;
     let _agent = Lock::take(&dir, lock::AGENT)?;
+    let spawner = Spawner::start();
+    // Before the journal: from the moment this agent has it, somebody undoes whatever becomes of this agent.
+    let guard = (options.kind == Kind::Full).then(|| Guard::start(&spawner, &dir));
     let journal = take_journal(&dir).await?;
-    let found = Identity::load(&dir)?;
-    tokio::pin!(shutdown);
-    let identity = if let Some(identity) = found {
-        identity
-    } else {
-        // Before the network: what an earlier life left behind must not wait for a controller.
-        undo_as(&dir, NOBODY.into()).await.map_err(state_error(&dir))?;
-        tokio::select! {
-            enrolled = join(&dir, &options) => enrolled?,
-            () = &mut shutdown => return Ok(Left::Clean),
-        }
+    // Before the network, and whatever is wrong with the identity: what an earlier life left must not wait for anything.
+    let found = Identity::load(&dir);
+    let host = |identity: Option<&Identity>| {
+        let id = identity.map_or_else(|| NOBODY.into(), |identity| identity.host.clone());
+        LinuxHost::with_spawner(id, VERSION, spawner.clone())
     };
-    let host = LinuxHost::start(identity.host.clone(), VERSION);
     let policy = policy(&options.policy);
     let faults: &'static [&'static dyn Fault] = if options.kind == Kind::Full { ALL } else { &[] };
     let disk = || FileDisk::new(&dir).map(Rc::new).map_err(state_error(&dir));
-    let setup = Setup {
+    let setup = |identity: Option<&Identity>| Setup {
         policy: policy.clone(),
         facts: HostFacts::default(),
         faults,
         agent_version: VERSION.to_owned(),
-        fleet: identity.fleet(),
+        fleet: identity.map(Identity::fleet).unwrap_or_default(),
     };
-    let mut reconciler = Reconciler::open(host, disk()?, setup).await;
+    let known = found.as_ref().ok().and_then(Option::as_ref);
+    let mut reconciler = Reconciler::open(host(known), disk()?, setup(known)).await;
+    reconciler.report_journal();
     reconciler.recover().await;
-    let guard = match options.kind {
-        Kind::Full => Some(Guard::start(reconciler.host().spawner(), &dir).map_err(ServiceError::Guard)?),
-        Kind::Observer => None,
+    // From here on the guard undoes what is still open, should this agent not start.
+    let guard = guard.transpose().map_err(ServiceError::Guard)?;
+    tokio::pin!(shutdown);
+    let identity = if let Some(identity) = found? {
+        identity
+    } else {
+        let identity = tokio::select! {
+            enrolled = join(&dir, &options) => enrolled?,
+            never = go_on_undoing(&mut reconciler) => match never {},
+            () = &mut shutdown => return Ok(left_of(&reconciler)),
+        };
+        reconciler = Reconciler::open(host(Some(&identity)), disk()?, setup(Some(&identity))).await;
+        reconciler.recover().await;
+        identity
     };
     let facts = match options.kind {
         Kind::Full => reconciler.host().facts().await,
@@ -188,37 +197,39 @@ pub fn catalogue(faults: &[&dyn Fault]) -> Catalogue {
 /// Undoes everything the journal of a state directory says is open, whoever left it; for `undo-all` without an agent.
 pub async fn undo_all(state_dir: &Path) -> Result<Outcome, ServiceError> {
     let dir = state_dir_of(state_dir)?;
-    let id = Identity::load(&dir).ok().flatten().map_or_else(|| NOBODY.into(), |identity| identity.host);
-    guard_undo(&dir, id).await.map_err(state_error(&dir))
+    undo_everything(&dir, None, maker(dir.clone())).await.map_err(state_error(&dir))
 }
 
-async fn guard_undo(dir: &Path, id: HostId) -> io::Result<Outcome> {
-    undo_everything(dir, || async move { LinuxHost::start(id, VERSION) }).await
-}
-
-/// With the journal's lock already held by the caller.
-async fn undo_as(dir: &Path, id: HostId) -> io::Result<()> {
-    let setup = Setup {
-        policy: Policy::nothing(),
-        facts: HostFacts::default(),
-        faults: &[],
-        agent_version: VERSION.to_owned(),
-        fleet: String::new(),
-    };
-    let disk = FileDisk::new(dir)?;
-    if disk.read(crate::journal::FILE).await?.is_empty() {
-        return Ok(());
+/// Tries again and again what could not be undone yet; never resolves.
+async fn go_on_undoing<H: Host, D: Disk>(reconciler: &mut Reconciler<H, D>) -> Infallible {
+    while let Some(wake) = reconciler.next_wake() {
+        let pause = (wake - reconciler.host().now().boot_ns).max(1_000_000);
+        tokio::time::sleep(Duration::from_nanos(pause.cast_unsigned())).await;
+        reconciler.tick().await;
     }
-    let mut reconciler = Reconciler::open(LinuxHost::start(id, VERSION), disk, setup).await;
-    reconciler.recover().await;
-    Ok(())
+    std::future::pending().await
+}
+
+fn left_of<H: Host, D: Disk>(reconciler: &Reconciler<H, D>) -> Left {
+    match reconciler.open_items().len() {
+        0 => Left::Clean,
+        open => Left::Open(open),
+    }
 }
 
 /// The guard's role: see [`crate::guard`].
 pub(crate) fn guard_role(arguments: &[String]) -> i32 {
     let dir = arguments.first().map(PathBuf::from).unwrap_or_default();
-    let id = Identity::load(&dir).ok().flatten().map_or_else(|| NOBODY.into(), |identity| identity.host);
-    guard::serve(arguments, || async move { LinuxHost::start(id, VERSION) })
+    guard::serve(arguments, maker(dir))
+}
+
+/// Makes the host for as many attempts as are needed, under the id that is known by then.
+fn maker(dir: PathBuf) -> impl Fn() -> Ready<LinuxHost> {
+    let spawner = Spawner::start();
+    move || {
+        let id = Identity::load(&dir).ok().flatten().map_or_else(|| NOBODY.into(), |identity| identity.host);
+        ready(LinuxHost::with_spawner(id, VERSION, spawner.clone()))
+    }
 }
 
 fn state_dir(path: &Path) -> Result<PathBuf, ServiceError> {

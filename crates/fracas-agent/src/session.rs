@@ -29,7 +29,12 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use crate::{dial::Contact, disk::Disk, outbox::Outbox, reconcile::Lease};
+use crate::{
+    dial::Contact,
+    disk::Disk,
+    outbox::Outbox,
+    reconcile::{Lease, Newer},
+};
 
 pub mod offset;
 mod upward;
@@ -65,12 +70,23 @@ pub struct About {
 pub struct Standing {
     /// Items that may have something on the host.
     pub open: Vec<ItemKey>,
+    /// Why there may be more than that, because the journal cannot be trusted; empty when it can.
+    pub journal_trouble: String,
     /// The last desired state taken.
     pub taken: (u64, u64),
     /// Some fault is active, or about to be.
     pub needs_lease: bool,
+    /// The next end of an active fault (boot time), its lease apart.
+    pub next_end_ns: Option<i64>,
     /// Every address of the controllers.
     pub controllers: BTreeSet<SocketAddr>,
+}
+
+impl Standing {
+    fn renew(&self, now: &Stamp) -> Renew {
+        let (open_items, journal_trouble) = (self.open.len() as u32, self.journal_trouble.clone());
+        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns, open_items, journal_trouble }
+    }
 }
 
 /// What leaves through the session beside facts.
@@ -94,6 +110,10 @@ pub struct Shared<D> {
     pub standing: RefCell<Standing>,
     /// The faults' lease.
     pub lease: Lease,
+    /// Rung with every grant: the controller is in contact and still wants what it wanted.
+    pub contact: Notify,
+    /// Told of each desired state before it is taken.
+    pub newer: Newer,
     /// This host's clock.
     pub now: Rc<dyn Fn() -> Stamp>,
 }
@@ -304,13 +324,12 @@ impl<D: Disk> Session<D> {
             epoch: standing.taken.0,
             revision: standing.taken.1,
             active_items: standing.open.iter().map(to_json).collect(),
+            journal_trouble: standing.journal_trouble.clone(),
         }
     }
 
     fn renew(&self) -> Renew {
-        let now = (self.shared.now)();
-        let open_items = self.shared.standing.borrow().open.len() as u32;
-        Renew { boot_ns: now.boot_ns, wall_ns: now.wall_ns, bound_ns: now.bound_ns, open_items }
+        self.shared.standing.borrow().renew(&(self.shared.now)())
     }
 
     /// Does what a message says; true when the lease should be renewed at once.
@@ -329,6 +348,7 @@ impl<D: Disk> Session<D> {
                 if !ran {
                     self.shared.granted.notify_one();
                 }
+                self.shared.contact.notify_one();
                 let clock = from_json("clock", &grant.clock_json)?;
                 upward.clock_read(&now, &clock, &grant).await;
                 Ok(false)
@@ -347,6 +367,7 @@ impl<D: Disk> Session<D> {
                 pace.asked = applies.then(|| desired.lease.std());
                 let runs = desired.faults.iter().filter(|f| f.mode == Mode::Apply).map(|f| &f.key.run);
                 let fresh = upward.set_runs(runs.chain(desired.probes.iter().map(|p| &p.run)).cloned().collect());
+                self.shared.newer.hear(&desired);
                 let _ = self.desired.send(desired);
                 Ok(begins || fresh)
             }

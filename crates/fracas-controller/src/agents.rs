@@ -154,6 +154,9 @@ impl Session {
         };
         self.send(ToAgent::Welcome(welcome)).await?;
         tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");
+        if !hello.journal_trouble.is_empty() {
+            tracing::warn!(host = %self.host, trouble = hello.journal_trouble, "nobody can say whether the host is clean");
+        }
         Ok(connection)
     }
 
@@ -247,7 +250,7 @@ impl Session {
             record.last_seen = Some(received.clone());
             quarantined = record.quarantined.is_some();
         });
-        if quarantined && renew.open_items == 0 {
+        if quarantined && says_clean(&renew) {
             self.release().await?;
         }
         let lease = self.agents.fleet.lease_of(&self.host).unwrap_or(IDLE_LEASE);
@@ -297,6 +300,11 @@ impl Session {
         let message = ControllerMessage { message: Some(message) };
         self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent left"))
     }
+}
+
+/// A host whose journal cannot be trusted does not know whether it is clean.
+fn says_clean(renew: &Renew) -> bool {
+    renew.open_items == 0 && renew.journal_trouble.is_empty()
 }
 
 async fn closed(closing: &mut watch::Receiver<bool>) {

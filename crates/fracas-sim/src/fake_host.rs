@@ -83,6 +83,8 @@ pub enum Trouble {
     Hang,
     /// It takes so long on the host's clock, then succeeds.
     Slow(Dur),
+    /// It lets so much of everybody's time pass, then succeeds (applying only).
+    Wait(Dur),
     /// Somebody else changed what the step made (reverting only).
     Superseded(String),
 }
@@ -304,6 +306,9 @@ impl Host for FakeHost {
             if let Some(Trouble::Slow(by)) = trouble {
                 self.advance(by);
             }
+            if let Some(Trouble::Wait(by)) = trouble {
+                tokio::time::sleep(by.std()).await;
+            }
             let handle = self.take_effect(key, index, step)?;
             self.0.crash.boundary().await;
             match trouble {
@@ -331,7 +336,7 @@ impl Host for FakeHost {
                 Some(Trouble::Hang) => pending().await,
                 Some(Trouble::Superseded(what)) => return Ok(Reverted::Superseded(what)),
                 Some(Trouble::Slow(by)) => self.advance(by),
-                Some(Trouble::After(_)) | None => {}
+                Some(Trouble::After(_) | Trouble::Wait(_)) | None => {}
             }
             let reverted = self.take_away(key, index, step);
             self.0.crash.boundary().await;

@@ -3,7 +3,7 @@
 use fracas_agent::{
     host::Host as _,
     journal,
-    reconcile::{Fault, Reconciler, Setup},
+    reconcile::{Fault, Newer, Reconciler, Setup},
 };
 use fracas_model::{
     desired::{Desired, FaultItem, Mode},
@@ -157,6 +157,59 @@ async fn without_a_lease_nothing_is_applied_and_what_is_active_is_undone() {
     lab.grant(5);
     assert!(lab.tick().await.is_empty(), "closed is closed");
     assert!(lab.is_clean());
+}
+
+/// While the first step of the first of three items takes a second, this is heard; gives what was told.
+async fn heard_meanwhile(lab: &mut Lab, hear: impl FnOnce(&Newer)) -> Vec<String> {
+    lab.host.script(On::Apply(0), Trouble::Wait(Dur::from_secs(2)));
+    let items = vec![item("a", "lasting"), item("b", "other"), item("c", "spent")];
+    lab.agent.take(desired(1, items)).await.expect("taken");
+    let newer = lab.agent.newer();
+    let other = async {
+        tokio::time::sleep(Dur::from_secs(1).std()).await;
+        hear(&newer);
+    };
+    tokio::join!(lab.agent.tick(), other);
+    words(&lab.drain())
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_called_off_while_it_is_applied_goes_no_step_further() {
+    let mut lab = Lab::new().await;
+    let told = heard_meanwhile(&mut lab, |newer| newer.hear(&desired(2, Vec::new()))).await;
+    assert_eq!(told, ["applying", "undoing NotDesired", "undone NotDesired"]);
+    assert!(lab.is_clean() && lab.host.applies() == 1, "{} steps", lab.host.applies());
+
+    let mut lab = Lab::new().await;
+    let told = heard_meanwhile(&mut lab, Newer::leave).await;
+    assert_eq!(told, ["applying", "undoing AgentRestart", "undone AgentRestart"]);
+    assert!(lab.is_clean() && lab.host.applies() == 1, "{} steps", lab.host.applies());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_newer_state_still_wants_is_applied_whole_and_the_rest_waits_for_it() {
+    let mut lab = Lab::new().await;
+    let newer = vec![item("a", "lasting"), item("c", "other")];
+    let told = heard_meanwhile(&mut lab, |heard| heard.hear(&desired(2, newer.clone()))).await;
+    assert_eq!(told, ["applying", "active", "verified"]);
+    assert_eq!(lab.agent.open_items(), [key("a")]);
+    assert_eq!(words(&lab.ask(2, newer).await), ["applying", "active", "verified"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_guard_what_is_new_is_refused_with_the_reason() {
+    let mut lab = Lab::new().await;
+    lab.ask(1, vec![item("a", "lasting")]).await;
+    lab.agent.bar(Some(Refusal::new("there is no guard", "start it")));
+    let both = vec![item("a", "lasting"), item("b", "other")];
+    let rehearsal = FaultItem { mode: Mode::Rehearse, ..item("c", "spent") };
+    let events = lab.ask(2, [both.clone(), vec![rehearsal]].concat()).await;
+    assert_eq!(words(&events), ["refused: there is no guard"]);
+    assert_eq!(lab.agent.open_items(), [key("a")], "what was there before stays");
+    assert!(lab.agent.drain_rehearsals()[0].refusals.iter().any(|r| r.why == "there is no guard"));
+    lab.agent.bar(None);
+    let third = vec![item("a", "lasting"), item("b", "other"), item("c", "spent")];
+    assert_eq!(words(&lab.ask(3, third).await), ["applying", "spent", "verified"]);
 }
 
 #[tokio::test(start_paused = true)]

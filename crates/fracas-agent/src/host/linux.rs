@@ -1,7 +1,8 @@
 //! The real host: dispatches steps, inverses and checks to what performs them. It holds the workers; it decides nothing.
 //!
 //! Everything runs on the agent's one thread. What may take longer than some milliseconds (awaiting a worker, scanning
-//! /proc) goes to a blocking thread and comes back; no borrow is held meanwhile.
+//! /proc) goes to a blocking thread and comes back; no borrow is held meanwhile. What changes the host there is a call of
+//! an item (see `calls`), which its undo waits for.
 
 use std::{cell::RefCell, collections::BTreeSet};
 
@@ -17,6 +18,7 @@ use fracas_model::{
 
 use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, processes, worker::Spawner};
 
+mod calls;
 mod held;
 mod load;
 mod net;
@@ -29,6 +31,7 @@ pub struct LinuxHost {
     clock: Clock,
     version: String,
     spawner: Spawner,
+    calls: RefCell<calls::Calls>,
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
     shots: RefCell<shot::Shots>,
@@ -50,6 +53,7 @@ impl LinuxHost {
             clock: Clock::of(id),
             version: version.to_owned(),
             spawner,
+            calls: RefCell::default(),
             held: RefCell::default(),
             loads: RefCell::default(),
             shots: RefCell::default(),
@@ -152,6 +156,7 @@ impl Host for LinuxHost {
         handle: Option<&'a Handle>,
     ) -> Local<'a, Result<Reverted, Failure>> {
         Box::pin(async move {
+            self.settled(key).await?;
             match step {
                 Step::Burn(_) => {
                     self.loads.borrow_mut().remove(key);
@@ -172,7 +177,7 @@ impl Host for LinuxHost {
                 | Step::Redirect { .. }
                 | Step::Lose { .. } => {
                     self.net.borrow_mut().forget_round_trip(key);
-                    netem::unshape(key, step, handle).await
+                    self.unshape(key, step, handle).await
                 }
                 Step::Signal { .. } => Ok(Reverted::NothingThere),
             }

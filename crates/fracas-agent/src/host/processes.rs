@@ -74,9 +74,12 @@ impl Stat {
     }
 }
 
-/// The process `who` as it is now, if it is still the same one and has not ended.
+/// The process `who` as it is now, if it is still the same one and has not ended. Its first thread may have: a process
+/// lives for as long as any of its threads does.
 pub fn same(who: &ProcessRef) -> Option<Stat> {
-    Stat::of(who.pid).filter(|s| s.start_ticks == who.start_ticks && !s.dead())
+    let lives = |tid| Stat::of_thread(who.pid, tid).is_some_and(|s| !s.dead());
+    let same = Stat::of(who.pid).filter(|s| s.start_ticks == who.start_ticks)?;
+    (!same.dead() || threads(who.pid).into_iter().any(lives)).then_some(same)
 }
 
 /// Thread numbers of a process; empty when it is gone.

@@ -41,6 +41,9 @@ pub use orders::{rest, settle};
 /// How long a worker may take to end by itself once its lifeline is closed, before it is killed.
 pub const GRACE: Duration = Duration::from_millis(500);
 
+/// Key of an order's number, which its reply repeats.
+pub const SEQ: &str = "seq";
+
 /// Process numbers of the workers that live, shared between the spawner and its workers.
 type Roster = Arc<Mutex<BTreeSet<i32>>>;
 
@@ -63,6 +66,8 @@ pub struct Worker {
     stdin: Option<ChildStdin>,
     stdout: ChildStdout,
     read: Vec<u8>,
+    /// Number of the last order that is answered.
+    asked: u64,
     roster: Roster,
 }
 
@@ -121,6 +126,7 @@ impl Spawner {
             stdin: Some(stdin),
             stdout,
             read: Vec::new(),
+            asked: 0,
             roster: self.roster.clone(),
         };
         lock(&self.roster).insert(worker.pid());
@@ -174,13 +180,37 @@ impl Worker {
         sent.map_err(|e| self.failure(&format!("takes no orders: {e}")))
     }
 
-    /// Sends an order and waits for the next reply. A reply with a key `error` is a failure with that text.
+    /// Sends an order and waits for its reply, which bears the order's number; replies to others are discarded. A reply with
+    /// a key `error` is a failure with that text. A worker that does not reply in time is killed: what it may have done
+    /// in spite of that goes with it, where a later order could meet a worker that does not do as it says.
     pub fn call(&mut self, order: &Value, timeout: Duration) -> Result<Value, Failure> {
-        self.send(order)?;
-        let reply = self.reply(timeout)?;
+        self.asked += 1;
+        let mut numbered = order.clone();
+        numbered[SEQ] = self.asked.into();
+        let replied = self.send(&numbered).and_then(|()| self.answer(timeout));
+        let mut reply = replied.inspect_err(|_| {
+            // It is reaped by whoever ends or drops it.
+            let _ = pidfd_send_signal(&self.pidfd, Signal::KILL);
+        })?;
+        if let Some(fields) = reply.as_object_mut() {
+            fields.remove(SEQ);
+        }
         match reply.get("error").and_then(Value::as_str) {
             Some(error) => Err(Failure(error.to_owned())),
             None => Ok(reply),
+        }
+    }
+
+    fn answer(&mut self, timeout: Duration) -> Result<Value, Failure> {
+        let until = Instant::now() + timeout;
+        loop {
+            let reply = self.reply(until.saturating_duration_since(Instant::now()))?;
+            match reply.get(SEQ).and_then(Value::as_u64) {
+                Some(seq) if seq == self.asked => return Ok(reply),
+                // Last words, which answer nothing.
+                None if reply.get("error").is_some() => return Ok(reply),
+                _ => {}
+            }
         }
     }
 

@@ -13,7 +13,11 @@ use fracas_model::{
 };
 
 use super::{Reconciler, STEP_LIMIT, within};
-use crate::{disk::Disk, host::Host, journal::is_spent};
+use crate::{
+    disk::Disk,
+    host::Host,
+    journal::{Trouble, is_spent},
+};
 
 /// An item that may be applied.
 pub(super) struct Admitted {
@@ -26,8 +30,13 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
     /// Answers the rehearsals that were asked for since the last tick.
     pub(super) async fn rehearse(&mut self) {
         for item in std::mem::take(&mut self.to_rehearse) {
+            if self.newer.than(self.taken()) {
+                // What is still to be rehearsed is asked again there.
+                return;
+            }
             let answer = match self.planned(&item).await {
                 Ok((admitted, mut refusals)) => {
+                    refusals.extend(self.closed_to_orders());
                     refusals.extend(self.clash(&item.key, &admitted.plan.claims));
                     let digest = digest::of_plan(&admitted.plan);
                     Rehearsal { item: item.key, plan: Some(admitted.plan), refusals, digest }
@@ -42,11 +51,8 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
 
     /// The plan of an item that may be applied now, or why not.
     pub(super) async fn admit(&self, item: &FaultItem) -> Result<Admitted, Refusal> {
-        if let Some(trouble) = self.journal.trouble()
-            && !matches!(trouble, crate::journal::Trouble::Unwritable(_))
-        {
-            // One that cannot be written is tried once more when the plan is to be kept.
-            return Err(trouble.refusal());
+        if let Some(refusal) = self.closed_to_orders() {
+            return Err(refusal);
         }
         let (admitted, refusals) = self.planned(item).await?;
         if let Some(refusal) = refusals.into_iter().next() {
@@ -64,6 +70,13 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             Some(refusal) => Err(refusal),
             None => Ok(admitted),
         }
+    }
+
+    /// Why nothing at all is applied here at the moment, if so.
+    fn closed_to_orders(&self) -> Option<Refusal> {
+        // A journal that cannot be written is tried once more when the plan is to be kept.
+        let spoiled = self.journal.trouble().filter(Trouble::hides);
+        self.barred.clone().or_else(|| spoiled.map(|trouble| trouble.refusal()))
     }
 
     /// The plan, and refusals that stand beside it; only a refusal when there is no plan.

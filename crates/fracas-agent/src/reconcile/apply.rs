@@ -28,10 +28,15 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             let known = state.open.contains_key(&item.key)
                 || state.ended(&item.key).is_some()
                 || self.refused.contains(&item.key);
+            if self.newer.than(self.taken()) {
+                // What is wanted now is taken first.
+                return;
+            }
             if known || !self.lease.runs(self.now_ns()) {
                 continue;
             }
             match self.admit(&item).await {
+                _ if self.newer.than(self.taken()) => return,
                 Ok(_) if !self.lease.runs(self.now_ns()) => {}
                 Ok(admitted) => self.apply(&item, admitted).await,
                 Err(refusal) => self.refuse(&item.key, refusal).await,
@@ -67,9 +72,10 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         for (index, step) in plan.steps.iter().enumerate() {
             if index > 0 {
                 self.close_due().await;
-                if !self.lease.runs(self.now_ns()) {
-                    return self.undo_these(vec![(key.clone(), UndoCause::LeaseLost)]).await;
-                }
+            }
+            let lost = || (!self.lease.runs(self.now_ns())).then_some(UndoCause::LeaseLost);
+            if let Some(cause) = self.newer.ends(key, self.taken()).or_else(lost) {
+                return self.undo_these(vec![(key.clone(), cause)]).await;
             }
             match self.apply_step(key, index, step).await {
                 Ok(between) => {

@@ -31,11 +31,12 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
     /// Why an item must end now, if it must.
     fn due(&self, key: &ItemKey, live: &Live, now_ns: i64) -> Option<UndoCause> {
         let wanted = || self.desired.as_ref().is_some_and(|d| d.faults.iter().any(|i| i.key == *key));
+        let unwanted = || self.newer.ends(key, self.taken()).or_else(|| (!wanted()).then_some(UndoCause::NotDesired));
         match live.phase {
             Phase::Active { until_ns } | Phase::Fired { until_ns } if until_ns <= now_ns => Some(UndoCause::Expired),
-            Phase::Active { .. } | Phase::Fired { .. } if !wanted() => Some(UndoCause::NotDesired),
-            Phase::Active { .. } if !self.lease.runs(now_ns) => Some(UndoCause::LeaseLost),
-            Phase::Applying | Phase::Active { .. } | Phase::Fired { .. } => None,
+            Phase::Active { .. } => unwanted().or_else(|| (!self.lease.runs(now_ns)).then_some(UndoCause::LeaseLost)),
+            Phase::Fired { .. } => unwanted(),
+            Phase::Applying => None,
             Phase::Undoing { cause, retry_ns, .. } => (retry_ns <= now_ns).then_some(cause),
         }
     }

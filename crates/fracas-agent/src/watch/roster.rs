@@ -1,6 +1,6 @@
 //! The probes that run, on the present thread: started, prolonged and stopped to match what is wanted.
 
-use std::collections::BTreeMap;
+use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use fracas_model::{
     desired::ProbeItem,
@@ -34,6 +34,8 @@ struct Running {
     item: ProbeItem,
     /// `None` when it was refused: it is not tried again until it is asked for differently.
     life: Option<(watch::Sender<i64>, JoinHandle<()>)>,
+    /// The host gave no timer: not tried again either.
+    failed: Rc<Cell<bool>>,
 }
 
 impl<P: Pace> Roster<P> {
@@ -51,14 +53,16 @@ impl<P: Pace> Roster<P> {
     }
 
     fn start(&self, item: &ProbeItem) -> Running {
+        let failed = Rc::new(Cell::new(false));
         let life = match self.ready(item) {
             Ok(lookout) => {
                 let (until, until_ns) = watch::channel(self.until(item));
                 let (pace, out) = (self.pace.clone(), self.out.clone());
                 let tended = Tended { item: item.clone(), lookout, pace: pace.clone(), out: out.clone(), until_ns };
-                let item = item.clone();
+                let (item, failed) = (item.clone(), failed.clone());
                 let task = spawn_local(async move {
                     if let Err(e) = tended.run().await {
+                        failed.set(true);
                         let way_out = "raise the agent's limit of open files, or run fewer probes";
                         let refusal = Refusal::new(format!("the host gives no timer: {e}"), way_out);
                         let _ = out.send(refused(&item, refusal, &pace));
@@ -71,7 +75,7 @@ impl<P: Pace> Roster<P> {
                 None
             }
         };
-        Running { item: item.clone(), life }
+        Running { item: item.clone(), life, failed }
     }
 
     fn until(&self, item: &ProbeItem) -> i64 {
@@ -111,7 +115,8 @@ impl<P: Pace> Watcher for Roster<P> {
         let same = |running: &Running| {
             wanted.iter().any(|w| ProbeItem { until: running.item.until, ..w.clone() } == running.item)
         };
-        let over = |running: &Running| running.life.as_ref().is_some_and(|(_, task)| task.is_finished());
+        let ended = |(_, task): &(_, JoinHandle<()>)| task.is_finished();
+        let over = |running: &Running| !running.failed.get() && running.life.as_ref().is_some_and(ended);
         let gone: Vec<_> =
             self.running.iter().filter(|(_, r)| !same(r) || over(r)).map(|(key, _)| key.clone()).collect();
         for key in &gone {

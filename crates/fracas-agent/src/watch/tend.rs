@@ -71,6 +71,8 @@ impl<P: Pace> Tended<P> {
                     rang?;
                     let now = self.pace.boot_ns();
                     if now >= *self.until_ns.borrow() {
+                        let why = "it was not asked for any more: there was no contact with the controller";
+                        recorder.missed(1, Look { s: due, c: due }, why);
                         break;
                     }
                     let late = (now - due) / every;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use fracas_agent::host::{Host as _, Reverted};
+use fracas_agent::host::{Host as _, Reverted, processes::Stat};
 use fracas_model::{
     event::Proof,
     plan::{Check, Step},
@@ -25,6 +25,8 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("the_death_of_a_seized_process_reaches_its_parent", killed_target),
         trial("a_later_agent_waits_for_the_old_worker", later_agent),
         trial("a_suspended_process_is_resumed", suspended),
+        trial("a_suspended_process_that_waits_in_the_kernel_goes_on", waiting),
+        trial("a_suspended_process_without_its_first_thread_goes_on", headless),
         trial("what_others_resumed_or_stopped_is_left_alone", others),
         trial("a_reused_number_is_refused", reused),
     ]
@@ -134,6 +136,33 @@ fn suspended() {
     let _ = run(host.apply(&key, 0, &step)).expect("stops");
     assert_eq!(run(host.revert(&key, 0, &step, None)), Ok(Reverted::Undone));
     assert_eq!(run(host.revert(&key, 0, &step, None)), Ok(Reverted::NothingThere));
+    assert!(victim.heard(Duration::from_secs(5)));
+}
+
+/// The stop is pending for as long as the process waits in the kernel: nothing of it is to be seen in its state.
+fn waiting() {
+    for handled in [true, false] {
+        let mut victim = Victim::start(&["waiting"]);
+        wait_for("the victim to wait", || Stat::of(victim.pid()).is_some_and(|s| s.state == 'D'));
+        let (host, key, who) = (host(), key("waiting"), victim.who());
+        let step = Step::Suspend { process: who.clone() };
+        let (handle, _) = run(host.apply(&key, 0, &step)).expect("stops");
+        assert_eq!(Stat::of(who.pid).expect("victim").state, 'D');
+        assert_eq!(run(host.revert(&key, 0, &step, handled.then_some(&handle))), Ok(Reverted::Undone));
+        victim.0.stdin = None;
+        assert!(victim.heard(Duration::from_secs(5)), "it stopped when it came back");
+    }
+}
+
+fn headless() {
+    let mut victim = Victim::start(&["headless"]);
+    wait_for("the first thread to end", || Stat::of(victim.pid()).is_some_and(|s| s.state == 'Z'));
+    assert!(victim.heard(Duration::from_secs(5)));
+    let (host, key, who) = (host(), key("headless"), victim.who());
+    let step = Step::Suspend { process: who };
+    let (handle, _) = run(host.apply(&key, 0, &step)).expect("stops");
+    assert_still(&mut victim);
+    assert_eq!(run(host.revert(&key, 0, &step, Some(&handle))), Ok(Reverted::Undone));
     assert!(victim.heard(Duration::from_secs(5)));
 }
 

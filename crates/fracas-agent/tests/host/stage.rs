@@ -1,5 +1,7 @@
 //! What the trials share: victims, a host on its own small runtime, waiting without guessing.
 
+#![expect(unsafe_code, reason = "victims in states that no safe call brings about")]
+
 use std::{
     io::{Read as _, Write as _},
     os::fd::AsFd as _,
@@ -17,7 +19,10 @@ pub(crate) fn play() -> Option<ExitCode> {
     let words: Vec<String> = std::env::args().collect();
     match words.get(1).map(String::as_str) {
         Some("victim") => victim(words[2].parse().expect("threads")),
+        Some("headless") => headless(),
+        Some("waiting") => waiting(),
         Some("agent") => agent(),
+        Some("guarded") => crate::guard::guarded(&words[2..]),
         Some("spin") => loop {
             std::hint::black_box(());
         },
@@ -40,6 +45,33 @@ fn victim(threads: usize) -> ! {
     }
     let _ = std::io::stdin().read(&mut [0]);
     std::process::exit(0)
+}
+
+/// A victim whose first thread has ended while others live.
+fn headless() -> ! {
+    thread::spawn(|| victim(2));
+    // SAFETY: ends this thread and nothing else; nobody waits for what it had.
+    unsafe { libc::syscall(libc::SYS_exit, 0) };
+    unreachable!("the thread has ended")
+}
+
+/// A victim that waits in the kernel, in state D, until its standard input ends: its child has that, and it waits for the
+/// child as `vfork` does. Then it writes.
+fn waiting() -> ! {
+    // SAFETY: a copy of this process of one thread, which only reads and leaves.
+    let child = unsafe { libc::syscall(libc::SYS_clone, libc::CLONE_VFORK | libc::SIGCHLD, 0, 0, 0, 0) };
+    if child == 0 {
+        // SAFETY: a buffer of one byte; `_exit` runs nothing of the copied program.
+        unsafe {
+            libc::read(0, [0_u8; 1].as_mut_ptr().cast(), 1);
+            libc::_exit(0);
+        }
+    }
+    assert!(child > 0, "a child");
+    loop {
+        std::io::stdout().write_all(b".").and_then(|()| std::io::stdout().flush()).expect("told");
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// An agent that holds two workers and can only be killed.

@@ -3,21 +3,26 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
+    os::unix::fs::PermissionsExt as _,
     time::{Duration, Instant},
 };
 
-use fracas_agent::host::worker::Spawner;
+use fracas_agent::host::{Host as _, linux::LinuxHost, worker::Spawner};
+use fracas_model::plan::Step;
 use libtest_mimic::Trial;
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
 
 use crate::{
-    stage::{Victim, lives, run, wait_for},
+    stage::{Victim, key, lives, run, wait_for},
     trial,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_worker_answers_and_ends", answers_and_ends),
+        trial("a_reply_belongs_to_its_order", replies_belong_to_orders),
+        trial("an_undo_waits_for_a_call_that_was_cut_off", undo_waits),
         trial("a_worker_dies_with_its_agent", dies_with_its_agent),
         trial("a_worker_obeys_its_deadline", obeys_its_deadline),
         trial("a_worker_holds_no_foreign_descriptor", holds_no_foreign_descriptor),
@@ -44,6 +49,51 @@ fn answers_and_ends() {
     let pid = worker.pid();
     drop((worker, spawner));
     assert!(!lives(pid), "a dropped worker lives");
+}
+
+fn replies_belong_to_orders() {
+    let spawner = Spawner::start();
+    let mut worker = spawner.spawn("rest").expect("worker");
+    // Its answer comes first and is not the one that is waited for.
+    worker.send(&json!({ "order": "add" })).expect("sent");
+    let remove = json!({ "order": "remove" });
+    assert_eq!(worker.call(&remove, Duration::from_secs(5)), Ok(remove));
+    // Whoever missed a reply cannot know what the worker did: it is ended.
+    kill_process(Pid::from_raw(worker.pid()).expect("pid"), Signal::STOP).expect("it cannot reply");
+    let missed = worker.call(&json!({ "order": "add" }), Duration::from_millis(20));
+    assert!(missed.as_ref().is_err_and(|e| e.0.contains("did not reply")), "{missed:?}");
+    wait_for("the worker's end", || !worker.alive());
+    assert!(worker.call(&json!({ "order": "remove" }), Duration::from_secs(5)).is_err());
+}
+
+/// The worker is a program that never answers, so that applying takes for ever and is cut off.
+fn undo_waits() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let program = folder.path().join("mute");
+    fs::write(&program, "#!/bin/sh\nexec sleep 60\n").expect("written");
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).expect("executable");
+    let host = LinuxHost::with_spawner("h".into(), "0.0.0", Spawner::with_program(program));
+    let (key, process) = (key("cut-off"), Victim::start(&["spin"]).who());
+    let step = Step::Seize { process };
+    run(async {
+        let begun = async {
+            while host.spawner().pids().is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::select! {
+            applied = host.apply(&key, 0, &step) => panic!("{applied:?}"),
+            () = begun => {}
+        }
+        let limit = Instant::now() + Duration::from_secs(20);
+        let mut busy = 0;
+        while let Err(failure) = host.revert(&key, 0, &step, None).await {
+            assert!(failure.0.contains("still busy") && Instant::now() < limit, "{failure}");
+            busy += 1;
+        }
+        assert!(busy > 0, "the worker was given four seconds");
+        assert_eq!(host.spawner().pids(), [0; 0], "the undo said nothing too early");
+    });
 }
 
 fn dies_with_its_agent() {
@@ -94,7 +144,6 @@ fn holds_no_foreign_descriptor() {
 }
 
 fn facts_are_gathered() {
-    use fracas_agent::host::Host as _;
     use fracas_model::catalogue::Capability;
     let host = crate::stage::host();
     let begun = Instant::now();

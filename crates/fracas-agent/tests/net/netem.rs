@@ -9,8 +9,10 @@ use fracas_agent::host::{
         link::Links,
         traffic::{Act, Classifier, Hook, Insn, Traffic},
     },
+    trials,
 };
 use fracas_model::plan::{Direction, Filter, Protocol, Step};
+use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
 
 use crate::{
     dump::Dump,
@@ -23,6 +25,8 @@ use crate::{
 const NETEM: &[Kind] = &[Kind::Netem];
 
 pub(crate) const CASES: &[Case] = &[
+    // It needs no netem, so it is tried wherever a fault of the network can be.
+    Case::new("without_a_namespace_to_try_in_nothing_is_tried", &[Kind::Owner], not_apart),
     Case::new("any_prefix_is_undone_with_and_without_handles", NETEM, any_prefix),
     Case::new("the_last_one_out_takes_the_clsact_away", NETEM, last_one_out),
     Case::new("what_others_made_is_left", NETEM, others),
@@ -35,6 +39,17 @@ pub(crate) const CASES: &[Case] = &[
 
 fn udp() -> Filter {
     Filter { ports: vec![(7001, 7001)], protocol: Some(Protocol::Udp), ..Filter::default() }
+}
+
+/// An agent that may change devices and not make a namespace would otherwise try among the host's own.
+fn not_apart(_kind: Kind) {
+    let before = Dump::take();
+    let mut rights = capabilities(None).expect("capabilities");
+    rights.effective.remove(CapabilitySet::SYS_ADMIN);
+    set_capabilities(None, rights).expect("one right less");
+    let (why, fix) = trials::netem::works().expect_err("a trial among the host's devices");
+    assert!(why.contains("not tried") && fix.contains("CAP_SYS_ADMIN"), "{why}; {fix}");
+    assert_eq!(before.differences(&Dump::take()), Vec::<String>::new());
 }
 
 /// Undoes a step of the item `id`, as applied or as not known to have been.

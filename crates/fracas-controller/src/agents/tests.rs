@@ -175,3 +175,11 @@ async fn a_forgotten_host_is_told_so() {
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("was forgotten here"), "{refused}");
 }
+
+#[test]
+fn a_host_is_clean_only_if_it_knows_what_it_did() {
+    let clean = Renew::default();
+    assert!(says_clean(&clean));
+    assert!(!says_clean(&Renew { open_items: 1, ..clean.clone() }));
+    assert!(!says_clean(&Renew { journal_trouble: "the journal is damaged at byte 20".into(), ..clean }));
+}

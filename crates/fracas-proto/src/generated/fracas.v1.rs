@@ -69,9 +69,12 @@ pub struct Hello {
     /// Items that are active on this host right now, each an ItemKey as JSON.
     #[prost(string, repeated, tag = "8")]
     pub active_items: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// As in Renew.
+    #[prost(string, tag = "9")]
+    pub journal_trouble: ::prost::alloc::string::String,
 }
 /// Sent every lease/3 while faults are active, else at the heartbeat's pace.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Renew {
     /// The agent's own boot time when it sent this; a grant echoes it.
     #[prost(sfixed64, tag = "1")]
@@ -81,9 +84,12 @@ pub struct Renew {
     pub wall_ns: i64,
     #[prost(sfixed64, tag = "3")]
     pub bound_ns: i64,
-    /// How many items may have something on the host now; 0 says that the host is clean.
+    /// How many items may have something on the host now; 0 says that the host is clean, unless the journal is in trouble.
     #[prost(uint32, tag = "4")]
     pub open_items: u32,
+    /// Why the journal cannot be trusted, so that there may be more on the host than it counts; empty when it can.
+    #[prost(string, tag = "5")]
+    pub journal_trouble: ::prost::alloc::string::String,
 }
 /// Facts, in the outbox's order.
 #[derive(Clone, PartialEq, ::prost::Message)]

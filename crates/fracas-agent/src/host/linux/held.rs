@@ -1,12 +1,12 @@
 //! Held steps: one worker each, kept by item and step, ended by closing its lifeline.
 //! After a restart of the agent there is no worker to end; then its death is awaited, not assumed.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fracas_model::{event::Between, id::ItemKey, plan::Burn, process::ProcessRef, units::Dur};
 use serde_json::{Value, json};
 
-use super::{LinuxHost, aside, load::Load};
+use super::{LinuxHost, calls::Go, load::Load};
 use crate::host::{
     Failure, Handle, Reverted, clock,
     processes::{Stat, same},
@@ -105,9 +105,10 @@ impl LinuxHost {
     /// Starts a worker and gives it its order. Should this future be dropped, the worker dies with its result.
     async fn begin(&self, key: &ItemKey, role: &'static str, order: Value) -> Result<Begun, Failure> {
         let (spawner, clock, left) = (self.spawner.clone(), self.clock.clone(), self.held.borrow().left(key));
-        let work = move || {
+        let work = move |go: &Arc<Go>| {
             let mut worker =
                 spawner.spawn(role).map_err(|e| Failure(format!("the {role} worker cannot be started: {e}")))?;
+            go.on()?;
             if let Some(left) = left {
                 worker.deadline(left)?;
             }
@@ -115,7 +116,7 @@ impl LinuxHost {
             let reply = worker.call(&order, BEGIN)?;
             Ok(Begun { worker, reply, between: clock.since(from) })
         };
-        aside(work).await?
+        self.act(key, work).await
     }
 
     fn keep(&self, key: &ItemKey, index: usize, begun: Begun) -> (Handle, Between) {
@@ -135,7 +136,7 @@ impl LinuxHost {
     ) -> Result<Reverted, Failure> {
         let worker = self.held.borrow_mut().take(key, index);
         if let Some(worker) = worker {
-            aside(move || worker.end()).await??;
+            self.act(key, move |_| worker.end()).await?;
             return Ok(Reverted::Undone);
         }
         let Some(old) = handle.and_then(|h| h.get("worker")) else { return Ok(Reverted::NothingThere) };

@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 
 use super::{
     LinuxHost, aside,
+    calls::Go,
     held::until,
     netem::{Suffered, suffered},
 };
@@ -40,6 +41,8 @@ use crate::host::{
 const ANSWER: Duration = Duration::from_secs(4);
 /// How long the rules of an earlier worker may take to vanish after its death: 1.8 ms where it was measured.
 const VANISH: Duration = Duration::from_secs(2);
+/// How long reading all sockets before a fault may take.
+const LOOK: Duration = Duration::from_secs(1);
 /// A connection without an acknowledgement for this long says nothing about packets now.
 const FRESH_MS: u32 = 2_000;
 /// Lateness that a held packet may have beside its delay: timers and scheduling of a busy machine.
@@ -75,8 +78,15 @@ struct Watched {
 
 impl Shared {
     fn ask(&self, ask: &Ask) -> Result<Value, Failure> {
+        self.ask_if(ask, &Go::default())
+    }
+
+    /// The same, unless it was called off while somebody else talked to the worker.
+    fn ask_if(&self, ask: &Ask, go: &Go) -> Result<Value, Failure> {
         let order = serde_json::to_value(ask).map_err(|e| Failure(e.to_string()))?;
-        self.worker.lock().unwrap_or_else(PoisonError::into_inner).call(&order, ANSWER)
+        let mut worker = self.worker.lock().unwrap_or_else(PoisonError::into_inner);
+        go.on()?;
+        worker.call(&order, ANSWER)
     }
 
     fn alive(&self) -> bool {
@@ -149,14 +159,13 @@ impl LinuxHost {
         let shared = self.net_worker().await?;
         let (id, pid) = (id(key, index), shared.pid);
         let (ask, clock) = (Ask::Add { id: id.clone(), impair: impair.clone() }, self.clock.clone());
-        let filter = impair.filter.clone();
-        let (reply, between, before_ms) = aside(move || {
-            let before = round_trip(&filter);
+        let before_ms = round_trip_now(&impair.filter).await;
+        let add = move |go: &Arc<Go>| {
             let from = clock.now();
-            let reply = shared.ask(&ask)?;
-            Ok::<_, Failure>((reply, clock.since(from), before.map(|(ms, _)| ms)))
-        })
-        .await??;
+            let reply = shared.ask_if(&ask, go)?;
+            Ok((reply, clock.since(from)))
+        };
+        let (reply, between) = self.act(key, add).await?;
         let mut net = self.net.borrow_mut();
         net.faults.insert(id.clone(), Watched { key: key.clone(), before_ms, lost: false });
         net.tell_deadline(key, &id);
@@ -188,7 +197,7 @@ impl LinuxHost {
             // Also when it is not known: an answer that was not waited for may have added it.
             let ask = Ask::Remove { id: id.clone() };
             // The worker itself reads back that the fault's chains are gone.
-            aside(move || shared.ask(&ask)).await??;
+            self.act(key, move |go| shared.ask_if(&ask, go)).await?;
         }
         let ours = self.net.borrow_mut().forget(key, &id);
         match handle {
@@ -232,8 +241,7 @@ impl LinuxHost {
         if self.net.borrow().before_netem.contains_key(key) {
             return;
         }
-        let filter = filter.clone();
-        if let Ok(Some((before, _))) = aside(move || round_trip(&filter)).await {
+        if let Some(before) = round_trip_now(filter).await {
             self.net.borrow_mut().before_netem.insert(key.clone(), before);
         }
     }
@@ -271,6 +279,13 @@ async fn vanished(handle: &Handle, ours: Option<i32>) -> Result<Reverted, Failur
         let pid = old.pid;
         Err(Failure(format!("rules of the network worker {pid} are still there: end it with kill -9 {pid}")))
     }
+}
+
+/// Median round trip before a fault, milliseconds. It is only for comparing: a host with very many sockets goes without.
+async fn round_trip_now(filter: &Filter) -> Option<f64> {
+    let filter = filter.clone();
+    let looked = tokio::time::timeout(LOOK, aside(move || round_trip(&filter))).await;
+    looked.ok()?.ok()?.map(|(ms, _)| ms)
 }
 
 /// Median round trip of the fresh TCP connections that a filter means, milliseconds, and how many there are.

@@ -7,6 +7,7 @@
 //! that, [`DRAIN`] at most; what is due later is lost, as at a kill. Jitter reorders packets, as on the other plane.
 
 use std::{
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
@@ -21,7 +22,7 @@ use rustix::io::Errno;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::{LinuxHost, aside};
+use super::{LinuxHost, calls::Go};
 use crate::host::{
     Failure, Handle, Reverted,
     clock::Clock,
@@ -45,20 +46,27 @@ impl LinuxHost {
     /// Does one of these steps.
     pub(super) async fn shape(&self, key: &ItemKey, step: &Step) -> Result<(Handle, Between), Failure> {
         let (clock, key, step) = (self.clock.clone(), key.clone(), step.clone());
-        aside(move || Tools::open()?.apply(&clock, &key, &step)).await?
+        let item = key.clone();
+        self.act(&item, move |go| Tools::open(go)?.apply(&clock, &key, &step)).await
+    }
+
+    /// Undoes one of these steps.
+    pub(super) async fn unshape(
+        &self,
+        key: &ItemKey,
+        step: &Step,
+        handle: Option<&Handle>,
+    ) -> Result<Reverted, Failure> {
+        let (item, step, handle) = (key.clone(), step.clone(), handle.cloned().unwrap_or_default());
+        self.act(key, move |go| Tools::open(go)?.revert(&item, &step, &handle)).await
     }
 }
 
-/// Undoes one of these steps.
-pub(super) async fn unshape(key: &ItemKey, step: &Step, handle: Option<&Handle>) -> Result<Reverted, Failure> {
-    let (key, step, handle) = (key.clone(), step.clone(), handle.cloned().unwrap_or_default());
-    aside(move || Tools::open()?.revert(&key, &step, &handle)).await?
-}
-
-/// Sockets for one step.
+/// Sockets for one step, and whether it is still wanted.
 struct Tools {
     links: Links,
     traffic: Traffic,
+    go: Arc<Go>,
 }
 
 /// What an ifb is called beside its name: the item it serves. The kernel keeps 255 bytes.
@@ -115,8 +123,8 @@ fn share(percent: Percent) -> u32 {
 }
 
 impl Tools {
-    fn open() -> Result<Self, Failure> {
-        let open = || Ok(Self { links: Links::open()?, traffic: Traffic::open()? });
+    fn open(go: &Arc<Go>) -> Result<Self, Failure> {
+        let open = || Ok(Self { links: Links::open()?, traffic: Traffic::open()?, go: go.clone() });
         open().map_err(failed("speak to the kernel's network"))
     }
 
@@ -163,6 +171,7 @@ impl Tools {
     }
 
     fn make_ifb(&mut self, key: &ItemKey, name: &str) -> Result<Handle, Failure> {
+        self.go.on()?;
         let index = self.links.add_ifb(name, &alias(key)).map_err(failed(format!("make the ifb {name}")))?;
         Ok(json!({ "index": index }))
     }
@@ -184,6 +193,7 @@ impl Tools {
             // Without its device such a filter would drop all that it catches.
             return Err(Failure(format!("{feeder} still sends packets to {}", link.name)));
         }
+        self.go.on()?;
         match self.links.delete_index(link.index) {
             Err(error) if !error.is_absent() => return Err(failed(format!("delete {}", link.name))(error)),
             _ => {}
@@ -200,6 +210,7 @@ impl Tools {
             return Err(Failure(format!("{device} is not an ifb of ours; its qdisc is left alone")));
         }
         let asked = parameters(effect, limit)?;
+        self.go.on()?;
         self.traffic.add_netem(link.index, &asked).map_err(failed(format!("set netem on {device}")))?;
         let set = self.disciplines_of(link.index)?.iter().find_map(|d| d.netem.filter(|_| d.handle == traffic::NETEM));
         if set != Some(asked) {
@@ -232,6 +243,7 @@ impl Tools {
             }
             thread::sleep(Duration::from_millis(2));
         }
+        self.go.on()?;
         match self.traffic.delete_netem(link.index) {
             Err(error) if !error.is_absent() => return Err(failed(format!("remove netem from {device}"))(error)),
             _ => {}
@@ -244,6 +256,7 @@ impl Tools {
 
     fn make_clsact(&mut self, device: &str) -> Result<Handle, Failure> {
         let link = self.present(device)?;
+        self.go.on()?;
         let made = match self.traffic.add_clsact(link.index) {
             Ok(()) => true,
             Err(error) if error.errno() == Some(Errno::EXIST) => false,
@@ -275,6 +288,7 @@ impl Tools {
             // Of other items; the last one takes it away.
             return Ok(Reverted::NothingThere);
         }
+        self.go.on()?;
         match self.traffic.delete_clsact(link.index) {
             Err(error) if !error.is_absent() => return Err(failed(format!("remove clsact from {device}"))(error)),
             _ => {}

@@ -1,5 +1,5 @@
 //! Processes that stand still: SIGSTOP with its inverse, the end of a seizure, and whether all threads are stopped.
-//! A process that is gone needs no undo; one that somebody else resumed or stopped is left alone.
+//! A process that is gone needs no undo; one that somebody else had stopped is left alone.
 
 use std::time::Duration;
 
@@ -60,33 +60,43 @@ fn still(state: char) -> bool {
     matches!(state, 'T' | 't' | 'D')
 }
 
-/// SIGCONT, if it is still the same process and still stopped.
+/// Whether a thread is stopped, or a stop waits to be taken. A thread that waits in the kernel (`D`) may be about to stop
+/// with nothing of it to be seen here.
+fn stopping(pid: i32) -> bool {
+    let pending = |tid: i32| {
+        let mask = |key| status_field(&format!("/proc/{pid}/task/{tid}/status"), key);
+        ["SigPnd", "ShdPnd"]
+            .into_iter()
+            .filter_map(mask)
+            .any(|m| u64::from_str_radix(&m, 16).is_ok_and(|m| m >> (libc::SIGSTOP - 1) & 1 == 1))
+    };
+    states(pid).contains(&'T') || threads(pid).into_iter().any(pending)
+}
+
+/// SIGCONT, if it is still the same process; sent whatever the process looks like, because it also takes back a stop that
+/// nothing shows yet. Then all threads are read back.
 pub(super) async fn resume(process: &ProcessRef, handle: Option<&Handle>) -> Result<Reverted, Failure> {
     let name = format!("{} (pid {})", process.name, process.pid);
     let ours = handle.is_some_and(|h| h.get("stopped").is_some());
-    let Some(stat) = same(process) else { return Ok(Reverted::NothingThere) };
-    if !matches!(stat.state, 'T' | 't') {
-        return Ok(if ours {
-            Reverted::Superseded(format!("{name} was resumed by somebody else"))
-        } else {
-            Reverted::NothingThere
-        });
-    }
     let target = match Target::pin(process) {
         Ok(target) => target,
         Err(_) if same(process).is_none() => return Ok(Reverted::NothingThere),
         Err(failure) => return Err(failure),
     };
+    let before = states(process.pid);
+    let runs = !stopping(process.pid) && !before.iter().any(|s| still(*s));
     target.send(libc::SIGCONT)?;
-    if until(SETTLE, || same(process).is_none() || !states(process.pid).contains(&'T')).await {
-        return Ok(match tracer(process.pid) {
-            Some(by) if by != 0 && states(process.pid).contains(&'t') => {
-                Reverted::Superseded(format!("{name} is now held by tracer {by}"))
-            }
-            _ => Reverted::Undone,
-        });
+    if !until(SETTLE, || same(process).is_none() || !stopping(process.pid)).await {
+        return Err(Failure(format!("{name} is stopped again after SIGCONT: somebody else stops it")));
     }
-    Err(Failure(format!("{name} is stopped again after SIGCONT: somebody else stops it")))
+    Ok(match tracer(process.pid) {
+        Some(by) if by != 0 && states(process.pid).contains(&'t') => {
+            Reverted::Superseded(format!("{name} is now held by tracer {by}"))
+        }
+        _ if !runs => Reverted::Undone,
+        _ if ours => Reverted::Superseded(format!("{name} was resumed by somebody else")),
+        _ => Reverted::NothingThere,
+    })
 }
 
 /// The tracer of a thread or process; 0 for none.

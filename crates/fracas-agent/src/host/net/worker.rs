@@ -23,6 +23,8 @@ use serde_json::{Value, json};
 
 use traffic::{Lines, Plane};
 
+use crate::host::worker::{SEQ, orders::numbered};
+
 /// What the agent asks of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "do", rename_all = "camelCase")]
@@ -195,6 +197,7 @@ impl Loop {
                 self.end_after(String::new(), ns)?;
                 continue;
             }
+            let seq = order.get(SEQ).cloned();
             let ask: Ask = serde_json::from_value(order).map_err(io::Error::other)?;
             if let Ask::Until { id, left_ns } = ask {
                 self.end_after(id, left_ns)?;
@@ -202,10 +205,11 @@ impl Loop {
             }
             if ask == Ask::Quit {
                 self.take_down()?;
-                reply(&json!({ "ok": true }))?;
+                reply(&numbered(&json!({ "ok": true }), seq.as_ref()))?;
                 return Ok(false);
             }
-            reply(&self.obey(ask).unwrap_or_else(|error| json!({ "error": error })))?;
+            let answer = self.obey(ask).unwrap_or_else(|error| json!({ "error": error }));
+            reply(&numbered(&answer, seq.as_ref()))?;
         }
         Ok(true)
     }
@@ -225,10 +229,11 @@ impl Loop {
                 Ok(json!({ "ok": true, "table": plane.table(), "chain": line.chains.acting, "note": line.note }))
             }
             Ask::Remove { id } => {
-                self.ends.remove(&id);
                 if let Some(plane) = &mut self.plane {
                     plane.remove(&id, &mut self.lines)?;
                 }
+                // Only now: what could not be taken out still ends at its deadline.
+                self.ends.remove(&id);
                 Ok(json!({ "ok": true }))
             }
             Ask::Stats { id } => {

@@ -1,7 +1,7 @@
 //! Tries the netem plane on devices made for it: ifb, netem, clsact, a bpf filter with each action.
 //!
-//! The devices live in a network namespace of a thread of ours, which takes them along whatever happens; only an agent
-//! that may not make one tries among its own devices. Modules are loaded only as the kernel itself does when one names
+//! The devices live in a network namespace of a thread of ours, which takes them along whatever happens; an agent that may
+//! not make one does not try. Modules are loaded only as the kernel itself does when one names
 //! what they bring.
 
 #![expect(unsafe_code, reason = "a thread of ours gets a network namespace of its own")]
@@ -35,6 +35,14 @@ const REDIRECT: Stage = ("no bpf filter with a redirect can be added", "load cls
 const LOSE: Stage = ("no bpf filter that drops can be added", "load cls_bpf and act_gact");
 const RIGHT: &str = "run the agent as root or give it CAP_NET_ADMIN";
 
+/// Where the trial ended.
+enum Broken {
+    /// Before it began.
+    Apart(Errno),
+    /// Doing this.
+    At(Stage, Error),
+}
+
 /// Sets all of it and looks whether netem took what it was told.
 pub fn works() -> Tried {
     // Who lacks the right over our own namespace is told so before the kernel looks for the device.
@@ -44,29 +52,21 @@ pub fn works() -> Tried {
     }
     let apart = thread::Builder::new().name("try-netem".into()).spawn(|| {
         // SAFETY: only this thread's network namespace becomes a new one; descriptors stay shared.
-        let _ = unsafe { unshare_unsafe(UnshareFlags::NEWNET) };
-        build()
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }.map_err(Broken::Apart)?;
+        among(&["a", "b"].map(|end| format!("frct{end}"))).map_err(|(stage, error)| Broken::At(stage, error))
     });
     match apart.map(thread::JoinHandle::join) {
         Ok(Ok(Ok(()))) => Ok(()),
-        Ok(Ok(Err(((what, _), error)))) if error.errno() == Some(Errno::PERM) => no(format!("{what}: {error}"), RIGHT),
-        Ok(Ok(Err(((what, fix), error)))) => no(format!("{what}: {error}"), fix),
+        Ok(Ok(Err(Broken::Apart(error)))) => no(
+            format!("it was not tried: no network namespace can be made to try in ({error})"),
+            "run the agent as root or give it CAP_SYS_ADMIN beside CAP_NET_ADMIN",
+        ),
+        Ok(Ok(Err(Broken::At((what, _), error)))) if error.errno() == Some(Errno::PERM) => {
+            no(format!("{what}: {error}"), RIGHT)
+        }
+        Ok(Ok(Err(Broken::At((what, fix), error)))) => no(format!("{what}: {error}"), fix),
         Ok(Err(_)) | Err(_) => no("the trial of netem broke", "look into the agent's log and report it"),
     }
-}
-
-fn build() -> Result<(), (Stage, Error)> {
-    let names = ["a", "b"].map(|end| format!("frct{}{end}", std::process::id()));
-    let built = among(&names);
-    // In a namespace of our own this only tidies up.
-    if let Ok(mut links) = Links::open() {
-        for name in &names {
-            if links.find(name).ok().flatten().is_some_and(|l| l.alias == ALIAS) {
-                let _ = links.delete(name);
-            }
-        }
-    }
-    built
 }
 
 const ALIAS: &str = "fracas trial";

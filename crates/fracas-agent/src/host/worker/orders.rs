@@ -13,8 +13,13 @@ use rustix::{
 };
 use serde_json::{Value, json};
 
+use super::SEQ;
+
 /// Longest order: a filter with many networks fits, a runaway writer does not.
 const LONGEST: usize = 1 << 20;
+
+/// Why an order to end came, when it was the deadline.
+pub const DEADLINE: &str = "the deadline has passed";
 
 /// What came down the lifeline.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,6 +35,9 @@ pub enum Order {
 pub struct Orders {
     read: Vec<u8>,
     deadline: OwnedFd,
+    renewals: u64,
+    /// Number of the order that the next reply answers.
+    seq: Option<Value>,
 }
 
 impl Orders {
@@ -37,7 +45,7 @@ impl Orders {
     pub fn open() -> io::Result<Self> {
         // CLOCK_BOOTTIME: time asleep counts, a fault must not outlive its end because the machine was suspended.
         let deadline = timerfd_create(TimerfdClockId::Boottime, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        Ok(Self { read: Vec::new(), deadline })
+        Ok(Self { read: Vec::new(), deadline, renewals: 0, seq: None })
     }
 
     /// The next order. `None` when `timeout` passed first; deadlines are obeyed here and never seen by the caller.
@@ -45,14 +53,16 @@ impl Orders {
         let until = timeout.map(|t| Instant::now() + t);
         loop {
             match self.line() {
-                Some(Order::Do(order)) => match order.get("deadlineNs").and_then(Value::as_u64) {
-                    Some(ns) => {
-                        self.set_deadline(ns);
-                        // Another order may stand behind it in the buffer already.
-                        continue;
-                    }
-                    None => return Some(Order::Do(order)),
-                },
+                Some(Order::Do(mut order)) => {
+                    let Some(ns) = order.get("deadlineNs").and_then(Value::as_u64) else {
+                        self.seq = order.as_object_mut().and_then(|fields| fields.remove(SEQ));
+                        return Some(Order::Do(order));
+                    };
+                    self.renewals += 1;
+                    self.set_deadline(ns);
+                    // Another order may stand behind it in the buffer already.
+                    continue;
+                }
                 Some(end) => return Some(end),
                 None => {}
             }
@@ -79,7 +89,7 @@ impl Orders {
             Ok(_) => {}
         }
         if fds[1].revents().contains(PollFlags::IN) {
-            return Some(Some(Order::End("the deadline has passed")));
+            return Some(Some(Order::End(DEADLINE)));
         }
         let mut chunk = [0; 4096];
         match rustix::io::read(stdin.as_fd(), &mut chunk) {
@@ -101,7 +111,13 @@ impl Orders {
         Some(serde_json::from_slice(&line).map_or(Order::End("an order was not JSON"), Order::Do))
     }
 
-    fn set_deadline(&self, ns: u64) {
+    /// How many times a deadline came down the lifeline.
+    pub fn renewals(&self) -> u64 {
+        self.renewals
+    }
+
+    /// Sets the deadline to so many nanoseconds from now, until another is sent.
+    pub fn set_deadline(&self, ns: u64) {
         // All zero would disarm the timer.
         let ns = ns.max(1);
         let value =
@@ -113,7 +129,7 @@ impl Orders {
     /// Answers an order. An error means the agent is gone: end.
     pub fn reply(&self, reply: &Value) -> io::Result<()> {
         let mut out = io::stdout().lock();
-        writeln!(out, "{reply}")?;
+        writeln!(out, "{}", numbered(reply, self.seq.as_ref()))?;
         out.flush()
     }
 
@@ -121,6 +137,15 @@ impl Orders {
     pub fn refuse(&self, error: &str) -> io::Result<()> {
         self.reply(&json!({ "error": error }))
     }
+}
+
+/// A reply with the number of the order that it answers.
+pub fn numbered(reply: &Value, seq: Option<&Value>) -> Value {
+    let mut reply = reply.clone();
+    if let (Some(fields), Some(seq)) = (reply.as_object_mut(), seq) {
+        fields.insert(SEQ.to_owned(), seq.clone());
+    }
+    reply
 }
 
 /// Makes this process a worker: named in `ps` (an image executed through `/proc/self/exe` would be called `exe`), first

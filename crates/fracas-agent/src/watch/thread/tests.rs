@@ -184,6 +184,12 @@ async fn asked_again_it_goes_on_and_unasked_it_ends() {
     assert_eq!(kinds(&sights)["started"], 1, "asked again it is the same probe");
     let Some(Body::ReadingsSealed { ok, .. }) = sights.last().map(|s| s.body.clone()) else { panic!() };
     assert!((1..=8).contains(&ok), "{ok} looks in 70 ms");
+    let gap = sights.iter().find_map(|s| match &s.body {
+        Body::Gap { missed, why, .. } => Some((*missed, why.as_str())),
+        _ => None,
+    });
+    let why = "it was not asked for any more: there was no contact with the controller";
+    assert_eq!(gap, Some((1, why)), "it says so when it ends by itself");
     // Stopped by a new set, it seals too.
     watcher.set(&[item("ok", 10, 10)]);
     until(&mut watcher, |b| matches!(b, Body::Edge { .. })).await;

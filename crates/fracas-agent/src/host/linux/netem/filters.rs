@@ -1,5 +1,7 @@
 //! Filters of the netem plane on clsact hooks: setting, removing, and what they and their netem did.
 
+use std::sync::Arc;
+
 use fracas_model::{
     event::Between,
     id::ItemKey,
@@ -39,7 +41,7 @@ pub struct Suffered {
 
 /// What an item's packets suffered so far, over all its devices. Needs nothing but the kernel's own counts.
 pub fn suffered(key: &ItemKey) -> Result<Suffered, Failure> {
-    let mut tools = Tools::open()?;
+    let mut tools = Tools::open(&Arc::default())?;
     let (mine, mut sum, mut ifbs) = (cookie(key), Suffered::default(), Vec::new());
     let disciplines = tools.traffic.disciplines().map_err(failed("list qdiscs"))?;
     for device in disciplines.iter().filter(|d| d.handle == traffic::SIDE) {
@@ -119,6 +121,7 @@ impl Tools {
         for (number, program, act) in wanted {
             let (index, hook, priority) = (link.index, at.hook, at.priority);
             let new = Classifier { index, hook, priority, handle: number, program, act, cookie: cookie(key) };
+            self.go.on()?;
             let set = self.traffic.add_filter(&new).map_err(failed(format!("add a filter to {}", at.device)));
             if let Err(failure) = set.and_then(|()| self.took(&new)) {
                 self.unfilter(key, step, &handle)?;
@@ -155,6 +158,7 @@ impl Tools {
                 }
                 continue;
             }
+            self.go.on()?;
             match self.traffic.delete_filter(link.index, at.hook, at.priority, number) {
                 Err(error) if !error.is_absent() => {
                     return Err(failed(format!("remove a filter from {}", link.name))(error));
