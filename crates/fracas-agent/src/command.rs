@@ -10,11 +10,10 @@ use clap::{Args, Subcommand};
 use fracas_model::{facts::HostFacts, policy::Policy};
 
 use crate::{
-    disk::FileDisk,
     enrol::Token,
     guard::Outcome,
     host::{Host as _, linux::LinuxHost},
-    journal::Journal,
+    journal::Look,
     lock::{self, Lock},
     logging::LogArgs,
     run::Left,
@@ -23,6 +22,9 @@ use crate::{
 
 /// Where the host owner's rules are looked for unless told.
 pub const POLICY: &str = "/etc/fracas/policy.yaml";
+
+/// Exit code of what did not work.
+const FAILED: u8 = 5;
 
 const HELP: &str = "Example:
   fracas hosts join-token --label role=db > token          (where the operator is)
@@ -85,12 +87,14 @@ pub enum AgentCommand {
         after_help = "Example:\n  fracas-agent undo-all\n\nA running agent is to be stopped instead: it undoes everything as it ends."
     )]
     UndoAll(StateArgs),
-    /// Show what is open on this host; works offline
-    #[command(after_help = "Example:\n  fracas-agent status")]
+    /// Show what is open on this host; works offline, also beside a running agent, and changes nothing
+    #[command(
+        after_help = "Example:\n  fracas-agent status\n\nExit codes: 0 nothing is open or an agent runs, 1 something is open and no agent runs, 5 the journal cannot be trusted."
+    )]
     Status(StateArgs),
     /// Try what this host can do, and say what is missing and how to get it; works offline, changes nothing
     #[command(after_help = "Example:\n  fracas-agent check")]
-    Check,
+    Check(StateArgs),
     /// Show the rules that hold on this host; works offline
     #[command(after_help = "Example:\n  fracas-agent policy --policy policy.yaml")]
     Policy {
@@ -148,7 +152,7 @@ pub fn main(args: AgentArgs) -> u8 {
         None => run(args.run),
         Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
         Some(AgentCommand::Status(state)) => status(&state.dir()),
-        Some(AgentCommand::Check) => check(),
+        Some(AgentCommand::Check(state)) => check(&state.dir()),
         Some(AgentCommand::Policy { policy }) => {
             LogArgs::default().begin();
             policy_shown(&service::policy(&policy_source(policy)))
@@ -157,7 +161,7 @@ pub fn main(args: AgentArgs) -> u8 {
     };
     done.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "fracas-agent: {error:#}");
-        5
+        FAILED
     })
 }
 
@@ -200,27 +204,49 @@ fn undo_all(dir: &Path) -> anyhow::Result<u8> {
 }
 
 fn status(dir: &Path) -> anyhow::Result<u8> {
-    let journal = runtime()?.block_on(async { anyhow::Ok(Journal::open(FileDisk::new(dir)?).await) })?;
     let running = Lock::is_held(dir, lock::AGENT);
+    let look = Look::into_dir(dir);
     let mut text =
         format!("state    {}\nagent    {}\n", dir.display(), if running { "running" } else { "not running" });
-    if let Some(trouble) = journal.trouble() {
-        text += &format!("journal  {trouble}\n");
-    }
-    let open = &journal.state().open;
-    text += &format!("open     {}\n", if open.is_empty() { "nothing".to_owned() } else { open.len().to_string() });
+    text += &journal_shown(&look, running);
+    let open = &look.state.open;
+    let known = if look.trouble.is_some() { " known" } else { "" };
+    let many = if open.is_empty() { "nothing".to_owned() } else { open.len().to_string() };
+    text += &format!("open     {many}{known}\n");
     for (key, item) in open {
         let undoing = item.undoing.map(|cause| format!(", undoing ({cause:?})")).unwrap_or_default();
         text += &format!("  {key}  {}: {}{undoing}\n", item.fault, item.plan.summary);
     }
     say(text.trim_end())?;
-    Ok(u8::from(!open.is_empty() && !running))
+    Ok(code(&look).max(u8::from(!open.is_empty() && !running)))
 }
 
-fn check() -> anyhow::Result<u8> {
+/// How the journal is, and what to do when it is not well.
+fn journal_shown(look: &Look, running: bool) -> String {
+    match &look.trouble {
+        Some(trouble) => {
+            let refusal = trouble.refusal();
+            format!("journal  {}\n         no order is taken; way out: {}\n", refusal.why, refusal.instead)
+        }
+        // While the agent runs it is most likely just writing.
+        None if look.torn > 0 && !running => {
+            format!("journal  its last record is unfinished ({} bytes); the next start cuts that off\n", look.torn)
+        }
+        None => "journal  whole\n".into(),
+    }
+}
+
+/// A journal that cannot be trusted is a failure, whatever else there is to say.
+fn code(look: &Look) -> u8 {
+    if look.trouble.is_some() { FAILED } else { 0 }
+}
+
+fn check(dir: &Path) -> anyhow::Result<u8> {
     let facts = runtime()?.block_on(async { LinuxHost::start("check".into(), VERSION).facts().await });
-    say(&checked(&facts))?;
-    Ok(0)
+    let look = Look::into_dir(dir);
+    let journal = journal_shown(&look, Lock::is_held(dir, lock::AGENT));
+    say(&format!("{}\n\nstate    {}\n{}", checked(&facts), dir.display(), journal.trim_end()))?;
+    Ok(code(&look))
 }
 
 fn checked(facts: &HostFacts) -> String {
@@ -264,4 +290,35 @@ fn policy_shown(policy: &Policy) -> anyhow::Result<u8> {
 fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{FILE, Record, encode_frame};
+
+    #[test]
+    fn a_journal_that_cannot_be_trusted_is_never_called_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let good = serde_json::to_vec(&Record::Taken { epoch: 1, revision: 1 }).unwrap();
+        let good = encode_frame(1, &good);
+        let mut damaged = [good.clone(), good.clone()].concat();
+        damaged[10] ^= 1;
+        for (bytes, told) in [(damaged, "damaged at byte 0"), (encode_frame(9, b"{}"), "version 9")] {
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(status(dir.path()).unwrap(), FAILED);
+            let shown = journal_shown(&Look::into_dir(dir.path()), false);
+            assert!(shown.contains(told) && shown.contains("way out: "), "{shown}");
+            assert_eq!(fs::read(&file).unwrap(), bytes);
+        }
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert_eq!(status(dir.path()).unwrap(), FAILED, "it cannot be read");
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, &good[..good.len() - 1]).unwrap();
+        assert_eq!(status(dir.path()).unwrap(), 0);
+        assert!(journal_shown(&Look::into_dir(dir.path()), false).contains("unfinished"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "asking makes no files");
+    }
 }
