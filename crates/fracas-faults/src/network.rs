@@ -217,8 +217,8 @@ fn netem(
     match effect {
         Effect::Delay { delay, jitter } => {
             let ifb = format!("frc{}", facts.slot);
-            let held_us = (delay.ns() + jitter.ns()) / 1000;
-            let limit_packets = (held_us * PACKETS_PER_SECOND / 1_000_000).clamp(QUEUE.0, QUEUE.1) as u32;
+            let held_us = (*delay + *jitter).ns() / 1000;
+            let limit_packets = (held_us.saturating_mul(PACKETS_PER_SECOND) / 1_000_000).clamp(QUEUE.0, QUEUE.1) as u32;
             steps.push(Step::MakeIfb { name: ifb.clone() });
             steps.push(Step::MakeNetem { device: ifb.clone(), effect: effect.clone(), limit_packets });
             let priority = HOLD_PRIORITY + number;

@@ -75,6 +75,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             )
         })?;
         let info = fault.info();
+        info.params_fit(&item.params)?;
         let mut refusals = self.against_policy(item, &info);
         refusals.extend(self.missing(&info));
         let slot =
