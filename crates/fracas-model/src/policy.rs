@@ -48,6 +48,8 @@ const LONGEST_COMM: usize = 15;
 pub struct Policy {
     /// Names of allowed faults; `*` allows all, an empty list none.
     pub allow_faults: Vec<String>,
+    /// Kinds of allowed probes; `*` allows all, an empty list none.
+    pub allow_probes: Vec<String>,
     /// The longest a fault may last.
     pub max_duration: Dur,
     /// Names or systemd services of processes that are never touched, beside the fixed ones.
@@ -75,6 +77,12 @@ pub fn policy_shape() -> Shape {
             list(Shape::Text { max: 64 }),
             json!(builtin.allow_faults),
             "Names of the faults that are allowed; \"*\" allows all, an empty list none.",
+        ),
+        Field::with_default(
+            "allowProbes",
+            list(Shape::Text { max: 64 }),
+            json!(builtin.allow_probes),
+            "Kinds of the probes that are allowed; \"*\" allows all, an empty list none. `exec` needs execAllow besides.",
         ),
         Field::with_default(
             "maxDuration",
@@ -128,10 +136,11 @@ pub fn read_policy(name: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
 }
 
 impl Policy {
-    /// Every fault for at most an hour; SSH and the metadata address pass; no `exec`.
+    /// Every fault for at most an hour; SSH and the metadata address pass; every probe, but no program for `exec`.
     pub fn builtin() -> Self {
         Self {
             allow_faults: vec!["*".into()],
+            allow_probes: vec!["*".into()],
             max_duration: Dur::from_secs(3600),
             protect_processes: Vec::new(),
             pass_ports: vec![22],
@@ -141,14 +150,19 @@ impl Policy {
         }
     }
 
-    /// Nothing at all: what stands when a policy file cannot be read.
+    /// Nothing at all, neither harm nor looks: what stands when a policy file cannot be read.
     pub fn nothing() -> Self {
-        Self { allow_faults: Vec::new(), exec_allow: Vec::new(), ..Self::builtin() }
+        Self { allow_faults: Vec::new(), allow_probes: Vec::new(), exec_allow: Vec::new(), ..Self::builtin() }
     }
 
     /// Whether a fault of this name is allowed.
     pub fn allows(&self, fault: &str) -> bool {
         self.allow_faults.iter().any(|f| f == "*" || f == fault)
+    }
+
+    /// Whether a probe of this kind is allowed.
+    pub fn allows_probe(&self, kind: &str) -> bool {
+        self.allow_probes.iter().any(|p| p == "*" || p == kind)
     }
 
     /// Why this process must not be touched, if so. `own` are the agent, its guard and its workers.
@@ -237,6 +251,9 @@ mod tests {
                     passPorts: [22, 5432]\nexecAllow: [/usr/bin/true]\n";
         let policy = read_policy("p", text).expect("valid");
         assert!(policy.allows("net-delay") && !policy.allows("cpu-load"));
+        assert!(policy.allows_probe("http"));
+        let few = read_policy("p", &format!("{text}allowProbes: [tcp]\n")).expect("valid");
+        assert!(few.allows_probe("tcp") && !few.allows_probe("http") && !Policy::nothing().allows_probe("tcp"));
         assert_eq!((policy.max_duration, policy.pass_ports.len()), (Dur::from_secs(60), 2));
         let wrong = read_policy("p", &text.replace("allowFaults", "allowfaults")).expect_err("a mistake");
         assert_eq!((wrong[0].line, wrong[0].help.as_deref().map(|h| h.contains("allowFaults"))), (3, Some(true)));
