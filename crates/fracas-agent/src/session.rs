@@ -41,6 +41,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const RECONNECT_CAP: Duration = Duration::from_secs(30);
 /// DESIGN 5: the lease where the document says nothing.
 const DEFAULT_LEASE: Duration = Duration::from_secs(15);
+/// Shortest and longest lease of any use: a document may ask for one second to ten minutes.
+const LEASES: (Dur, Dur) = (Dur::from_secs(1), Dur::from_secs(86_400));
+/// Fastest renewal and slowest, whatever the controller asks for.
+const RENEWALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(1));
+/// Longest pause between attempts that a controller may ask for.
+const RECONNECT_MOST: Duration = Duration::from_mins(10);
 /// First pause between attempts, and the same while a fault waits for its lease.
 const RECONNECT_BASE: Duration = Duration::from_secs(1);
 const RECONNECT_BASE_ACTIVE: Duration = Duration::from_millis(100);
@@ -146,7 +152,7 @@ struct Pace {
 impl Pace {
     /// Time between renewals.
     fn renew(&self) -> Duration {
-        self.lease.map_or(self.heartbeat, |lease| (lease / 3).min(self.heartbeat))
+        self.lease.map_or(self.heartbeat, |lease| (lease / 3).min(self.heartbeat)).max(RENEWALS.0)
     }
 
     /// How long the controller may be silent before the line is given up. Idle lines are left to HTTP/2 pings.
@@ -154,13 +160,24 @@ impl Pace {
         self.lease.map(|lease| lease * 2 / 3)
     }
 
-    /// Bounds of the pause before attempt `attempt` (from 0): the full pause is drawn evenly below.
+    /// The longest pause before attempt `attempt` (from 0).
     fn pause(&self, attempt: u32) -> Duration {
         let (base, cap) = match self.lease {
             Some(lease) => (RECONNECT_BASE_ACTIVE, lease / 5),
             None => (RECONNECT_BASE, self.reconnect_cap),
         };
-        base.saturating_mul(1 << attempt.min(16)).min(cap)
+        base.saturating_mul(1 << attempt.min(16)).min(cap.max(RECONNECT_BASE_ACTIVE))
+    }
+
+    /// The pause before this attempt: at least a quarter of what is allowed, `drawn` (0 to 1) decides of the rest.
+    fn drawn(&self, attempt: u32, drawn: f64) -> Duration {
+        self.pause(attempt).mul_f64(0.25 + 0.75 * drawn)
+    }
+
+    /// Takes what Welcome says.
+    fn told(&mut self, heartbeat: Duration, reconnect_cap: Duration) {
+        self.heartbeat = heartbeat.clamp(RENEWALS.0, RENEWALS.1);
+        self.reconnect_cap = reconnect_cap.clamp(RECONNECT_BASE, RECONNECT_MOST);
     }
 }
 
@@ -200,7 +217,7 @@ impl<D: Disk> Session<D> {
                 turn += 1;
             }
             self.follow_standing(&mut pace);
-            let pause = pace.pause(attempt).mul_f64(random.random::<f64>());
+            let pause = pace.drawn(attempt, random.random::<f64>());
             attempt = attempt.saturating_add(1);
             tokio::select! {
                 biased;
@@ -223,8 +240,7 @@ impl<D: Disk> Session<D> {
         let (sender, mut incoming, welcome) = opening.await.map_err(|_| Broken::Silent(OPENING))??;
         *welcomed = true;
         tracing::info!(controller = address, version = welcome.controller_version, "in contact with the controller");
-        pace.heartbeat = millis(welcome.heartbeat_ms).max(Duration::from_millis(10));
-        pace.reconnect_cap = millis(welcome.reconnect_cap_ms).max(RECONNECT_BASE);
+        pace.told(millis(welcome.heartbeat_ms), millis(welcome.reconnect_cap_ms));
         let mut upward = Upward::new(sender, self.shared.clone());
         let mut leaving = self.leaving.clone();
         let mut last_words: Option<Instant> = None;
@@ -318,7 +334,7 @@ impl<D: Disk> Session<D> {
         match message.message {
             Some(Down::Grant(grant)) => {
                 let now = (self.shared.now)();
-                let lease = Dur::from_ms(i64::from(grant.lease_ms));
+                let lease = Dur::from_ms(i64::from(grant.lease_ms)).min(LEASES.1);
                 let ran = self.shared.lease.runs(now.boot_ns);
                 self.shared.lease.grant(now.boot_ns, grant.echo_boot_ns, lease);
                 if !ran {
@@ -329,7 +345,9 @@ impl<D: Disk> Session<D> {
                 Ok(false)
             }
             Some(Down::Desired(desired)) => {
-                let desired: Desired = from_json("desired", &desired.desired_json)?;
+                let mut desired: Desired = from_json("desired", &desired.desired_json)?;
+                // A lease of nothing would only make this agent dial without pause.
+                desired.lease = desired.lease.clamp(LEASES.0, LEASES.1);
                 let (offered, taken) = ((desired.epoch, desired.revision), self.shared.standing.borrow().taken);
                 if offered < taken {
                     tracing::warn!(?offered, ?taken, "an older desired state was not taken");
@@ -369,4 +387,27 @@ fn spoken(say: Say) -> Up {
 
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_on_the_wire_makes_an_agent_dial_or_renew_without_pause() {
+        let mut pace =
+            Pace { heartbeat: HEARTBEAT, reconnect_cap: RECONNECT_CAP, asked: None, lease: Some(Duration::ZERO) };
+        pace.told(Duration::ZERO, Duration::ZERO);
+        assert!(pace.renew() >= Duration::from_millis(100));
+        for (attempt, drawn) in [(0, 0.0), (9, 0.0), (u32::MAX, 1.0)] {
+            let pause = pace.drawn(attempt, drawn);
+            assert!((Duration::from_millis(25)..=RECONNECT_BASE).contains(&pause), "{pause:?}");
+        }
+        pace.lease = None;
+        pace.told(Duration::MAX, Duration::MAX);
+        assert!(pace.renew() <= RENEWALS.1 && pace.pause(u32::MAX) <= RECONNECT_MOST);
+        // What documents may ask for goes through unchanged.
+        pace.lease = Some(Duration::from_secs(2));
+        assert_eq!((pace.renew(), pace.pause(9)), (Duration::from_secs(2) / 3, Duration::from_secs(2) / 5));
+    }
 }
