@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fracas_model::{facts::HostFacts, policy::Policy};
+use fracas_model::facts::HostFacts;
 
 use crate::{
     enrol::Token,
@@ -16,6 +16,7 @@ use crate::{
     journal::Look,
     lock::{self, Lock},
     logging::LogArgs,
+    rules::{Origin, Rules},
     run::Left,
     service::{self, Kind, Options, PolicySource, VERSION},
 };
@@ -95,9 +96,14 @@ pub enum AgentCommand {
     /// Try what this host can do, and say what is missing and how to get it; works offline, changes nothing
     #[command(after_help = "Example:\n  fracas-agent check")]
     Check(StateArgs),
-    /// Show the rules that hold on this host; works offline
-    #[command(after_help = "Example:\n  fracas-agent policy --policy policy.yaml")]
+    /// Show the rules that hold on this host, and whether their file is valid; works offline
+    #[command(
+        after_help = "Example:\n  fracas-agent policy show --policy policy.yaml\n\nA running agent follows the file it was started with within a second of each change.\n\nExit codes: 0 these rules hold, 5 the file cannot be used, so nothing is allowed."
+    )]
     Policy {
+        /// `show`, which is also done without a word
+        #[arg(value_name = "show", value_parser = ["show"], hide = true)]
+        what: Option<String>,
         /// The rules' file
         #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
         policy: Option<PathBuf>,
@@ -153,9 +159,8 @@ pub fn main(args: AgentArgs) -> u8 {
         Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
         Some(AgentCommand::Status(state)) => status(&state.dir()),
         Some(AgentCommand::Check(state)) => check(&state.dir()),
-        Some(AgentCommand::Policy { policy }) => {
-            LogArgs::default().begin();
-            policy_shown(&service::policy(&policy_source(policy)))
+        Some(AgentCommand::Policy { policy, .. }) => {
+            policy_shown(&Rules::read(policy_source(policy))).and_then(|(text, code)| say(&text).map(|()| code))
         }
         Some(AgentCommand::Version) => say(&format!("fracas-agent {VERSION}")).map(|()| 0),
     };
@@ -279,12 +284,21 @@ fn checked(facts: &HostFacts) -> String {
     text
 }
 
-fn policy_shown(policy: &Policy) -> anyhow::Result<u8> {
-    let value = serde_json::to_value(policy)?;
+/// The rules as a policy file, with where they come from as comments, so that the output can be used as one.
+fn policy_shown(rules: &Rules) -> anyhow::Result<(String, u8)> {
+    let comment = |text: String| text.lines().map(|line| format!("# {line}\n")).collect::<String>();
+    let (origin, code) = match rules.origin() {
+        Origin::Builtin(path) => (format!("there is no file {}: the built-in rules hold", path.display()), 0),
+        Origin::File(path) => (format!("{} is valid and holds", path.display()), 0),
+        Origin::Unusable(path, why) => {
+            (format!("{}: {why}\nuntil that is mended nothing is allowed on this host", path.display()), FAILED)
+        }
+        Origin::Given => (String::new(), 0),
+    };
+    let value = serde_json::to_value(rules.policy())?;
     let lines: String =
         value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}\n")).collect();
-    say(&format!("apiVersion: fracas/v1\nkind: HostPolicy\n{}", lines.trim_end()))?;
-    Ok(0)
+    Ok((format!("{}apiVersion: fracas/v1\nkind: HostPolicy\n{}", comment(origin), lines.trim_end()), code))
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
@@ -320,5 +334,19 @@ mod tests {
         assert_eq!(status(dir.path()).unwrap(), 0);
         assert!(journal_shown(&Look::into_dir(dir.path()), false).contains("unfinished"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "asking makes no files");
+    }
+
+    #[test]
+    fn the_rules_shown_say_where_they_come_from_and_are_a_policy_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        let shown = || policy_shown(&Rules::read(PolicySource::IfThere(path.clone()))).unwrap();
+        let (text, code) = shown();
+        assert!(text.starts_with("# there is no file ") && text.contains("built-in") && code == 0, "{text}");
+        fs::write(&path, &text).unwrap();
+        assert!(text.contains("allowProbes: [\"*\"]") && shown().0.contains("is valid and holds"), "{}", shown().0);
+        fs::write(&path, "kind: HostPolicy\n").unwrap();
+        let (text, code) = shown();
+        assert!(text.contains("nothing is allowed") && text.contains("allowFaults: []") && code == FAILED, "{text}");
     }
 }

@@ -191,6 +191,11 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         self.setup.facts = facts;
     }
 
+    /// The host owner's rules have changed. What they no longer allow is undone at the next tick.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.setup.policy = policy;
+    }
+
     /// Addresses (`ip:port`) of the controller, which network faults must let pass.
     pub fn set_controllers(&mut self, controllers: Vec<String>) {
         self.controllers = controllers;

@@ -12,6 +12,7 @@ use std::{future::Future, rc::Rc, time::Duration};
 use fracas_model::{
     desired::{Desired, Mode, ProbeItem},
     event::UndoCause,
+    policy::Policy,
     time::Stamp,
 };
 use tokio::{
@@ -26,6 +27,7 @@ use crate::{
     host::Host,
     outbox::Outbox,
     reconcile::Reconciler,
+    rules::Rules,
     session::{About, Say, Session, Shared, Standing},
     watch::{Sight, Watcher},
 };
@@ -43,6 +45,8 @@ pub struct Agent<H, D, W> {
     pub outbox: Outbox<D>,
     /// Probes.
     pub watcher: W,
+    /// The host owner's rules, which reconciler and watcher began with.
+    pub rules: Rules,
     /// The way to the controller.
     pub contact: Contact,
     /// What the agent says of itself.
@@ -66,7 +70,7 @@ pub enum Left {
 
 /// Runs an agent until `shutdown` resolves; then everything is undone, told as far as the controller listens, and left.
 pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: impl Future<Output = ()>) -> Left {
-    let Agent { reconciler, outbox, watcher, contact, about, guard, now, seed } = agent;
+    let Agent { reconciler, outbox, watcher, rules, contact, about, guard, now, seed } = agent;
     let shared = Rc::new(Shared {
         outbox: Mutex::new(outbox),
         more: Notify::new(),
@@ -78,8 +82,11 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let (desired, wanted) = mpsc::unbounded_channel();
     let (say, said) = mpsc::unbounded_channel();
     let (probes, probed) = watch::channel(Vec::new());
+    let (policy, allowed) = watch::channel(rules.policy().clone());
     let (leave, leaving) = watch::channel(false);
-    let mut reconciling = Reconciling { reconciler, guard, shared: shared.clone(), say, probes, latest: None };
+    let shared_too = shared.clone();
+    let mut reconciling =
+        Reconciling { reconciler, guard, rules, policy, shared: shared_too, say, probes, latest: None };
     reconciling.flush().await;
     let session = Session { contact, about, shared: shared.clone(), desired, say: said, leaving, seed };
     let order = async {
@@ -91,7 +98,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
         (left, guard, leave)
     };
     let work = async {
-        let ((left, guard, leave), ()) = tokio::join!(order, watching(watcher, probed, &shared));
+        let ((left, guard, leave), ()) = tokio::join!(order, watching(watcher, probed, allowed, &shared));
         leave.send_replace(true);
         (left, guard)
     };
@@ -106,6 +113,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
 async fn watching<D: Disk, W: Watcher>(
     mut watcher: W,
     mut wanted: watch::Receiver<Vec<ProbeItem>>,
+    mut allowed: watch::Receiver<Policy>,
     shared: &Shared<D>,
 ) {
     loop {
@@ -115,6 +123,10 @@ async fn watching<D: Disk, W: Watcher>(
                 Ok(()) => None,
                 Err(_) => break,
             },
+            Ok(()) = allowed.changed() => {
+                watcher.allow(&allowed.borrow_and_update());
+                continue;
+            }
             sight = watcher.next() => Some(sight),
         };
         match sight {
@@ -136,6 +148,9 @@ async fn keep<D: Disk>(shared: &Shared<D>, sight: Sight) {
 struct Reconciling<H, D> {
     reconciler: Reconciler<H, D>,
     guard: Option<Guard>,
+    rules: Rules,
+    /// Tells the watcher of new rules.
+    policy: watch::Sender<Policy>,
     shared: Rc<Shared<D>>,
     say: mpsc::UnboundedSender<Say>,
     probes: watch::Sender<Vec<ProbeItem>>,
@@ -220,6 +235,10 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     async fn round(&mut self) {
         let controllers = self.shared.standing.borrow().controllers.iter().map(ToString::to_string).collect();
         self.reconciler.set_controllers(controllers);
+        if let Some(policy) = self.rules.refresh() {
+            self.reconciler.set_policy(policy.clone());
+            self.policy.send_replace(policy.clone());
+        }
         self.reconciler.tick().await;
         self.flush().await;
     }

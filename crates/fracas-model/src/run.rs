@@ -96,7 +96,8 @@ impl ItemState {
                 | UndoCause::LeaseLost
                 | UndoCause::AgentRestart
                 | UndoCause::Reboot
-                | UndoCause::Local,
+                | UndoCause::Local
+                | UndoCause::Policy,
             ) => true,
             Some(UndoCause::Expired | UndoCause::ApplyFailed) | None => false,
         }

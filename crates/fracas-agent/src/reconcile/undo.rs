@@ -34,10 +34,18 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         match live.phase {
             Phase::Active { until_ns } | Phase::Fired { until_ns } if until_ns <= now_ns => Some(UndoCause::Expired),
             Phase::Active { .. } | Phase::Fired { .. } if !wanted() => Some(UndoCause::NotDesired),
+            Phase::Active { .. } if !self.allowed(key, live, now_ns) => Some(UndoCause::Policy),
             Phase::Active { .. } if !self.lease.runs(now_ns) => Some(UndoCause::LeaseLost),
             Phase::Applying | Phase::Active { .. } | Phase::Fired { .. } => None,
             Phase::Undoing { cause, retry_ns, .. } => (retry_ns <= now_ns).then_some(cause),
         }
+    }
+
+    /// Whether the host's owner still allows it, and for so long.
+    fn allowed(&self, key: &ItemKey, live: &Live, now_ns: i64) -> bool {
+        let policy = &self.setup.policy;
+        let named = self.journal.state().open.get(key).is_none_or(|open| policy.allows(&open.fault));
+        named && now_ns < live.looks.since_ns.saturating_add(policy.max_duration.ns())
     }
 
     /// Ends these items. Those that only have to be looked at for the last time (spent faults) are closed.
