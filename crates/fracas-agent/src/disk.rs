@@ -11,7 +11,14 @@ use std::{
     rc::Rc,
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
+
 use crate::host::Local;
+
+/// Room kept aside for a disk that others fill: some thousand records of a journal.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// Its file in the directory.
+const RESERVE: &str = "reserve";
 
 /// Where journal and outbox live. Files are named by a plain name, without directories.
 ///
@@ -58,6 +65,7 @@ impl<D: Disk + ?Sized> Disk for Rc<D> {
 pub struct FileDisk {
     dir: PathBuf,
     open: RefCell<BTreeMap<String, Rc<File>>>,
+    reserve: bool,
 }
 
 impl FileDisk {
@@ -65,7 +73,36 @@ impl FileDisk {
     pub fn new(dir: impl Into<PathBuf>) -> io::Result<Self> {
         let dir = dir.into();
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-        Ok(Self { dir, open: RefCell::default() })
+        Ok(Self { dir, open: RefCell::default(), reserve: false })
+    }
+
+    /// The same, with some room of the disk kept aside, which is given to what is written here when no other is left.
+    pub fn with_reserve(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let disk = Self { reserve: true, ..Self::new(dir)? };
+        disk.keep_reserve();
+        Ok(disk)
+    }
+
+    /// Allocates the reserve if it is not there; without room, or on a file system that cannot, there is none.
+    fn keep_reserve(&self) {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join(RESERVE));
+        if let Ok(file) = file
+            && fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err()
+        {
+            // Half of it would only take the room away.
+            let _ = file.set_len(0);
+        }
+    }
+
+    /// Whether `error` says that the disk is full and the reserve gave some room.
+    fn gave_reserve(&self, error: &io::Error) -> bool {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let given = || {
+            let file = OpenOptions::new().write(true).open(self.dir.join(RESERVE))?;
+            let some = file.metadata()?.len() > 0;
+            file.set_len(0).map(|()| some)
+        };
+        self.reserve && full && given().unwrap_or(false)
     }
 
     /// The directory.
@@ -116,7 +153,19 @@ impl Disk for FileDisk {
     }
 
     fn append<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
-        Box::pin(async move { (&*self.file(name)?).write_all(bytes) })
+        Box::pin(async move {
+            let file = self.file(name)?;
+            let len = file.metadata()?.len();
+            match (&*file).write_all(bytes) {
+                Err(error) if self.gave_reserve(&error) => {
+                    tracing::warn!("the disk is full: the agent's reserve is used");
+                    // Some of it may have been written.
+                    file.set_len(len)?;
+                    (&*file).write_all(bytes)
+                }
+                done => done,
+            }
+        })
     }
 
     fn sync<'a>(&'a self, name: &'a str) -> Local<'a, io::Result<()>> {
@@ -129,15 +178,20 @@ impl Disk for FileDisk {
     fn replace<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
         Box::pin(async move {
             let (path, fresh, dir) = (self.dir.join(name), self.dir.join(format!("{name}.new")), self.dir.clone());
-            let bytes = bytes.to_vec();
-            let done = blocking(move || {
+            let bytes: std::sync::Arc<[u8]> = bytes.into();
+            let put = move || {
                 let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
                 file.write_all(&bytes)?;
                 file.sync_all()?;
                 fs::rename(&fresh, &path)?;
                 File::open(&dir)?.sync_all()
-            })
-            .await;
+            };
+            let mut done = blocking(put.clone()).await;
+            if done.as_ref().is_err_and(|error| self.gave_reserve(error)) {
+                done = blocking(put).await;
+            } else if self.reserve && done.is_ok() {
+                self.keep_reserve();
+            }
             // The old descriptor means the old file now, or may: the next call opens the name again.
             self.open.borrow_mut().remove(name);
             done

@@ -10,6 +10,8 @@ use libtest_mimic::{Arguments, Trial};
 
 #[path = "host/burn.rs"]
 mod burn;
+#[path = "host/full.rs"]
+mod full;
 #[path = "host/pause.rs"]
 mod pause;
 #[path = "host/shot.rs"]
@@ -26,7 +28,7 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [workers::trials(), burn::trials(), pause::trials(), shot::trials()];
+    let trials = [full::trials(), workers::trials(), burn::trials(), pause::trials(), shot::trials()];
     // One after another: loads on one core would take each other's time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
