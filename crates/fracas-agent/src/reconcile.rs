@@ -76,6 +76,7 @@ pub struct Reconciler<H, D> {
     journal: Journal<D>,
     setup: Setup,
     controllers: Vec<String>,
+    near_ports: Vec<u16>,
     lease: Lease,
     desired: Option<Desired>,
     /// Items of the last desired state that wait for the answer to their rehearsal.
@@ -146,6 +147,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             journal: Journal::open(disk).await,
             setup,
             controllers: Vec::new(),
+            near_ports: Vec::new(),
             lease: Lease::default(),
             desired: None,
             to_rehearse: Vec::new(),
@@ -196,9 +198,10 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         self.setup.policy = policy;
     }
 
-    /// Addresses (`ip:port`) of the controller, which network faults must let pass.
-    pub fn set_controllers(&mut self, controllers: Vec<String>) {
-        self.controllers = controllers;
+    /// Addresses (`ip:port`) of the controller, which network faults must let pass, and the ports of one that runs on
+    /// this very host.
+    pub fn set_controllers(&mut self, controllers: Vec<String>, near_ports: Vec<u16>) {
+        (self.controllers, self.near_ports) = (controllers, near_ports);
     }
 
     /// One round: notices what ended, undoes what must not be, looks at what is, rehearses and applies what is new.

@@ -134,7 +134,8 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
         agent_version: VERSION.to_owned(),
         fleet: identity.fleet(),
     };
-    let mut reconciler = Reconciler::open(host, disk()?, setup).await;
+    let journal_disk = FileDisk::with_reserve(&dir).map_err(state_error(&dir))?;
+    let mut reconciler = Reconciler::open(host, Rc::new(journal_disk), setup).await;
     reconciler.recover().await;
     let guard = match options.kind {
         Kind::Full => Some(Guard::start(reconciler.host().spawner(), &dir).map_err(ServiceError::Guard)?),

@@ -29,7 +29,12 @@ use tokio::{
 };
 use tonic::{Status, Streaming};
 
-use crate::{dial::Contact, disk::Disk, outbox::Outbox, reconcile::Lease};
+use crate::{
+    dial::{Contact, Opened},
+    disk::Disk,
+    outbox::Outbox,
+    reconcile::Lease,
+};
 
 pub mod offset;
 mod upward;
@@ -77,6 +82,8 @@ pub struct Standing {
     pub needs_lease: bool,
     /// Every address of the controllers.
     pub controllers: BTreeSet<SocketAddr>,
+    /// Ports of a controller that runs on this very host.
+    pub near_ports: BTreeSet<u16>,
 }
 
 /// What leaves through the session beside facts.
@@ -289,7 +296,7 @@ impl<D: Disk> Session<D> {
         &self,
         address: &str,
     ) -> Result<(mpsc::UnboundedSender<AgentMessage>, Streaming<ControllerMessage>, Welcome), Broken> {
-        let (channel, addresses) = self.contact.open(address).await?;
+        let Opened { channel, addresses, beside } = self.contact.open(address).await?;
         self.shared.standing.borrow_mut().controllers.extend(addresses);
         let (sender, receiver) = mpsc::unbounded_channel();
         let _ = sender.send(AgentMessage { message: Some(Up::Hello(self.hello())) });
@@ -298,7 +305,13 @@ impl<D: Disk> Session<D> {
         });
         let mut incoming = FleetClient::new(channel).session(outgoing).await?.into_inner();
         match incoming.message().await?.and_then(|m| m.message) {
-            Some(Down::Welcome(welcome)) => Ok((sender, incoming, welcome)),
+            Some(Down::Welcome(welcome)) => {
+                if let Some(fleet) = beside {
+                    let front = u16::try_from(welcome.front_port).ok().filter(|port| *port > 0);
+                    self.shared.standing.borrow_mut().near_ports.extend([fleet].into_iter().chain(front));
+                }
+                Ok((sender, incoming, welcome))
+            }
             Some(_) => Err(Status::failed_precondition("the controller did not begin with Welcome").into()),
             None => Err(Broken::Ended),
         }

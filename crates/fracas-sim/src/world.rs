@@ -504,7 +504,7 @@ impl Dial for SimDial {
         Box::pin(async move {
             let stream = turmoil::net::TcpStream::connect(address).await?;
             let addresses = stream.peer_addr().into_iter().collect();
-            Ok(Line { io: Box::new(stream), addresses })
+            Ok(Line { io: Box::new(stream), addresses, beside: None })
         })
     }
 }

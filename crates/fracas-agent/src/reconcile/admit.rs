@@ -103,6 +103,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             devices: Vec::new(),
             own_pids: Vec::new(),
             controllers: self.controllers.clone(),
+            near_ports: self.near_ports.clone(),
             slot,
         };
         let questions = fault.asks(&item.params);
