@@ -17,7 +17,7 @@ use fracas_model::{
 use fracas_proto::{
     PROTOCOL, from_json, to_json,
     v1::{
-        AgentMessage, ControllerMessage, Hello, Rehearsed, Renew, TakenDesired, agent_message::Message as Up,
+        AgentMessage, ControllerMessage, Hello, Rehearsed, Renew, agent_message::Message as Up,
         controller_message::Message as Down, fleet_client::FleetClient,
     },
 };
@@ -275,7 +275,12 @@ impl<D: Disk> Session<D> {
                         renew_at = heard;
                     }
                 }
-                Some(say) = self.say.recv() => upward.send(spoken(say))?,
+                Some(say) = self.say.recv() => match say {
+                    Say::Rehearsed(rehearsal) => {
+                        upward.send(Up::Rehearsed(Rehearsed { rehearsal_json: to_json(&rehearsal) }))?;
+                    }
+                    Say::Taken(epoch, revision) => upward.taken(epoch, revision).await?,
+                },
                 () = self.shared.more.notified() => upward.report().await,
                 () = upward.again() => upward.report().await,
                 () = sleep_until(silent_at.unwrap_or(heard)), if silent_at.is_some() => {
@@ -390,13 +395,6 @@ impl<D: Disk> Session<D> {
 }
 
 type Welcome = fracas_proto::v1::Welcome;
-
-fn spoken(say: Say) -> Up {
-    match say {
-        Say::Rehearsed(rehearsal) => Up::Rehearsed(Rehearsed { rehearsal_json: to_json(&rehearsal) }),
-        Say::Taken(epoch, revision) => Up::Taken(TakenDesired { epoch, revision }),
-    }
-}
 
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))

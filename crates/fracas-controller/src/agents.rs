@@ -203,7 +203,10 @@ impl Session {
                 self.agents.fleet.rehearsed(&self.host, rehearsal);
                 Ok(())
             }
-            FromAgent::Taken(_) => Ok(()),
+            FromAgent::Taken(taken) => {
+                self.agents.fleet.taken(&self.host, taken.epoch, taken.revision);
+                Ok(())
+            }
         }
     }
 

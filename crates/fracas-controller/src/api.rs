@@ -186,6 +186,7 @@ impl operator_server::Operator for Api {
         }
         .map_err(unrecorded)?;
         // From the latch on none can start; some may have started just before.
+        self.runs.settle_starts().await;
         let active = self.runs.active();
         for run in active.iter().filter(|run| !before.contains(run)) {
             stop(run.clone()).await.map_err(unrecorded)?;

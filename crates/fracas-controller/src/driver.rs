@@ -3,7 +3,11 @@
 //! It decides nothing itself, and nothing is wished before the decision behind it is durable. When the history
 //! cannot be written or read the wish is withdrawn at once: undoing needs no history, hurting does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use fracas_model::{
     event::{Body, Event, Readings, VerdictWord},
@@ -12,11 +16,11 @@ use fracas_model::{
     run::{NotARun, Phase, Run},
     units::Dur,
 };
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 use crate::{
     chain,
-    fleet::{Contact, Fleet, Wish},
+    fleet::{Fleet, Wish},
     history::{Extra, History, HistoryError},
     store::{RunIndex, StoreError},
 };
@@ -71,12 +75,22 @@ pub struct Driver {
     history: History,
     fleet: Fleet,
     settled: watch::Sender<bool>,
+    /// It has been said that this controller took over.
+    resumed: AtomicBool,
 }
 
 impl Driver {
     /// A driver for a run whose `Planned` is in the history. `audit` is the controller's audit stream.
     pub fn new(run: RunId, audit: String, history: History, fleet: Fleet) -> Self {
-        Self { stream: stream_of(&run), run, audit, history, fleet, settled: watch::Sender::new(false) }
+        Self {
+            stream: stream_of(&run),
+            run,
+            audit,
+            history,
+            fleet,
+            settled: watch::Sender::new(false),
+            resumed: AtomicBool::new(false),
+        }
     }
 
     /// Becomes true once the run's wishes are known to the fleet, or the run has ended. Until every driver of a starting
@@ -91,6 +105,8 @@ impl Driver {
             match self.attempt().await {
                 Err(error) if !error.is_final() => {
                     self.spare();
+                    // A start does not wait for a history that cannot be used: what is desired without it is nothing.
+                    self.settled.send_replace(true);
                     tracing::error!(run = %self.run, %error, "nothing is desired until the history can be used again");
                     tokio::time::sleep(RETRY).await;
                 }
@@ -103,7 +119,7 @@ impl Driver {
     }
 
     async fn attempt(&self) -> Result<(), DriveError> {
-        let mut contacts = self.fleet.contacts();
+        let mut changes = self.fleet.changes();
         let mut heads = self.history.subscribe(&self.stream).await?;
         let mut events = self.history.read(&self.stream, 0).await?;
         let mut run = Run::fold(&events)?;
@@ -128,9 +144,20 @@ impl Driver {
             if next.is_empty() {
                 self.fleet.wish(&self.run, run.experiment.lease, wishes(&run));
                 self.settled.send_replace(true);
+                changes.borrow_and_update();
+                let heard = self.heard(&run);
+                if !heard.is_empty() {
+                    self.append(&run, heard).await?;
+                    continue;
+                }
                 let until = |ns: i64| Dur::from_ns((ns - now.boot_ns).max(0)).std().clamp(SHORTEST_NAP, LONGEST_NAP);
                 let nap = decision.wake_ns.map_or(LONGEST_NAP, until);
-                self.wait(&mut heads, &mut contacts, &run, nap).await?;
+                tokio::select! {
+                    biased;
+                    _ = heads.changed() => {}
+                    _ = changes.changed() => {}
+                    () = tokio::time::sleep(nap) => {}
+                }
             } else {
                 self.append(&run, next).await?;
             }
@@ -142,45 +169,37 @@ impl Driver {
         if matches!(run.phase, Phase::Finished) {
             return Ok(());
         }
-        let at = self.history.now();
-        let hosts = self.fleet.hosts();
-        let absent = |host: &HostId| {
-            !run.lost_contact.contains_key(host) && hosts.get(host).is_none_or(|record| !record.connected)
-        };
-        let mut facts: Vec<Body> = Vec::new();
-        if run.seq > 1 {
-            facts.push(Body::Resumed { at: at.clone() });
+        let first = !self.resumed.load(Ordering::Relaxed);
+        let mut facts = Vec::new();
+        if first && run.seq > 1 {
+            facts.push(Body::Resumed { at: self.history.now() });
         }
-        for host in run.hosts().into_iter().filter(absent) {
-            facts.push(Body::HostContact { host, connected: false, at: at.clone() });
-        }
+        facts.extend(self.contacts(run));
         if !facts.is_empty() {
             self.history.append(&self.stream, facts).await?;
         }
+        self.resumed.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    async fn wait(
-        &self,
-        heads: &mut watch::Receiver<u64>,
-        contacts: &mut broadcast::Receiver<Contact>,
-        run: &Run,
-        nap: Duration,
-    ) -> Result<(), DriveError> {
-        tokio::select! {
-            biased;
-            _ = heads.changed() => Ok(()),
-            () = tokio::time::sleep(nap) => Ok(()),
-            contact = contacts.recv() => {
-                let mine = match contact {
-                    Ok(contact) => run.hosts().contains(&contact.host).then_some(contact),
-                    // Lagging only loses words about contact; the leases on the hosts do not depend on them.
-                    Err(_) => None,
-                };
-                let Some(Contact { host, connected }) = mine else { return Ok(()) };
-                self.append(run, vec![Body::HostContact { host, connected, at: self.history.now() }]).await
-            }
+    /// Hosts of the run whose contact is not as the history has it.
+    fn contacts(&self, run: &Run) -> Vec<Body> {
+        let at = self.history.now();
+        let hosts = run.hosts().into_iter().map(|host| (self.fleet.contact(&host).connected, host));
+        let other = hosts.filter(|(connected, host)| *connected == run.lost_contact.contains_key(host));
+        other.map(|(connected, host)| Body::HostContact { host, connected, at: at.clone() }).collect()
+    }
+
+    /// What the fleet knows and the history does not: contacts, and items that their hosts took back untouched. To be
+    /// asked only after what the run wishes now is wished.
+    fn heard(&self, run: &Run) -> Vec<Body> {
+        let mut facts = self.contacts(run);
+        if matches!(run.phase, Phase::Undoing { .. }) {
+            let at = self.history.now();
+            let silent = run.silent().into_iter().filter(|key| self.fleet.contact(&key.host).settled);
+            facts.extend(silent.map(|item| Body::Withdrawn { item: item.clone(), at: at.clone() }));
         }
+        facts
     }
 
     /// Appends decisions if nothing came in between; else the loop folds on and decides anew.

@@ -65,13 +65,13 @@ impl HostRecord {
     }
 }
 
-/// A change of contact, for the runs that have business with the host.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// How a host stands with its controller now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Contact {
-    /// The host.
-    pub host: HostId,
-    /// Whether it is connected now.
+    /// Whether it is connected.
     pub connected: bool,
+    /// Whether it has taken all that is desired of it now, and what it told before is in the history.
+    pub settled: bool,
 }
 
 /// One open session of a host.
@@ -87,7 +87,16 @@ pub struct Connection {
 #[derive(Clone, Debug)]
 pub struct Fleet {
     state: Arc<Mutex<State>>,
-    contacts: tokio::sync::broadcast::Sender<Contact>,
+    changed: watch::Sender<()>,
+}
+
+/// A host's newest session.
+#[derive(Debug)]
+struct Session {
+    number: u64,
+    desired: watch::Sender<Desired>,
+    /// Revision that the host has taken.
+    taken: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -97,7 +106,7 @@ struct State {
     next_session: u64,
     halted: Option<String>,
     hosts: BTreeMap<HostId, HostRecord>,
-    sessions: BTreeMap<HostId, (u64, watch::Sender<Desired>)>,
+    sessions: BTreeMap<HostId, Session>,
     wishes: BTreeMap<RunId, (Dur, BTreeMap<HostId, Wish>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     catalogue: Catalogue,
@@ -117,7 +126,7 @@ impl Fleet {
             rehearsals: BTreeMap::new(),
             catalogue: Catalogue::default(),
         };
-        Self { state: Arc::new(Mutex::new(state)), contacts: tokio::sync::broadcast::channel(1024).0 }
+        Self { state: Arc::new(Mutex::new(state)), changed: watch::Sender::new(()) }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -147,9 +156,28 @@ impl Fleet {
         state.wishes.iter().filter(|(_, wish)| hurts(wish)).map(|(run, _)| run.clone()).collect()
     }
 
-    /// Hears of contacts from now on.
-    pub fn contacts(&self) -> tokio::sync::broadcast::Receiver<Contact> {
-        self.contacts.subscribe()
+    /// Wakes whoever holds it when the [`contact`](Self::contact) of some host has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// How a host stands now.
+    pub fn contact(&self, host: &HostId) -> Contact {
+        let state = self.lock();
+        let Some(session) = state.sessions.get(host) else { return Contact::default() };
+        Contact { connected: true, settled: session.taken == Some(session.desired.borrow().revision) }
+    }
+
+    /// A host says that it has taken a desired state.
+    pub fn taken(&self, host: &HostId, epoch: u64, revision: u64) {
+        let mut state = self.lock();
+        if epoch != state.epoch {
+            return;
+        }
+        let Some(session) = state.sessions.get_mut(host) else { return };
+        session.taken = session.taken.max(Some(revision));
+        drop(state);
+        self.changed.send_replace(());
     }
 
     /// Opens a session; an older one of the same host no longer counts.
@@ -166,16 +194,16 @@ impl Fleet {
         record.connected = true;
         record.last_seen = Some(now);
         let (sender, desired) = watch::channel(state.desired_for(host));
-        state.sessions.insert(host.clone(), (number, sender));
+        state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None });
         drop(state);
-        let _ = self.contacts.send(Contact { host: host.clone(), connected: true });
+        self.changed.send_replace(());
         Connection { desired, number }
     }
 
     /// Closes a session, if it is still the host's newest.
     pub fn disconnect(&self, host: &HostId, number: u64) {
         let mut state = self.lock();
-        if state.sessions.get(host).is_none_or(|(newest, _)| *newest != number) {
+        if state.sessions.get(host).is_none_or(|session| session.number != number) {
             return;
         }
         state.sessions.remove(host);
@@ -183,7 +211,7 @@ impl Fleet {
             record.connected = false;
         }
         drop(state);
-        let _ = self.contacts.send(Contact { host: host.clone(), connected: false });
+        self.changed.send_replace(());
     }
 
     /// Replaces all a run wishes, with the lease its faults live on.
@@ -299,7 +327,7 @@ impl State {
 
     fn push(&mut self) {
         self.revision += 1;
-        for (host, (_, sender)) in &self.sessions {
+        for (host, Session { desired: sender, .. }) in &self.sessions {
             let desired = self.desired_for(host);
             sender.send_if_modified(|known| {
                 let changed = known.faults != desired.faults
@@ -377,6 +405,25 @@ mod tests {
         fleet.forget(&"r".into());
         fleet.halt(None);
         assert!(session.desired.borrow().faults.is_empty(), "what the runs gave up does not come back");
+    }
+
+    #[test]
+    fn a_host_is_settled_once_it_has_taken_what_is_desired_of_it_now() {
+        let fleet = Fleet::new(1);
+        let host = HostId::from("h");
+        assert_eq!(fleet.contact(&host), Contact::default());
+        let session = fleet.connect(&host, HostFacts::default(), &Catalogue::default(), now());
+        let revision = || session.desired.borrow().revision;
+        let first = revision();
+        fleet.taken(&host, 1, first);
+        assert_eq!(fleet.contact(&host), Contact { connected: true, settled: true });
+        fleet.wish(&"r".into(), IDLE_LEASE, wish("r", "h"));
+        fleet.taken(&host, 1, first);
+        fleet.taken(&host, 0, revision());
+        assert!(!fleet.contact(&host).settled, "an older word, and a word to an older controller");
+        fleet.taken(&host, 1, revision());
+        fleet.wish(&"other".into(), IDLE_LEASE, wish("other", "g"));
+        assert!(fleet.contact(&host).settled, "what is asked of others is no matter");
     }
 
     #[test]

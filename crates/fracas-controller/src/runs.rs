@@ -109,7 +109,12 @@ struct Active {
     runs: Mutex<BTreeSet<RunId>>,
     changed: watch::Sender<()>,
     closed: Mutex<Option<String>>,
+    /// Held from the last look at whether runs may start until the run that may is in `runs`.
+    starting: tokio::sync::Mutex<()>,
 }
+
+/// How often a driver that hit a bug is started anew.
+const RESTARTS: u32 = 3;
 
 impl Runs {
     /// Over one history and one fleet; `audit` is the controller's audit stream, `seed` decides run ids and those seeds
@@ -146,14 +151,40 @@ impl Runs {
         let driver = Driver::new(run.clone(), self.audit.clone(), self.history.clone(), self.fleet.clone());
         let (settled, active) = (driver.settled(), Arc::clone(&self.active));
         active.runs.lock().unwrap_or_else(PoisonError::into_inner).insert(run.clone());
+        let runs = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = driver.drive().await {
-                tracing::error!(%run, %error, "the run cannot be driven; its faults end with their leases");
-            }
+            runs.keep_driving(&run, driver).await;
             active.runs.lock().unwrap_or_else(PoisonError::into_inner).remove(&run);
             active.changed.send_replace(());
         });
         settled
+    }
+
+    async fn keep_driving(&self, run: &RunId, mut driver: Driver) {
+        for _ in 0..=RESTARTS {
+            match tokio::spawn(driver.drive()).await {
+                Ok(Ok(())) => return,
+                Ok(Err(error)) => {
+                    tracing::error!(%run, %error, "the run cannot be driven; its faults end with their leases");
+                    return;
+                }
+                Err(bug) => {
+                    // Nothing is decided meanwhile, so nothing may be desired.
+                    self.fleet.spare(run);
+                    tracing::error!(%run, %bug, "a bug in the controller: the run is ended");
+                    if let Err(error) = self.stop(run, "controller", "a bug in the controller").await {
+                        tracing::error!(%run, %error, "that could not be recorded");
+                    }
+                }
+            }
+            driver = Driver::new(run.clone(), self.audit.clone(), self.history.clone(), self.fleet.clone());
+        }
+        self.fleet.forget(run);
+    }
+
+    /// Waits until no run is just being started: what starts later looks at the halt, and whether runs may start, again.
+    pub async fn settle_starts(&self) {
+        drop(self.active.starting.lock().await);
     }
 
     /// Runs that have not ended.
@@ -196,14 +227,25 @@ impl Runs {
 
     /// Reads, draws and rehearses; changes nothing anywhere.
     pub async fn plan(&self, request: &Request) -> Result<Planned, RunError> {
-        let run = self.new_run_id();
-        let planned = self.plan_as(&run, request).await;
-        self.fleet.forget(&run);
-        planned.map(|(planned, _)| planned)
+        let (runs, request) = (self.clone(), request.clone());
+        // A caller that goes away must not leave the rehearsal behind.
+        whole(async move {
+            let run = runs.new_run_id();
+            let planned = runs.plan_as(&run, &request).await;
+            runs.fleet.forget(&run);
+            planned.map(|(planned, _)| planned)
+        })
+        .await
     }
 
     /// Starts a run and returns its id; a repeated key returns the run it started before.
     pub async fn start(&self, request: &Request) -> Result<RunId, RunError> {
+        let (runs, request) = (self.clone(), request.clone());
+        // A caller that goes away must not leave a run behind that is recorded and not driven.
+        whole(async move { runs.start_whole(&request).await }).await
+    }
+
+    async fn start_whole(&self, request: &Request) -> Result<RunId, RunError> {
         if let Some(known) = self.known(&request.idempotency_key).await? {
             return Ok(known);
         }
@@ -251,6 +293,11 @@ impl Runs {
             index: Some(index),
             idempotency: (!key.is_empty()).then(|| (key.clone(), run.clone())),
         };
+        let _starting = self.active.starting.lock().await;
+        // It was asked before the rehearsal, which takes its time.
+        if let Some(refusal) = self.shut() {
+            return Err(RunError::Refused(vec![refusal]));
+        }
         match self.history.append_with(&stream_of(&run), vec![body], extra).await {
             Ok(_) => {
                 drop(self.spawn(run.clone()));
@@ -342,6 +389,18 @@ impl Runs {
             observer: record.observer,
         };
         self.fleet.hosts().into_iter().map(view).collect()
+    }
+}
+
+/// Carries something through whether or not somebody waits for it.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, RunError>> + Send + 'static,
+) -> Result<T, RunError> {
+    match tokio::spawn(work).await.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(done) => done,
+        Err(Ok(bug)) => std::panic::resume_unwind(bug),
+        // The process ends, and with it whoever waits.
+        Err(Err(_)) => std::future::pending().await,
     }
 }
 

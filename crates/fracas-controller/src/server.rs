@@ -169,6 +169,7 @@ impl Running {
     pub async fn drain(mut self, hurry: impl Future<Output = ()>) -> Ended {
         let runs = self.controller.runs().clone();
         runs.close("the controller is shutting down");
+        runs.settle_starts().await;
         let active = runs.active().len();
         if active > 0 {
             tracing::info!(active, wait = ?self.drain, "waiting for runs to end; a second signal ends at once");

@@ -280,6 +280,21 @@ pub enum Body {
         /// From the host's to the controller's clock.
         map: ClockMap,
     },
+    /// An item was asked for and taken back before its host began with it: the host confirmed that it took this, or was
+    /// out of contact all along.
+    Withdrawn {
+        /// The item.
+        item: ItemKey,
+        /// When.
+        at: Stamp,
+    },
+    /// An item was asked for, and its host never said what became of it: something may be there.
+    Unanswered {
+        /// The item.
+        item: ItemKey,
+        /// When waiting for it ended.
+        at: Stamp,
+    },
     /// A controller took the run over after a restart.
     Resumed {
         /// When, on its clock.
@@ -659,10 +674,12 @@ impl Readings {
 }
 
 impl Body {
-    /// The item a host's fact is about.
+    /// The item a fact is about.
     pub fn item(&self) -> Option<&ItemKey> {
         match self {
-            Self::Refused { item, .. }
+            Self::Withdrawn { item, .. }
+            | Self::Unanswered { item, .. }
+            | Self::Refused { item, .. }
             | Self::Applying { item, .. }
             | Self::Active { item, .. }
             | Self::Checked { item, .. }

@@ -20,7 +20,7 @@ use crate::{
     event::{AbortKind, Body, Event, Proof, UndoCause},
     experiment::{Action, Experiment},
     id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
-    time::Stamp,
+    time::{ClockId, ClockMap, Stamp},
 };
 
 /// Where a run stands.
@@ -67,6 +67,14 @@ pub struct EntryState {
 /// Where an item stands, as its host last said.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ItemState {
+    /// When it was asked for.
+    pub asked: Option<Stamp>,
+    /// Its host was out of contact when it was asked for, and has been since.
+    pub out_of_reach: bool,
+    /// It was taken back before its host began.
+    pub withdrawn: bool,
+    /// Waiting for its host's word ended without one.
+    pub unanswered: bool,
     /// The host began to change something.
     pub touched: bool,
     /// All steps were done, or the one-shot fired.
@@ -84,7 +92,12 @@ pub struct ItemState {
 impl ItemState {
     /// Whether nothing more will happen to it on its host.
     pub fn closed(&self) -> bool {
-        self.spent || self.undone.is_some() || (self.failed.is_some() && !self.touched)
+        self.spent || self.undone.is_some() || self.withdrawn || (self.failed.is_some() && !self.touched)
+    }
+
+    /// It was asked for, and its host has not said anything about it: it may be changing things this very moment.
+    pub fn silent(&self) -> bool {
+        self.asked.is_some() && !self.touched && self.failed.is_none() && !self.closed() && !self.unanswered
     }
 
     /// Whether it ended before its time through no decision of the run, while that has decided nothing to the contrary.
@@ -121,6 +134,12 @@ pub struct Run {
     pub digests: BTreeMap<(EntryId, HostId), String>,
     /// Where it stands.
     pub phase: Phase,
+    /// The controller's clock, as of the last event.
+    pub clock: ClockId,
+    /// When it was accepted.
+    pub planned: Stamp,
+    /// The controller's machine was booted anew since: what was to come at some instant cannot be told any more.
+    pub rebooted: bool,
     /// When steady state was reached: `at: 0s`.
     pub gate: Option<Stamp>,
     /// Entries.
@@ -135,6 +154,10 @@ pub struct Run {
     pub recovered: BTreeMap<ServiceId, Stamp>,
     /// Hosts out of contact, and since when.
     pub lost_contact: BTreeMap<HostId, Stamp>,
+    /// Hosts that came back into contact, and when last.
+    pub back_in_contact: BTreeMap<HostId, Stamp>,
+    /// The last known comparison of each clock with the controller's.
+    pub clock_maps: BTreeMap<ClockId, ClockMap>,
     /// Who asked for the end.
     pub stop: Option<(String, String)>,
     /// Why it was turned to undoing early.
@@ -182,6 +205,9 @@ impl Run {
             vantages,
             digests,
             phase: Phase::Planned,
+            clock: first.received.clock.clone(),
+            planned: first.received.clone(),
+            rebooted: false,
             gate: None,
             entries,
             items: BTreeMap::new(),
@@ -189,6 +215,8 @@ impl Run {
             fallen: BTreeMap::new(),
             recovered: BTreeMap::new(),
             lost_contact: BTreeMap::new(),
+            back_in_contact: BTreeMap::new(),
+            clock_maps: BTreeMap::new(),
             stop: None,
             aborted: None,
             gave_up: false,
@@ -204,6 +232,9 @@ impl Run {
     /// Takes the next event.
     pub fn apply(&mut self, event: &Event) {
         self.seq = event.seq;
+        if event.received.clock != self.clock {
+            self.reboot(&event.received);
+        }
         match &event.body {
             Body::GateStarted { at } => self.phase = Phase::Gating { since: at.clone() },
             Body::GatePassed { at } => {
@@ -231,13 +262,32 @@ impl Run {
             Body::HostContact { host, connected, at } => {
                 if *connected {
                     self.lost_contact.remove(host);
+                    self.back_in_contact.insert(host.clone(), at.clone());
+                    // It may have taken the order at once.
+                    self.items
+                        .iter_mut()
+                        .filter(|(key, _)| key.host == *host)
+                        .for_each(|(_, i)| i.out_of_reach = false);
                 } else {
                     self.lost_contact.entry(host.clone()).or_insert_with(|| at.clone());
                 }
             }
+            Body::ClockSeen { map } => {
+                self.clock_maps.insert(map.from.clone(), map.clone());
+            }
             Body::Finished { .. } => self.phase = Phase::Finished,
             _ => self.apply_host(event),
         }
+    }
+
+    /// The controller's boot time began anew: waits begin anew with it.
+    fn reboot(&mut self, at: &Stamp) {
+        self.clock = at.clock.clone();
+        self.rebooted = true;
+        if let Phase::Undoing { since } = &mut self.phase {
+            since.clone_from(at);
+        }
+        self.lost_contact.values_mut().for_each(|since| since.clone_from(at));
     }
 
     fn start_entry(&mut self, entry: &EntryId, occurrence: u32, generation: u32, at: &Stamp) {
@@ -256,7 +306,9 @@ impl Run {
             let again = generation == 1
                 || (1..generation).rev().find_map(|g| self.items.get(&key(g))).is_some_and(ItemState::interrupted);
             if again {
-                self.items.entry(key(generation)).or_default();
+                let out_of_reach = self.lost_contact.contains_key(&host);
+                let item = self.items.entry(key(generation)).or_default();
+                (item.asked, item.out_of_reach) = (Some(at.clone()), out_of_reach);
             }
         }
     }
@@ -265,6 +317,8 @@ impl Run {
         if let Some(key) = event.body.item() {
             let state = self.items.entry(key.clone()).or_default();
             match &event.body {
+                Body::Withdrawn { .. } => state.withdrawn = true,
+                Body::Unanswered { .. } => state.unanswered = true,
                 Body::Refused { refusal, .. } => state.failed = Some(format!("refused: {refusal}")),
                 Body::Applying { .. } => state.touched = true,
                 Body::Active { .. } => state.effective = true,
@@ -310,9 +364,15 @@ impl Run {
         self.experiment.timeline.iter().find(|e| e.id == *entry).map(|e| &e.action)
     }
 
-    /// Whether a host changed something and has not confirmed its undo.
+    /// Items whose host changed something and has not confirmed its undo, or never said what it did.
     pub fn unconfirmed(&self) -> Vec<&ItemKey> {
-        self.items.iter().filter(|(_, item)| item.touched && !item.closed()).map(|(key, _)| key).collect()
+        let open = |item: &ItemState| (item.touched && !item.closed()) || item.unanswered;
+        self.items.iter().filter(|(_, item)| open(item)).map(|(key, _)| key).collect()
+    }
+
+    /// Items that were asked for and of which their hosts have said nothing.
+    pub fn silent(&self) -> Vec<&ItemKey> {
+        self.items.iter().filter(|(_, item)| item.silent()).map(|(key, _)| key).collect()
     }
 
     /// A word for lists: `planned`, `gating`, `running`, `recovering`, `undoing`, `finished`.

@@ -19,7 +19,6 @@ use fracas_controller::{
     config::{Config, Given},
     server::{self, Running},
 };
-use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     controller::observer,
@@ -119,10 +118,10 @@ fn forget_enrolment(dir: &Path) -> io::Result<()> {
 /// Waits until an agent with faults and the observer are in contact.
 async fn connected(running: &Running) {
     let fleet = running.controller.fleet();
-    let mut contacts = fleet.contacts();
+    let mut changes = fleet.changes();
     let there = |observer| fleet.hosts().values().any(|host| host.connected && host.observer == observer);
     while !(there(true) && there(false)) {
-        if matches!(contacts.recv().await, Err(RecvError::Closed)) {
+        if changes.changed().await.is_err() {
             return;
         }
     }

@@ -11,7 +11,7 @@ use fracas_model::{
     id::RunId,
     time::{ClockId, ClockMap, Stamp},
 };
-use fracas_proto::v1::{AgentMessage, Grant, Report, ReportedEvent, agent_message::Message as Up};
+use fracas_proto::v1::{AgentMessage, Grant, Report, ReportedEvent, TakenDesired, agent_message::Message as Up};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep_until},
@@ -40,6 +40,8 @@ pub(super) struct Upward<D> {
     sent: u64,
     in_flight: u32,
     again: Option<Instant>,
+    /// A desired state that was taken when the outbox ended with this number, which the controller has not yet.
+    taken: Option<(TakenDesired, u64)>,
     offset: Offset,
     /// Runs this host takes part in, and what each was last told of the clocks.
     runs: BTreeMap<RunId, Option<ClockMap>>,
@@ -47,7 +49,16 @@ pub(super) struct Upward<D> {
 
 impl<D: Disk> Upward<D> {
     pub(super) fn new(sender: mpsc::UnboundedSender<AgentMessage>, shared: Rc<Shared<D>>) -> Self {
-        Self { sender, shared, sent: 0, in_flight: 0, again: None, offset: Offset::default(), runs: BTreeMap::new() }
+        Self {
+            sender,
+            shared,
+            sent: 0,
+            in_flight: 0,
+            again: None,
+            taken: None,
+            offset: Offset::default(),
+            runs: BTreeMap::new(),
+        }
     }
 
     pub(super) fn send(&self, message: Up) -> Result<(), Broken> {
@@ -80,6 +91,15 @@ impl<D: Disk> Upward<D> {
         }
     }
 
+    /// Says that a desired state was taken, once the controller has all that was told before: then it knows that of what
+    /// it took back nothing else happened.
+    pub(super) async fn taken(&mut self, epoch: u64, revision: u64) -> Result<(), Broken> {
+        let taken = TakenDesired { epoch, revision };
+        let outbox = self.shared.outbox.lock().await;
+        self.taken = (!outbox.is_empty()).then(|| (taken, outbox.last_seq()));
+        if self.taken.is_none() { self.send(Up::Taken(taken)) } else { Ok(()) }
+    }
+
     /// Resolves when something should be sent again; never while nothing is.
     pub(super) async fn again(&mut self) {
         match self.again {
@@ -96,6 +116,10 @@ impl<D: Disk> Upward<D> {
         let mut waiting = self.shared.outbox.lock().await;
         waiting.ack(outbox, seq).await;
         drop(waiting);
+        if let Some((taken, _)) = self.taken.take_if(|(_, told)| *told <= seq) {
+            // A line that broke says so itself.
+            let _ = self.send(Up::Taken(taken));
+        }
         self.in_flight = self.in_flight.saturating_sub(1);
         if self.in_flight == 0 && seq < self.sent {
             // It did not commit all it was sent: send the rest again, without haste.

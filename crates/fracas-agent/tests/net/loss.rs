@@ -77,7 +77,7 @@ fn tcp_goes_on(kind: Kind) {
     let tcp = Filter { protocol: Some(Protocol::Tcp), ..fault() };
     for direction in [Direction::Egress, Direction::Ingress] {
         plane.add("lossy", direction, &tcp, &loss(10.0));
-        let took = tcp_echo(at(PEER[0], PORT), 8 << 20, Duration::from_secs(60)).expect("TCP goes on");
+        let took = tcp_echo(at(PEER[0], PORT), 8 << 20, Duration::from_mins(1)).expect("TCP goes on");
         let figures = plane.figures("lossy");
         plane.remove("lossy");
         assert!(figures.lost > 0, "{direction:?}: nothing was lost: {figures:?}");

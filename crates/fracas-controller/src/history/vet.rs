@@ -3,9 +3,9 @@
 //! Pure checks of hostile input; a breach of form refuses the report, a breach by one fact drops that fact.
 
 use fracas_model::{
-    event::{Body, Origin},
+    event::{Body, Look, Origin},
     id::HostId,
-    time::Stamp,
+    time::{ClockMap, Stamp},
 };
 
 use super::Fact;
@@ -81,8 +81,14 @@ pub(super) fn fact(
     if let Some(stamp) = stamps.into_iter().flatten().find(|stamp| stamp.clock.host != *host) {
         return Err(format!("stamped by the clock of another host, `{}`", stamp.clock.host));
     }
+    let instants = stamps.into_iter().flatten().map(|stamp| stamp.boot_ns);
+    if !instants.chain(looks(&body).into_iter().flatten().flat_map(|look| [look.s, look.c])).all(possible)
+        || looks(&body).into_iter().flatten().any(|look| look.s > look.c)
+    {
+        return Err("instants that no clock can show".to_owned());
+    }
     if let Body::ClockSeen { map } = &body
-        && (map.from.host != *host || map.to.host != *controller || map.lo_ns > map.hi_ns)
+        && (map.from.host != *host || map.to.host != *controller || !sane(map))
     {
         return Err("a comparison of clocks that is not this host's with this controller's".to_owned());
     }
@@ -93,6 +99,25 @@ pub(super) fn fact(
     }
     check_blob(&body, blob.as_deref())?;
     Ok(Fact { body, origin: Some(Origin { host: host.clone(), outbox: outbox.to_owned(), seq }), blob })
+}
+
+/// Boot times that a machine can reach, so that sums of a few of them are numbers too: up to 73 years.
+fn possible(boot_ns: i64) -> bool {
+    (0..=i64::MAX / 4).contains(&boot_ns)
+}
+
+fn sane(map: &ClockMap) -> bool {
+    let offsets = -(i64::MAX / 4)..=i64::MAX / 4;
+    map.lo_ns <= map.hi_ns && possible(map.at_ns) && offsets.contains(&map.lo_ns) && offsets.contains(&map.hi_ns)
+}
+
+/// The looks a fact tells of.
+fn looks(body: &Body) -> [Option<Look>; 2] {
+    match body {
+        Body::Edge { before, after, .. } => [*before, Some(*after)],
+        Body::Gap { between, .. } | Body::ReadingsSealed { between, .. } => [Some(*between), None],
+        _ => [None, None],
+    }
 }
 
 fn check_blob(body: &Body, blob: Option<&[u8]>) -> Result<(), String> {

@@ -39,6 +39,12 @@ impl Clocks {
         self.guess.entry(at.clock.clone()).and_modify(|known| *known = (*known).min(offset)).or_insert(offset);
     }
 
+    /// Maps of a clock to the controller's, which counts anew after a reboot: maps to that count are of no use here.
+    fn maps_of<'a>(&'a self, clock: &ClockId) -> impl Iterator<Item = &'a ClockMap> + Clone + use<'a> {
+        let known = self.maps.get(clock).into_iter().flatten();
+        known.filter(|map| self.controller.as_ref() == Some(&map.to))
+    }
+
     /// Where an instant of `clock` lies on `target`, both bounds; exact on one clock, `None` without maps.
     pub(super) fn to(&self, stamp: &Stamp, target: &ClockId) -> Option<(i64, i64)> {
         if stamp.clock == *target {
@@ -48,12 +54,12 @@ impl Clocks {
         let (lo, hi) = if stamp.clock == *controller {
             (stamp.boot_ns, stamp.boot_ns)
         } else {
-            tightest(self.maps.get(&stamp.clock)?.iter().filter_map(|map| map.translate(stamp)))?
+            tightest(self.maps_of(&stamp.clock).filter_map(|map| map.translate(stamp)))?
         };
         if target == controller {
             return Some((lo, hi));
         }
-        let back: Vec<ClockMap> = self.maps.get(target)?.iter().map(ClockMap::inverse).collect();
+        let back: Vec<ClockMap> = self.maps_of(target).map(ClockMap::inverse).collect();
         let on = |boot_ns| {
             let stamp = Stamp { clock: controller.clone(), boot_ns, wall_ns: 0, bound_ns: 0 };
             tightest(back.iter().filter_map(|map| map.translate(&stamp)))

@@ -86,6 +86,8 @@ fn item_text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
     let Some(item) = body.item() else { return String::from("an event of another stream") };
     let what = format!("{} on {}", item.entry, name(&item.host));
     match body {
+        Body::Withdrawn { .. } => format!("{what} was taken back before the host began"),
+        Body::Unanswered { .. } => format!("{what}: the host never said what became of it"),
         Body::Refused { refusal, .. } => format!("{what} refused: {refusal}"),
         Body::Applying { plan, .. } => format!("{what} applying: {}", plan.summary),
         Body::Active { .. } => format!("{what} active"),

@@ -42,6 +42,7 @@ pub(super) struct Item {
     pub failed: Option<String>,
     pub undo_failures: Vec<String>,
     pub touched: bool,
+    pub unanswered: bool,
 }
 
 impl Item {
@@ -53,7 +54,7 @@ impl Item {
 
     /// The host changed something lasting and has not confirmed that it is gone.
     pub(super) fn unconfirmed(&self) -> bool {
-        self.touched && self.undone.is_none() && !self.one_shot()
+        self.unanswered || (self.touched && self.undone.is_none() && !self.one_shot())
     }
 }
 
@@ -275,6 +276,9 @@ impl Story {
 
     fn take_item(&mut self, event: &Event) {
         let Some(key) = event.body.item() else { return };
+        if let Body::Unanswered { .. } = event.body {
+            self.items.entry(key.clone()).or_default().unanswered = true;
+        }
         let (step, at) = match &event.body {
             Body::Refused { at, .. } => (ItemStep::Refused, at),
             Body::Applying { at, .. } => (ItemStep::Applying, at),
@@ -341,6 +345,8 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::GaveUp { at, .. }
         | Body::UndoStarted { at }
         | Body::HostContact { at, .. }
+        | Body::Withdrawn { at, .. }
+        | Body::Unanswered { at, .. }
         | Body::Resumed { at }
         | Body::Finished { at, .. }
         | Body::Refused { at, .. }

@@ -30,6 +30,11 @@ pub(super) fn verdict(story: &Story, entries: &[EntryReport], services: &[Servic
     for service in services {
         judge_service(story, service, &mut found);
     }
+    let asked = entries.iter().any(|entry| entry.target.is_some());
+    let applied = entries.iter().flat_map(|entry| &entry.items).any(|item| item.effective_ns.is_some());
+    if asked && !applied {
+        found.doubts.push("no fault was applied on any host".into());
+    }
     match &story.aborted {
         Some((AbortKind::Fault | AbortKind::Controller, cause)) => {
             // Often it is the failure of an item in the same words.

@@ -1,6 +1,6 @@
 //! What a run does next: given the fold and the instant, the events to append and when to look again.
 
-use super::{EntryState, Phase, Run};
+use super::{EntryState, Phase, Run, Sight};
 use crate::{
     event::{AbortKind, Body, UndoCause},
     experiment::{Action, AfterWhat, Entry, OnInterrupt, Trigger},
@@ -14,8 +14,11 @@ use crate::{
 const SEAL: Dur = Dur::from_secs(1);
 /// How often an interrupted fault is asked for anew.
 const MAX_GENERATIONS: u32 = 3;
-/// Added to the give-up time and the lease before an unconfirmed undo ends a run (house rule).
+/// Added to the give-up time and the lease before an unconfirmed undo ends a run, and to an item's own time and the
+/// lease before its host's silence does (house rule).
 const UNDO_GRACE: Dur = Dur::from_secs(30);
+/// An entry that is late by more than this is not started any more: whoever watched the run does not expect it.
+const TOO_LATE: Dur = Dur::from_secs(60);
 
 /// What to do now.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -63,8 +66,8 @@ impl Run {
         decision.append.extend(self.recoveries(now));
         // A lease that has run out was seen to already; only one that has yet to run out is waited for.
         let vantages = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
-        let items = self.given_up_for_lost().map(|(_, at_ns)| at_ns);
-        if let Some(ns) = vantages.chain(items).filter(|at_ns| *at_ns > now.boot_ns).min() {
+        let items = self.given_up_for_lost().chain(self.overdue()).map(|(_, at_ns)| at_ns);
+        if let Some(ns) = vantages.chain(items).chain(self.blind()).filter(|at_ns| *at_ns > now.boot_ns).min() {
             decision.wait_until(ns);
         }
         decision
@@ -88,7 +91,48 @@ impl Run {
         })
     }
 
+    /// Items that are open on hosts in contact, each with the instant at which its end should have been heard of, whatever
+    /// went well or badly there.
+    fn overdue(&self) -> impl Iterator<Item = (&ItemKey, i64)> {
+        let open = self.items.iter().filter(|(key, item)| !item.closed() && !self.lost_contact.contains_key(&key.host));
+        open.filter_map(|(key, item)| {
+            let Action::Fault { duration, .. } = self.action(&key.entry)? else { return None };
+            let ends = item.asked.as_ref()?.later(duration.unwrap_or_default());
+            let back = self.back_in_contact.get(&key.host).map_or(i64::MIN, |at| at.boot_ns);
+            let grace = self.experiment.lease + UNDO_GRACE;
+            Some((key, ends.boot_ns.max(back).saturating_add(grace.ns())))
+        })
+    }
+
+    /// When guard-rails whose vantages are in contact, and silent, are to be taken for lost.
+    fn blind(&self) -> impl Iterator<Item = i64> {
+        let pairs = self
+            .experiment
+            .abort_when
+            .iter()
+            .flat_map(|rail| self.vantages.get(&rail.probe).into_iter().flatten().map(|host| (&rail.probe, host)));
+        pairs.filter_map(|(probe, host)| self.blind_at(probe, host))
+    }
+
+    /// When a probe from which nothing is heard, though its vantage is in contact, is taken for lost.
+    fn blind_at(&self, probe: &ProbeId, host: &HostId) -> Option<i64> {
+        let gate = self.gate.as_ref().filter(|_| !self.lost_contact.contains_key(host))?;
+        let heard = self.sights.get(&(probe.clone(), host.clone())).map_or(i64::MIN, |sight| sight.heard);
+        let back = self.back_in_contact.get(host).map_or(i64::MIN, |at| at.boot_ns);
+        let plan = self.experiment.probes.get(probe)?;
+        let patience = self.experiment.lease + plan.every + plan.timeout + SEAL + SEAL;
+        Some(gate.boot_ns.max(heard).max(back).saturating_add(patience.ns()))
+    }
+
     fn reason_to_abort(&self, now: &Stamp) -> Option<(AbortKind, String)> {
+        if self.rebooted || now.clock != self.clock {
+            return Some((AbortKind::Controller, "the controller's machine was started anew during the run".into()));
+        }
+        let waited = elapsed(now, &self.planned);
+        if matches!(self.phase, Phase::Planned) && waited > TOO_LATE {
+            let cause = format!("it was accepted {} before the controller could start it", waited.human());
+            return Some((AbortKind::Controller, cause));
+        }
         if let Some((by, reason)) = &self.stop {
             let halted = by.starts_with("halt:");
             let kind = if halted { AbortKind::Halt } else { AbortKind::Stop };
@@ -106,6 +150,14 @@ impl Run {
             let (host, lease) = (self.name(&key.host), self.experiment.lease);
             let cause = format!("{} on {host}: contact was lost for longer than the lease of {lease}", key.entry);
             return Some((AbortKind::Fault, cause));
+        }
+        if let Some((key, _)) = self.overdue().find(|(_, at_ns)| *at_ns <= now.boot_ns) {
+            let (item, host) = (&self.items[key], self.name(&key.host));
+            let what = if item.touched { "its undo was not confirmed" } else { "the host said nothing about it" };
+            return Some((
+                AbortKind::Fault,
+                format!("{} on {host}: {what}, long after it should have ended", key.entry),
+            ));
         }
         self.items.iter().find_map(|(key, item)| {
             let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
@@ -138,6 +190,9 @@ impl Run {
             let lost = self.lost_contact.get(host).is_some_and(|s| elapsed(now, s) >= self.experiment.lease);
             if lost && self.gate.is_some() {
                 return Some(format!("{probe} cannot be seen any more: contact with its vantage was lost"));
+            }
+            if self.blind_at(probe, host).is_some_and(|at_ns| at_ns <= now.boot_ns) {
+                return Some(format!("{probe} cannot be seen any more: {} tells nothing of it", self.name(host)));
             }
         }
         None
@@ -189,6 +244,15 @@ impl Run {
             return decision.append.push(skip(format!("target {target} matches no host")));
         }
         match self.due(entry) {
+            Due::At(ns) if now.boot_ns.saturating_sub(ns) > TOO_LATE.ns() => decision.append.push(Body::Aborted {
+                cause: format!(
+                    "{} was due {} ago, when the controller was away",
+                    entry.id,
+                    Dur::from_ns(now.boot_ns - ns).human()
+                ),
+                why: AbortKind::Controller,
+                at: now.clone(),
+            }),
             Due::At(ns) if ns <= now.boot_ns => decision.append.push(Body::EntryStarted {
                 entry: entry.id.clone(),
                 occurrence: 0,
@@ -284,21 +348,21 @@ impl Run {
     }
 
     fn finish_undo(&self, now: &Stamp, since: &Stamp) -> Decision {
+        let silent = self.silent();
+        let unreached: Vec<&ItemKey> = silent.iter().copied().filter(|key| self.items[*key].out_of_reach).collect();
+        if !unreached.is_empty() {
+            let facts = unreached.into_iter().map(|item| Body::Withdrawn { item: item.clone(), at: now.clone() });
+            return Decision { append: facts.collect(), ..Decision::default() };
+        }
         let grace = self.experiment.recovery.give_up_after + self.experiment.lease + UNDO_GRACE;
         let deadline = since.later(grace).boot_ns;
-        let waiting = !self.unconfirmed().is_empty() || self.unheard();
-        Decision {
-            finish: !waiting || now.boot_ns >= deadline,
-            wake_ns: waiting.then_some(deadline),
-            ..Decision::default()
+        let over = now.boot_ns >= deadline;
+        if over && !silent.is_empty() {
+            let facts = silent.into_iter().map(|item| Body::Unanswered { item: item.clone(), at: now.clone() });
+            return Decision { append: facts.collect(), ..Decision::default() };
         }
-    }
-
-    /// An item was asked of a host that has not said anything about it yet: it may be changing things this very moment.
-    fn unheard(&self) -> bool {
-        self.items.values().any(|item| !item.touched && !item.closed() && item.failed.is_none())
-            && self.aborted.is_some()
-            && !self.lost_contact.is_empty()
+        let waiting = !silent.is_empty() || !self.unconfirmed().is_empty();
+        Decision { finish: !waiting || over, wake_ns: waiting.then_some(deadline), ..Decision::default() }
     }
 
     fn recoveries(&self, now: &Stamp) -> Vec<Body> {
@@ -326,15 +390,24 @@ impl Run {
     }
 
     /// Up from before `from` until a stable window after it, by the controller's clock; sealing may lag a second.
-    fn steady_since(&self, service: &ServiceId, from: &Stamp) -> bool {
+    pub(super) fn steady_since(&self, service: &ServiceId, from: &Stamp) -> bool {
         let stable = self.experiment.recovery.stable_for;
         let seen = from.later(stable + SEAL).boot_ns;
         self.probes_of(service).all(|probe| {
             self.vantages[probe].iter().all(|host| {
                 let sight = self.sights.get(&(probe.clone(), host.clone()));
-                sight.is_some_and(|s| s.ok == Some(true) && s.up_for() >= stable && s.heard >= seen)
+                let late = |s: &Sight| self.looked_until(s).is_none_or(|ns| ns >= from.later(stable).boot_ns);
+                sight.is_some_and(|s| s.ok == Some(true) && s.up_for() >= stable && s.heard >= seen && late(s))
             })
         })
+    }
+
+    /// When the last look of a stretch ended at the earliest, on the controller's clock: what was kept while there was no
+    /// contact is heard late. `None` while the clocks were not compared.
+    fn looked_until(&self, sight: &Sight) -> Option<i64> {
+        let edge = sight.edge_at.as_ref()?;
+        let map = self.clock_maps.get(&edge.clock).filter(|map| map.to == self.clock)?;
+        Some(map.translate(&Stamp { boot_ns: sight.until, ..edge.clone() })?.0)
     }
 
     fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a ProbeId> {
@@ -349,7 +422,7 @@ impl Run {
     fn worst_up(&self, probe: &ProbeId) -> Dur {
         let hosts = self.vantages.get(probe).filter(|h| !h.is_empty());
         hosts.map_or(Dur::ZERO, |hosts| {
-            let up = |host| self.sights.get(&(probe.clone(), host)).map_or(Dur::ZERO, super::Sight::up_for);
+            let up = |host| self.sights.get(&(probe.clone(), host)).map_or(Dur::ZERO, Sight::up_for);
             hosts.iter().cloned().map(up).min().unwrap_or_default()
         })
     }

@@ -35,7 +35,9 @@ impl Sight {
                 }
                 self.until = self.until.max(after.c);
             }
-            Body::Gap { between, .. } if between.c - between.s > stable.ns() / 4 => self.since = between.c,
+            Body::Gap { between, .. } if between.c.saturating_sub(between.s) > stable.ns() / 4 => {
+                self.since = between.c;
+            }
             Body::ReadingsSealed { between, .. } => self.until = self.until.max(between.c),
             _ => {}
         }
@@ -43,11 +45,11 @@ impl Sight {
 
     /// How long the service was seen up without a failure, up to the last look known.
     pub fn up_for(&self) -> Dur {
-        if self.ok == Some(true) { Dur::from_ns((self.until - self.since).max(0)) } else { Dur::ZERO }
+        if self.ok == Some(true) { Dur::from_ns(self.until.saturating_sub(self.since).max(0)) } else { Dur::ZERO }
     }
 
     /// How long it was seen failing without a success.
     pub fn down_for(&self) -> Dur {
-        if self.ok == Some(false) { Dur::from_ns((self.until - self.since).max(0)) } else { Dur::ZERO }
+        if self.ok == Some(false) { Dur::from_ns(self.until.saturating_sub(self.since).max(0)) } else { Dur::ZERO }
     }
 }

@@ -95,6 +95,14 @@ impl Script {
         self.settle()
     }
 
+    /// Time passes and the probe goes on looking.
+    fn watched(&mut self, seconds: i64) {
+        for _ in 0..seconds {
+            self.now += 1_000_000_000;
+            self.seen();
+        }
+    }
+
     fn edge(&mut self, ok: bool) {
         let look = Look { s: self.now, c: self.now };
         let at = stamp("e1", self.now);
@@ -220,14 +228,184 @@ fn a_host_that_never_comes_back_does_not_keep_the_run() {
     script.settle();
     // A spent fault has no length: its host's word is waited for as long as a recovery is.
     assert_eq!(script.run().decide(&stamp("c", script.now)).wake_ns, Some(script.now + 15_000_000_000));
-    script.seconds(15);
+    script.watched(15);
     assert!(script.run().aborted.is_none());
-    script.seconds(60);
+    script.watched(60);
     let cause = script.run().aborted.unwrap().1;
     assert_eq!(cause, "kill on d1: contact was lost for longer than the lease of 15s");
     assert!(!script.seconds(104), "it may still confirm");
     assert!(script.seconds(1), "60 s to give up, 15 s of lease, and 30 s");
     assert_eq!(script.run().unconfirmed().len(), 1);
+}
+
+#[test]
+fn an_order_that_was_taken_back_is_waited_for_until_its_host_says_so() {
+    let mut script = Script::new();
+    script.gate();
+    assert_eq!(script.run().silent(), [&Script::item("kill", 1)]);
+    script.say(Body::StopRequested { by: "ann".into(), reason: "enough".into(), at: stamp("c", script.now) });
+    assert!(!script.settle(), "the host may be applying it this very moment");
+    let mut told = Script { events: script.events.clone(), now: script.now };
+    told.say(Body::Withdrawn { item: Script::item("kill", 1), at: stamp("c", told.now) });
+    assert!(told.settle());
+    assert!(told.run().unconfirmed().is_empty());
+
+    let mut late = Script { events: script.events.clone(), now: script.now };
+    late.applying("kill");
+    assert!(!late.settle(), "it was");
+    assert!(late.undone("kill", UndoCause::NotDesired));
+
+    assert!(!script.seconds(104));
+    assert!(script.seconds(1), "60 s to give up, 15 s of lease, and 30 s");
+    assert_eq!(script.run().unconfirmed(), [&Script::item("kill", 1)], "nobody knows what became of it");
+}
+
+#[test]
+fn an_order_to_a_host_that_was_away_all_along_needs_no_word() {
+    let mut script = Script::new();
+    script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", 0) });
+    script.gate();
+    script.say(Body::StopRequested { by: "ann".into(), reason: "enough".into(), at: stamp("c", script.now) });
+    assert!(script.settle());
+    assert!(script.run().unconfirmed().is_empty());
+    assert!(script.run().items[&Script::item("kill", 1)].withdrawn);
+}
+
+#[test]
+fn an_order_to_a_host_that_was_away_and_came_back_does() {
+    let mut script = Script::new();
+    script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", 0) });
+    script.gate();
+    script.say(Body::HostContact { host: "d1".into(), connected: true, at: stamp("c", script.now) });
+    script.say(Body::StopRequested { by: "ann".into(), reason: "enough".into(), at: stamp("c", script.now) });
+    assert!(!script.settle());
+}
+
+#[test]
+fn a_host_in_contact_that_says_nothing_ends_the_run() {
+    let mut script = Script::new();
+    script.gate();
+    script.watched(44);
+    assert!(script.run().aborted.is_none());
+    script.watched(1);
+    let cause = script.run().aborted.unwrap();
+    assert_eq!(cause.0, AbortKind::Fault);
+    assert_eq!(cause.1, "kill on d1: the host said nothing about it, long after it should have ended");
+}
+
+#[test]
+fn an_undo_that_goes_on_failing_ends_the_run() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    let failures = vec!["busy".to_owned()];
+    script.host("d1", Body::UndoFailed { item: Script::item("kill", 1), failures, at: stamp("d1", script.now) });
+    script.watched(45);
+    assert_eq!(
+        script.run().aborted.unwrap().1,
+        "kill on d1: its undo was not confirmed, long after it should have ended"
+    );
+    assert!(script.seconds(105), "it is not waited for for ever");
+    assert_eq!(script.run().unconfirmed().len(), 1);
+}
+
+#[test]
+fn contact_that_came_back_gives_the_host_its_time() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", script.now) });
+    script.watched(60);
+    script.say(Body::HostContact { host: "d1".into(), connected: true, at: stamp("c", script.now) });
+    script.settle();
+    assert!(script.run().aborted.is_none(), "what it kept is on its way");
+    script.spent("kill");
+    assert!(script.run().aborted.is_none());
+}
+
+#[test]
+fn a_guard_rail_that_hears_nothing_is_lost() {
+    let mut script = Script::new();
+    script.gate();
+    script.spent("kill");
+    script.seconds(17);
+    assert!(script.run().aborted.is_none());
+    script.seconds(1);
+    let (kind, cause) = script.run().aborted.unwrap();
+    assert_eq!((kind, cause.as_str()), (AbortKind::GuardRail, "up cannot be seen any more: e1 tells nothing of it"));
+}
+
+#[test]
+fn a_machine_that_was_booted_anew_ends_the_run() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    let mut after = Stamp { wall_ns: script.now + 1, ..stamp("c", 0) };
+    after.clock.boot = "b2".into();
+    let (kind, _) = match script.run().decide(&after).append.as_slice() {
+        [Body::Aborted { why, cause, .. }] => (*why, cause.clone()),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(kind, AbortKind::Controller);
+    // Waits are counted on the new clock.
+    let seq = script.events.len() as u64 + 1;
+    let body = Body::Aborted { cause: "booted".into(), why: kind, at: after.clone() };
+    script.events.push(Event { stream: "run/r".into(), seq, received: after.clone(), origin: None, body });
+    let body = Body::UndoStarted { at: after.clone() };
+    script.events.push(Event { stream: "run/r".into(), seq: seq + 1, received: after.clone(), origin: None, body });
+    let undoing = script.run();
+    assert!(!undoing.decide(&after.later(Dur::from_secs(104))).finish);
+    assert!(undoing.decide(&after.later(Dur::from_secs(105))).finish);
+}
+
+#[test]
+fn what_is_due_while_the_controller_is_away_for_long_is_not_started_late() {
+    let mut script = Script::new();
+    script.now = 61_000_000_000;
+    script.settle();
+    assert_eq!(script.run().aborted.unwrap().1, "it was accepted 61.0 s before the controller could start it");
+
+    let mut script = Script::new();
+    script.gate();
+    script.spent("kill");
+    let mut run = script.run();
+    run.experiment.timeline[1].trigger = crate::experiment::Trigger::At(Dur::from_secs(30));
+    run.experiment.abort_when.clear();
+    let at = |seconds: i64| stamp("c", script.now + seconds * 1_000_000_000);
+    assert!(matches!(run.decide(&at(89)).append.as_slice(), [Body::EntryStarted { .. }]));
+    match run.decide(&at(91)).append.as_slice() {
+        [Body::Aborted { cause, .. }] => assert_eq!(cause, "slow was due 61.0 s ago, when the controller was away"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn readings_that_were_kept_while_there_was_no_contact_prove_nothing_about_now() {
+    let mut script = Script::new();
+    script.gate();
+    script.spent("kill");
+    let map = ClockMap { from: stamp("e1", 0).clock, to: stamp("c", 0).clock, at_ns: 0, lo_ns: -1000, hi_ns: 1000 };
+    script.host("e1", Body::ClockSeen { map });
+    let from = script.run().entries[&EntryId::from("kill")].effective.clone().unwrap();
+    // Seen up for long, and heard of now, but nobody looked since the fault.
+    let (service, before) = (ServiceId::from("web"), script.now);
+    script.now += 10_000_000_000;
+    let between = Look { s: before - 1_000_000_000, c: before };
+    let body = Body::ReadingsSealed {
+        probe: "up".into(),
+        digest: String::new(),
+        between,
+        ok: 1,
+        failed: 0,
+        at: stamp("e1", script.now),
+    };
+    script.host("e1", body);
+    assert!(!script.run().steady_since(&service, &from));
+    script.now += 1_000_000_000;
+    let between = Look { s: script.now - 1_000_000_000, c: script.now };
+    let (digest, at) = (String::new(), stamp("e1", script.now));
+    script.host("e1", Body::ReadingsSealed { probe: "up".into(), digest, between, ok: 1, failed: 0, at });
+    assert!(script.run().steady_since(&service, &from));
 }
 
 #[test]
