@@ -233,11 +233,11 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     }
 
     async fn round(&mut self) {
-        let standing = self.shared.standing.borrow();
-        let controllers = standing.controllers.iter().map(ToString::to_string).collect();
-        let near_ports = standing.near_ports.iter().copied().collect();
-        drop(standing);
-        self.reconciler.set_controllers(controllers, near_ports);
+        {
+            let standing = self.shared.standing.borrow();
+            let controllers = standing.controllers.iter().map(ToString::to_string).collect();
+            self.reconciler.set_controllers(controllers, standing.near_ports.iter().copied().collect());
+        }
         if let Some(policy) = self.rules.refresh() {
             self.reconciler.set_policy(policy.clone());
             self.policy.send_replace(policy.clone());

@@ -73,6 +73,7 @@ impl Controller {
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
+    #[must_use]
     pub fn reached_on(self, front_port: u16) -> Self {
         Self { front_port, ..self }
     }

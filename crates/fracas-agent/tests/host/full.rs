@@ -18,30 +18,30 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 fn goes_on() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = tempfile::tempdir().expect("it goes");
     let path = dir.path().to_owned();
-    thread::spawn(move || on_small_disk(&path)).join().unwrap();
+    thread::spawn(move || on_small_disk(&path)).join().expect("it goes");
 }
 
 fn on_small_disk(path: &Path) {
     // SAFETY: this thread keeps nothing that depends on the namespaces it leaves.
-    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.unwrap();
-    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).unwrap();
-    mount("tmpfs", path, "tmpfs", MountFlags::empty(), Some(c"size=3m")).unwrap();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("it goes");
+    mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("it goes");
+    mount("tmpfs", path, "tmpfs", MountFlags::empty(), Some(c"size=3m")).expect("it goes");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it goes");
     runtime.block_on(async {
-        let (kept, plain) = (FileDisk::with_reserve(path).unwrap(), FileDisk::new(path).unwrap());
-        kept.append("journal", b"before ").await.unwrap();
-        let filled = fs::write(path.join("filler"), vec![7; 4 << 20]).unwrap_err();
+        let (kept, plain) = (FileDisk::with_reserve(path).expect("it goes"), FileDisk::new(path).expect("it goes"));
+        kept.append("journal", b"before ").await.expect("it goes");
+        let filled = fs::write(path.join("filler"), vec![7; 4 << 20]).expect_err("no room");
         assert_eq!(filled.kind(), io::ErrorKind::StorageFull);
         let record = vec![b'x'; 8192];
-        assert_eq!(plain.append("other", &record).await.unwrap_err().kind(), io::ErrorKind::StorageFull);
-        kept.append("journal", &record).await.unwrap();
-        assert_eq!(kept.read("journal").await.unwrap(), [b"before ".as_slice(), &record].concat());
-        kept.append("journal", &record).await.unwrap();
+        assert_eq!(plain.append("other", &record).await.expect_err("no room").kind(), io::ErrorKind::StorageFull);
+        kept.append("journal", &record).await.expect("it goes");
+        assert_eq!(kept.read("journal").await.expect("it goes"), [b"before ".as_slice(), &record].concat());
+        kept.append("journal", &record).await.expect("it goes");
         // With room again, the next rewriting sets it aside again.
-        fs::remove_file(path.join("filler")).unwrap();
-        kept.replace("journal", &record).await.unwrap();
-        assert_eq!(fs::metadata(path.join("reserve")).unwrap().len(), 1 << 20);
+        fs::remove_file(path.join("filler")).expect("it goes");
+        kept.replace("journal", &record).await.expect("it goes");
+        assert_eq!(fs::metadata(path.join("reserve")).expect("it goes").len(), 1 << 20);
     });
 }

@@ -115,6 +115,8 @@ pub struct Rehearsed {
     #[prost(string, tag = "1")]
     pub rehearsal_json: ::prost::alloc::string::String,
 }
+/// A desired state was taken, and the controller has acknowledged all facts from before: of items that it no longer
+/// contains and of which nothing was told, nothing happened.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TakenDesired {
     #[prost(uint64, tag = "1")]
