@@ -9,17 +9,19 @@ use std::{
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
 use rustix::{
     process::{
-        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process_group, pidfd_open,
-        set_parent_process_death_signal, setrlimit,
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process, kill_process_group,
+        pidfd_open, set_parent_process_death_signal, setrlimit,
     },
     thread::{clear_ambient_capability_set, set_no_new_privs},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::keeper;
 use crate::brief;
 
 /// Limits of the child, set between fork and exec: from outside they would need a capability that containers lack.
@@ -36,6 +38,9 @@ const LONGEST_OUTPUT: usize = 64 * 1024;
 
 /// Read at once, in bytes.
 const PIECE: usize = 8192;
+
+/// How long a keeper may take to kill what came of its program; it takes milliseconds.
+const CLEARING: Duration = Duration::from_secs(2);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -58,7 +63,8 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
 }
 
-/// A started child, leader of its own process group. Dropping it kills the group and reaps the leader.
+/// A started program with its keeper, which leads their process group, is the child that is waited for, and ends as the
+/// program did, when nothing is left of it. Dropping it ends all of that and reaps the keeper.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Option<Child>,
@@ -88,7 +94,8 @@ impl Order {
                     let most = getrlimit(resource).maximum.map_or(most, |old| old.min(most));
                     setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
                 }
-                Ok(())
+                // Last: from here on there are two processes, and this is the program's.
+                keeper::part()
             });
         }
         let mut child = command.spawn().map_err(|e| brief(format_args!("{} does not start: {e}", self.program)))?;
@@ -189,12 +196,25 @@ fn drain(stdout: &OwnedFd, read: &mut Vec<u8>) -> io::Result<bool> {
     Ok(got > 0)
 }
 
-/// Kills the group and reaps its leader; a leader that does not die at once is reaped by a thread of its own.
+/// Asks the leader, which is the program's keeper, to kill everything that came of the program. One that does not end in
+/// time is killed with its group. Reaped by a thread of its own.
 fn end(mut child: Child, group: Pid) {
-    let _ = kill_process_group(group, Signal::KILL);
-    if !matches!(child.try_wait(), Ok(Some(_))) {
-        std::thread::spawn(move || child.wait());
+    let _ = kill_process(group, Signal::TERM);
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
     }
+    std::thread::spawn(move || {
+        let limit = Instant::now() + CLEARING;
+        while Instant::now() < limit {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Not reaped yet, so the group's number is still ours.
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = child.wait();
+    });
 }
 
 impl Drop for Running {

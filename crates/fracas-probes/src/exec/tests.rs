@@ -148,3 +148,49 @@ fn it_dies_with_the_thread_that_started_it() {
         std::thread::yield_now();
     }
 }
+
+/// What ran away into a session of its own writes its number here.
+fn runaway(dir: &tempfile::TempDir) -> (PathBuf, String) {
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let file = dir.path().join("pid");
+    let at = file.display();
+    let script = format!(
+        "(setsid sh -c 'echo $$ > {at}.part; mv {at}.part {at}; exec sleep 600' &); while ! [ -e {at} ]; do :; done"
+    );
+    (file, script)
+}
+
+fn is_soon_gone(file: &PathBuf) {
+    let pid = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while crate::proctable::one(pid, false).is_some() {
+        assert!(Instant::now() < deadline, "{pid} still runs");
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn nothing_runs_away_from_a_look_that_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, script) = runaway(&dir);
+    shell(&format!("{script}; exit 3"), json!({ "exitCode": 3 })).await.unwrap();
+    is_soon_gone(&file);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn nothing_runs_away_from_a_look_that_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, script) = runaway(&dir);
+    let lookout = ready(json!({ "command": ["/bin/sh", "-c", format!("{script}; sleep 600")] }), &["/bin/sh"]).unwrap();
+    let started = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(2));
+        while !file.exists() {
+            pace.tick().await;
+        }
+    };
+    tokio::select! {
+        seen = lookout.look() => panic!("it ended: {seen:?}"),
+        () = started => {}
+    }
+    is_soon_gone(&file);
+}
