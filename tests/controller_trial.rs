@@ -241,7 +241,7 @@ impl State {
             let run = &all[0];
             let code = run["exitCode"].as_i64().expect("code");
             tally.by_exit.entry(code).or_default().add_assign(1);
-            let story = history(rig, run["id"].as_str().expect("id"), code, &said.out);
+            let story = history(rig, run["run"].as_str().expect("run"), code, &said.out);
             let story = || format!("{}\n{}\n{}", story.join("\n"), said.err, told());
             assert!([code, 7].contains(&i64::from(said.code)), "{code}, not {}\n{}", said.code, story());
             assert!([0, 3, 4, 5].contains(&code), "{code}: {}\n{}", run["reason"], story());

@@ -7,6 +7,7 @@
 mod clock;
 mod controller_trial;
 mod delay;
+mod demo;
 mod foreign;
 mod gone;
 mod history;
@@ -48,6 +49,7 @@ fn main() -> ExitCode {
     let trials = [
         nobody::trials(),
         controller_trial::trials(),
+        demo::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),

@@ -3,7 +3,8 @@
 
 mod crowd;
 mod datagrams;
-mod look;
+mod house;
+pub(crate) mod look;
 mod prober;
 mod striker;
 mod supervisor;
@@ -20,7 +21,14 @@ pub(crate) const MARK: &str = "__fracas-tests";
 /// Plays a part and returns its exit code; `None` in an ordinary start.
 pub(crate) fn play() -> Option<ExitCode> {
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next()? != MARK {
+    let first = arguments.next()?;
+    // The demo starts its program again as anybody would start `fracas`, and here that program is this one.
+    let demo = [("controller", "--data-dir"), ("agent", "--controller")];
+    let second = std::env::args_os().nth(2).unwrap_or_default();
+    if demo.iter().any(|(command, option)| first == *command && second == *option) {
+        return Some(fracas::run(std::env::args_os()));
+    }
+    if first != MARK {
         return None;
     }
     let name = arguments.next().unwrap_or_default().to_string_lossy().into_owned();
@@ -43,6 +51,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("rest", [name]) => crowd::rest(name),
         ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
+        ("house", [folder, group, reader, rest @ ..]) => house::house(folder, group, reader, rest),
         ("processes", []) => look::processes(),
         ("verify", [dir]) => verify::verify(dir),
         other => panic!("no part {other:?}"),

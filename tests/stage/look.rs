@@ -2,12 +2,18 @@
 
 use std::fs;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::say;
 
 /// The part `processes`: one line each.
 pub(super) fn processes() {
+    all().iter().for_each(say);
+}
+
+/// Every process that this one can see.
+pub(crate) fn all() -> Vec<Value> {
+    let mut told = Vec::new();
     for entry in fs::read_dir("/proc").expect("processes").flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         // It may be gone by now.
@@ -21,7 +27,7 @@ pub(super) fn processes() {
             continue;
         }
         let number = |name: &str| field(name).parse::<i32>().unwrap_or_default();
-        say(&json!({
+        told.push(json!({
             "pid": pid,
             "parent": number("PPid"),
             "name": field("Name"),
@@ -31,6 +37,7 @@ pub(super) fn processes() {
             "ticks": ticks(&read("stat")),
         }));
     }
+    told
 }
 
 /// User and system time, clock ticks.

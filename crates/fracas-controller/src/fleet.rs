@@ -4,7 +4,7 @@
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
+/// Runs that are remembered once they are over: more than end within the time that a fact is on its way.
+const OVER: usize = 64;
 
 /// What one run wishes of one host.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,6 +110,8 @@ struct State {
     hosts: BTreeMap<HostId, HostRecord>,
     sessions: BTreeMap<HostId, Session>,
     wishes: BTreeMap<RunId, (Dur, BTreeMap<HostId, Wish>)>,
+    /// Runs forgotten last, oldest first, with their hosts.
+    over: VecDeque<(RunId, BTreeSet<HostId>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     catalogue: Catalogue,
 }
@@ -123,6 +127,7 @@ impl Fleet {
             hosts: BTreeMap::new(),
             sessions: BTreeMap::new(),
             wishes: BTreeMap::new(),
+            over: VecDeque::new(),
             rehearsals: BTreeMap::new(),
             catalogue: Catalogue::default(),
         };
@@ -247,7 +252,11 @@ impl Fleet {
     pub fn forget(&self, run: &RunId) {
         let mut state = self.lock();
         state.rehearsals.remove(run);
-        if state.wishes.remove(run).is_some() {
+        if let Some((_, wishes)) = state.wishes.remove(run) {
+            state.over.push_back((run.clone(), wishes.into_keys().collect()));
+            if state.over.len() > OVER {
+                state.over.pop_front();
+            }
             state.push();
         }
     }
@@ -294,9 +303,12 @@ impl Fleet {
         desired.faults.iter().any(|f| f.mode == Mode::Apply).then_some(desired.lease)
     }
 
-    /// Whether a host takes part in a run, and so may write to its history.
+    /// Whether a host takes part in a run, and so may write to its history; or did until a short while ago, so that its
+    /// last words about the run, which is over for the host a moment later, are only late.
     pub fn takes_part(&self, host: &HostId, run: &RunId) -> bool {
-        self.lock().wishes.get(run).is_some_and(|(_, wishes)| wishes.contains_key(host))
+        let state = self.lock();
+        let did = || state.over.iter().any(|(over, hosts)| over == run && hosts.contains(host));
+        state.wishes.get(run).is_some_and(|(_, wishes)| wishes.contains_key(host)) || did()
     }
 
     /// Items that hosts still had at contact although no run wishes them: they will be undone by the empty set.
@@ -380,6 +392,23 @@ mod tests {
         assert_eq!((desired.epoch, desired.faults.len(), desired.lease), (7, 2, Dur::from_secs(5)));
         fleet.forget(&"r1".into());
         assert_eq!(session.desired.borrow().faults.len(), 1);
+    }
+
+    #[test]
+    fn who_took_part_may_be_late_for_a_while() {
+        let fleet = Fleet::new(1);
+        let (host, run) = ("h".into(), RunId::from("r"));
+        let takes_part = |host: &HostId| fleet.takes_part(host, &run);
+        assert!(!takes_part(&host));
+        fleet.wish(&run, IDLE_LEASE, wish("r", "h"));
+        fleet.forget(&run);
+        assert!(takes_part(&host) && !takes_part(&"g".into()));
+        for n in 0..OVER {
+            let other = RunId::from(format!("r{n}").as_str());
+            fleet.join(&other, IDLE_LEASE, &["h".into()]);
+            fleet.forget(&other);
+        }
+        assert!(!takes_part(&host));
     }
 
     #[test]

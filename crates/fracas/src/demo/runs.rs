@@ -16,6 +16,9 @@ use super::{
     interrupts::Interrupts,
 };
 
+/// What becomes of a run that has not ended.
+const AT_ONCE: &str = "Here the controller and its hosts end at once, and with them everything of this run.";
+
 /// What became of an experiment.
 struct Done {
     run: RunSummary,
@@ -49,15 +52,19 @@ impl Demo<'_> {
                 why = cast.ended() => bail!("{why}"),
             };
             code = if code == exit::PASS { ended } else { code };
+            if ended == exit::LEFT {
+                // Somebody left, or what is printed is no longer read. Nobody is asked: a controller may not answer.
+                told.line(AT_ONCE);
+                break;
+            }
             let run = match stage.client.run("last").await {
                 Ok(run) if !done.iter().any(|known: &Done| known.run.run == run.run) => run,
                 // Nothing was started, and why was said.
                 _ => continue,
             };
             if run.state != "finished" {
-                // Somebody left, or what is printed is no longer read.
                 code = if code == exit::PASS { exit::LEFT } else { code };
-                told.line("Here the controller and its hosts end at once, and with them everything of this run.");
+                told.line(AT_ONCE);
                 break;
             }
             let report = self.report(stage, folder, written.document, &run).await;
