@@ -40,7 +40,7 @@ const PER_LAB: usize = 10;
 const LABS: usize = 3;
 /// From the start of the command until a run that nobody disturbs has ended, about.
 const RUN_MS: u64 = 4_500;
-/// Longest time between the first write of a commit and the blow.
+/// Longest time between the first write of a commit and the blow, microseconds: commits here take 1 to 3 ms.
 const COMMIT_US: u64 = 3_000;
 /// The lease in the document.
 const LEASE_MS: u64 = 5_000;
@@ -235,7 +235,7 @@ impl State {
         assert!(all.len() <= self.runs + 1, "one order, one run: {}", told());
         if all.len() == self.runs {
             // It was killed before it had taken the order: then the command must not pretend.
-            assert_eq!(said.code, 7, "{}\n{}", said.text(), told());
+            assert!([5, 7].contains(&said.code), "{}\n{}", said.text(), told());
             tally.by_exit.entry(-1).or_default().add_assign(1);
         } else {
             let run = &all[0];
@@ -243,7 +243,10 @@ impl State {
             tally.by_exit.entry(code).or_default().add_assign(1);
             let story = history(rig, run["run"].as_str().expect("run"), code, &said.out);
             let story = || format!("{}\n{}\n{}", story.join("\n"), said.err, told());
-            assert!([code, 7].contains(&i64::from(said.code)), "{code}, not {}\n{}", said.code, story());
+            // A command that never heard of its run says that it failed.
+            let heard = said.out.contains("fracas.result/v1");
+            let fits = if heard { code == i64::from(said.code) } else { [5, 7].contains(&said.code) };
+            assert!(fits, "{code}, not {}\n{}", said.code, story());
             assert!([0, 3, 4, 5].contains(&code), "{code}: {}\n{}", run["reason"], story());
             let fired = story().matches("\"spent\"").count();
             let died = deaths(victim) - self.deaths;
