@@ -7,22 +7,25 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fracas_model::{facts::HostFacts, policy::Policy};
+use fracas_model::facts::HostFacts;
 
 use crate::{
-    disk::FileDisk,
     enrol::Token,
     guard::Outcome,
     host::{Host as _, linux::LinuxHost},
-    journal::Journal,
+    journal::Look,
     lock::{self, Lock},
     logging::LogArgs,
+    rules::{Origin, Rules},
     run::Left,
     service::{self, Kind, Options, PolicySource, VERSION},
 };
 
 /// Where the host owner's rules are looked for unless told.
 pub const POLICY: &str = "/etc/fracas/policy.yaml";
+
+/// Exit code of what did not work.
+const FAILED: u8 = 5;
 
 const HELP: &str = "Example:
   fracas hosts join-token --label role=db > token          (where the operator is)
@@ -85,15 +88,22 @@ pub enum AgentCommand {
         after_help = "Example:\n  fracas-agent undo-all\n\nA running agent is to be stopped instead: it undoes everything as it ends."
     )]
     UndoAll(StateArgs),
-    /// Show what is open on this host; works offline
-    #[command(after_help = "Example:\n  fracas-agent status")]
+    /// Show what is open on this host; works offline, also beside a running agent, and changes nothing
+    #[command(
+        after_help = "Example:\n  fracas-agent status\n\nExit codes: 0 nothing is open or an agent runs, 1 something is open and no agent runs, 5 the journal cannot be trusted."
+    )]
     Status(StateArgs),
     /// Try what this host can do, and say what is missing and how to get it; works offline, changes nothing
     #[command(after_help = "Example:\n  fracas-agent check")]
-    Check,
-    /// Show the rules that hold on this host; works offline
-    #[command(after_help = "Example:\n  fracas-agent policy --policy policy.yaml")]
+    Check(StateArgs),
+    /// Show the rules that hold on this host, and whether their file is valid; works offline
+    #[command(
+        after_help = "Example:\n  fracas-agent policy show --policy policy.yaml\n\nA running agent follows the file it was started with within a second of each change.\n\nExit codes: 0 these rules hold, 5 the file cannot be used, so nothing is allowed."
+    )]
     Policy {
+        /// `show`, which is also done without a word
+        #[arg(value_name = "show", value_parser = ["show"], hide = true)]
+        what: Option<String>,
         /// The rules' file
         #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
         policy: Option<PathBuf>,
@@ -148,16 +158,15 @@ pub fn main(args: AgentArgs) -> u8 {
         None => run(args.run),
         Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
         Some(AgentCommand::Status(state)) => status(&state.dir()),
-        Some(AgentCommand::Check) => check(),
-        Some(AgentCommand::Policy { policy }) => {
-            LogArgs::default().begin();
-            policy_shown(&service::policy(&policy_source(policy)))
+        Some(AgentCommand::Check(state)) => check(&state.dir()),
+        Some(AgentCommand::Policy { policy, .. }) => {
+            policy_shown(&Rules::read(policy_source(policy))).and_then(|(text, code)| say(&text).map(|()| code))
         }
         Some(AgentCommand::Version) => say(&format!("fracas-agent {VERSION}")).map(|()| 0),
     };
     done.unwrap_or_else(|error| {
         let _ = writeln!(std::io::stderr(), "fracas-agent: {error:#}");
-        5
+        FAILED
     })
 }
 
@@ -205,27 +214,49 @@ fn undo_all(dir: &Path) -> anyhow::Result<u8> {
 }
 
 fn status(dir: &Path) -> anyhow::Result<u8> {
-    let journal = runtime()?.block_on(async { anyhow::Ok(Journal::open(FileDisk::new(dir)?).await) })?;
     let running = Lock::is_held(dir, lock::AGENT);
+    let look = Look::into_dir(dir);
     let mut text =
         format!("state    {}\nagent    {}\n", dir.display(), if running { "running" } else { "not running" });
-    if let Some(trouble) = journal.trouble() {
-        text += &format!("journal  {trouble}\n");
-    }
-    let open = &journal.state().open;
-    text += &format!("open     {}\n", if open.is_empty() { "nothing".to_owned() } else { open.len().to_string() });
+    text += &journal_shown(&look, running);
+    let open = &look.state.open;
+    let known = if look.trouble.is_some() { " known" } else { "" };
+    let many = if open.is_empty() { "nothing".to_owned() } else { open.len().to_string() };
+    text += &format!("open     {many}{known}\n");
     for (key, item) in open {
         let undoing = item.undoing.map(|cause| format!(", undoing ({cause:?})")).unwrap_or_default();
         text += &format!("  {key}  {}: {}{undoing}\n", item.fault, item.plan.summary);
     }
     say(text.trim_end())?;
-    Ok(u8::from(!open.is_empty() && !running))
+    Ok(code(&look).max(u8::from(!open.is_empty() && !running)))
 }
 
-fn check() -> anyhow::Result<u8> {
+/// How the journal is, and what to do when it is not well.
+fn journal_shown(look: &Look, running: bool) -> String {
+    match &look.trouble {
+        Some(trouble) => {
+            let refusal = trouble.refusal();
+            format!("journal  {}\n         no order is taken; way out: {}\n", refusal.why, refusal.instead)
+        }
+        // While the agent runs it is most likely just writing.
+        None if look.torn > 0 && !running => {
+            format!("journal  its last record is unfinished ({} bytes); the next start cuts that off\n", look.torn)
+        }
+        None => "journal  whole\n".into(),
+    }
+}
+
+/// A journal that cannot be trusted is a failure, whatever else there is to say.
+fn code(look: &Look) -> u8 {
+    if look.trouble.is_some() { FAILED } else { 0 }
+}
+
+fn check(dir: &Path) -> anyhow::Result<u8> {
     let facts = runtime()?.block_on(async { LinuxHost::start("check".into(), VERSION).facts().await });
-    say(&checked(&facts))?;
-    Ok(0)
+    let look = Look::into_dir(dir);
+    let journal = journal_shown(&look, Lock::is_held(dir, lock::AGENT));
+    say(&format!("{}\n\nstate    {}\n{}", checked(&facts), dir.display(), journal.trim_end()))?;
+    Ok(code(&look))
 }
 
 fn checked(facts: &HostFacts) -> String {
@@ -258,15 +289,69 @@ fn checked(facts: &HostFacts) -> String {
     text
 }
 
-fn policy_shown(policy: &Policy) -> anyhow::Result<u8> {
-    let value = serde_json::to_value(policy)?;
+/// The rules as a policy file, with where they come from as comments, so that the output can be used as one.
+fn policy_shown(rules: &Rules) -> anyhow::Result<(String, u8)> {
+    let comment = |text: String| text.lines().map(|line| format!("# {line}\n")).collect::<String>();
+    let (origin, code) = match rules.origin() {
+        Origin::Builtin(path) => (format!("there is no file {}: the built-in rules hold", path.display()), 0),
+        Origin::File(path) => (format!("{} is valid and holds", path.display()), 0),
+        Origin::Unusable(path, why) => {
+            (format!("{}: {why}\nuntil that is mended nothing is allowed on this host", path.display()), FAILED)
+        }
+        Origin::Given => (String::new(), 0),
+    };
+    let value = serde_json::to_value(rules.policy())?;
     let lines: String =
         value.as_object().into_iter().flatten().map(|(key, value)| format!("{key}: {value}\n")).collect();
-    say(&format!("apiVersion: fracas/v1\nkind: HostPolicy\n{}", lines.trim_end()))?;
-    Ok(0)
+    Ok((format!("{}apiVersion: fracas/v1\nkind: HostPolicy\n{}", comment(origin), lines.trim_end()), code))
 }
 
 fn say(text: &str) -> anyhow::Result<()> {
     writeln!(std::io::stdout(), "{text}")?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::journal::{FILE, Record, encode_frame};
+
+    #[test]
+    fn a_journal_that_cannot_be_trusted_is_never_called_clean() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join(FILE);
+        let good = serde_json::to_vec(&Record::Taken { epoch: 1, revision: 1 }).unwrap();
+        let good = encode_frame(1, &good);
+        let mut damaged = [good.clone(), good.clone()].concat();
+        damaged[10] ^= 1;
+        for (bytes, told) in [(damaged, "damaged at byte 0"), (encode_frame(9, b"{}"), "version 9")] {
+            fs::write(&file, &bytes).unwrap();
+            assert_eq!(status(dir.path()).unwrap(), FAILED);
+            let shown = journal_shown(&Look::into_dir(dir.path()), false);
+            assert!(shown.contains(told) && shown.contains("way out: "), "{shown}");
+            assert_eq!(fs::read(&file).unwrap(), bytes);
+        }
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert_eq!(status(dir.path()).unwrap(), FAILED, "it cannot be read");
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, &good[..good.len() - 1]).unwrap();
+        assert_eq!(status(dir.path()).unwrap(), 0);
+        assert!(journal_shown(&Look::into_dir(dir.path()), false).contains("unfinished"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "asking makes no files");
+    }
+
+    #[test]
+    fn the_rules_shown_say_where_they_come_from_and_are_a_policy_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("policy.yaml");
+        let shown = || policy_shown(&Rules::read(PolicySource::IfThere(path.clone()))).unwrap();
+        let (text, code) = shown();
+        assert!(text.starts_with("# there is no file ") && text.contains("built-in") && code == 0, "{text}");
+        fs::write(&path, &text).unwrap();
+        assert!(text.contains("allowProbes: [\"*\"]") && shown().0.contains("is valid and holds"), "{}", shown().0);
+        fs::write(&path, "kind: HostPolicy\n").unwrap();
+        let (text, code) = shown();
+        assert!(text.contains("nothing is allowed") && text.contains("allowFaults: []") && code == FAILED, "{text}");
+    }
 }

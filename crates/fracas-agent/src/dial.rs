@@ -30,6 +30,18 @@ pub struct Line {
     pub io: Box<dyn Io>,
     /// Every address the controller's name stands for (`ip:port`): network faults must let all of them pass.
     pub addresses: Vec<SocketAddr>,
+    /// The controller's port, when the far end is this very host.
+    pub beside: Option<u16>,
+}
+
+/// A channel to a controller.
+pub struct Opened {
+    /// One line; when it breaks, the channel is of no more use.
+    pub channel: Channel,
+    /// See [`Line::addresses`].
+    pub addresses: Vec<SocketAddr>,
+    /// See [`Line::beside`].
+    pub beside: Option<u16>,
 }
 
 /// A line that is being opened.
@@ -52,7 +64,11 @@ impl Dial for TcpDial {
             let addresses: Vec<SocketAddr> = lookup_host(&address).await?.collect();
             let stream = TcpStream::connect(&addresses[..]).await?;
             stream.set_nodelay(true)?;
-            Ok(Line { io: Box::new(stream), addresses })
+            let (near, far) = (stream.local_addr()?, stream.peer_addr()?);
+            // Only a host talks to itself from the address it talks to.
+            let here = near.ip() == far.ip() || far.ip().to_canonical().is_loopback();
+            let beside = here.then_some(far.port());
+            Ok(Line { io: Box::new(stream), addresses, beside })
         })
     }
 }
@@ -69,10 +85,9 @@ pub struct Contact {
 }
 
 impl Contact {
-    /// A channel over a fresh line to `address`, with the addresses it stands for. Each channel has one line: when it
-    /// breaks, the channel is of no more use.
-    pub async fn open(&self, address: &str) -> io::Result<(Channel, Vec<SocketAddr>)> {
-        let Line { io, addresses } = self.dial.dial(address).await?;
+    /// A channel over a fresh line to `address`.
+    pub async fn open(&self, address: &str) -> io::Result<Opened> {
+        let Line { io, addresses, beside } = self.dial.dial(address).await?;
         let io: Box<dyn Io> = match &self.tls {
             None => io,
             Some(config) => {
@@ -92,6 +107,6 @@ impl Contact {
             .connect_with_connector(connector)
             .await
             .map_err(io::Error::other)?;
-        Ok((channel, addresses))
+        Ok(Opened { channel, addresses, beside })
     }
 }

@@ -18,9 +18,15 @@ use std::{
     time::Duration,
 };
 
+use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::oneshot;
 
 use crate::host::Local;
+
+/// Room kept aside for a disk that others fill: some thousand records of a journal.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// Its file in the directory.
+const RESERVE: &str = "reserve";
 
 /// Where journal and outbox live. Files are named by a plain name, without directories.
 ///
@@ -85,6 +91,8 @@ type Call = Box<dyn FnOnce(&mut Files) + Send>;
 struct Files {
     dir: PathBuf,
     open: BTreeMap<String, File>,
+    /// Some room of the disk is kept aside.
+    reserve: bool,
 }
 
 impl FileDisk {
@@ -95,10 +103,24 @@ impl FileDisk {
 
     fn with_limit(dir: PathBuf, limit: Duration) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Self::start(dir, limit, false)
+    }
+
+    /// The same, with some room of the disk kept aside, which is given to what is written here when no other is left.
+    pub fn with_reserve(dir: impl Into<PathBuf>) -> io::Result<Self> {
+        let dir = dir.into();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        Self::start(dir, LIMIT, true)
+    }
+
+    fn start(dir: PathBuf, limit: Duration, reserve: bool) -> io::Result<Self> {
         let (calls, called) = mpsc::channel::<Call>();
         let out = Arc::new(AtomicUsize::new(0));
-        let (mut files, done) = (Files { dir: dir.clone(), open: BTreeMap::new() }, out.clone());
+        let (mut files, done) = (Files { dir: dir.clone(), open: BTreeMap::new(), reserve }, out.clone());
         thread::Builder::new().name("disk".into()).spawn(move || {
+            if files.reserve {
+                files.keep_reserve();
+            }
             while let Ok(call) = called.recv() {
                 call(&mut files);
                 done.fetch_sub(1, Ordering::SeqCst);
@@ -154,6 +176,43 @@ impl Files {
         })
     }
 
+    fn append(&mut self, name: &str, bytes: &[u8]) -> io::Result<()> {
+        let file = self.file(name)?;
+        let len = file.metadata()?.len();
+        match file.write_all(bytes) {
+            Err(error) if self.gave_reserve(&error) => {
+                tracing::warn!("the disk is full: the agent's reserve is used");
+                let file = self.file(name)?;
+                // Some of it may have been written.
+                file.set_len(len)?;
+                file.write_all(bytes)
+            }
+            done => done,
+        }
+    }
+
+    /// Allocates the reserve if it is not there; without room, or on a file system that cannot, there is none.
+    fn keep_reserve(&self) {
+        let file = OpenOptions::new().create(true).append(true).mode(0o600).open(self.dir.join(RESERVE));
+        if let Ok(file) = file
+            && fallocate(&file, FallocateFlags::empty(), 0, RESERVE_BYTES).is_err()
+        {
+            // Half of it would only take the room away.
+            let _ = file.set_len(0);
+        }
+    }
+
+    /// Whether `error` says that the disk is full and the reserve gave some room.
+    fn gave_reserve(&self, error: &io::Error) -> bool {
+        let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+        let given = || {
+            let file = OpenOptions::new().write(true).open(self.dir.join(RESERVE))?;
+            let some = file.metadata()?.len() > 0;
+            file.set_len(0).map(|()| some)
+        };
+        self.reserve && full && given().unwrap_or(false)
+    }
+
     fn replace(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         let fresh = self.dir.join(format!("{name}.new"));
         let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&fresh)?;
@@ -186,7 +245,7 @@ impl Disk for FileDisk {
 
     fn append<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
         let (name, bytes) = (name.to_owned(), bytes.to_vec());
-        Box::pin(self.call(move |files| files.file(&name)?.write_all(&bytes)))
+        Box::pin(self.call(move |files| files.append(&name, &bytes)))
     }
 
     fn sync<'a>(&'a self, name: &'a str) -> Local<'a, io::Result<()>> {
@@ -197,7 +256,12 @@ impl Disk for FileDisk {
     fn replace<'a>(&'a self, name: &'a str, bytes: &'a [u8]) -> Local<'a, io::Result<()>> {
         let (name, bytes) = (name.to_owned(), bytes.to_vec());
         Box::pin(self.call(move |files| {
-            let done = files.replace(&name, &bytes);
+            let mut done = files.replace(&name, &bytes);
+            if done.as_ref().is_err_and(|error| files.gave_reserve(error)) {
+                done = files.replace(&name, &bytes);
+            } else if files.reserve && done.is_ok() {
+                files.keep_reserve();
+            }
             // The old descriptor means the old file now, or may: the next call opens the name again.
             files.open.remove(&name);
             done

@@ -122,7 +122,7 @@ pub async fn enrol(
     let refused = |why: String| EnrolError::Refused { address: address.to_owned(), why };
     let contact =
         Contact { dial, tls: Some(first_contact(token).map_err(|e| refused(e.to_string()))?), addresses: vec![] };
-    let (channel, _) = contact.open(address).await.map_err(|error| {
+    let opened = contact.open(address).await.map_err(|error| {
         let wrong = error.get_ref().and_then(|e| e.downcast_ref::<rustls::Error>());
         match wrong {
             Some(rustls::Error::InvalidCertificate(why)) => {
@@ -133,7 +133,7 @@ pub async fn enrol(
     })?;
     let request =
         EnrolRequest { token: token.text.clone(), signing_request_pem: request, hostname: hostname.to_owned() };
-    let reply = FleetClient::new(channel).enrol(request).await.map_err(|status| match status.code() {
+    let reply = FleetClient::new(opened.channel).enrol(request).await.map_err(|status| match status.code() {
         Code::Unavailable | Code::DeadlineExceeded | Code::Unknown | Code::Cancelled | Code::ResourceExhausted => {
             unreachable(status.message().to_owned())
         }

@@ -9,7 +9,7 @@ mod frame;
 mod record;
 mod state;
 
-use std::io;
+use std::{fs, io, path::Path};
 
 use fracas_model::plan::Refusal;
 
@@ -60,6 +60,17 @@ pub struct Journal<D> {
     unsure: Option<String>,
 }
 
+/// What a journal says, for whoever does not own it: nothing is locked, cut, made or written.
+#[derive(Default)]
+pub struct Look {
+    /// What the readable part says.
+    pub state: JournalState,
+    /// What is wrong with it; then [`Look::state`] may not be the whole truth.
+    pub trouble: Option<Trouble>,
+    /// Bytes of an unfinished record at the end: a crash cut it short, or its owner is just writing it.
+    pub torn: u64,
+}
+
 impl Trouble {
     /// Whether there may be something on the host that the journal does not tell: then nobody can say that it is clean.
     pub fn hides(&self) -> bool {
@@ -70,6 +81,10 @@ impl Trouble {
     pub fn refusal(&self) -> Refusal {
         let instead = match self {
             Self::Unwritable(_) => "make room or make the agent's state directory writable, then ask again",
+            Self::Unreadable(_) => {
+                "make the file `journal` in the agent's state directory readable for whoever asks (the agent runs as \
+                 root or as its own user), then restart the agent"
+            }
             _ => "check that the host is clean, move the file `journal` out of the agent's state directory, restart it",
         };
         Refusal::new(self.to_string(), instead)
@@ -89,27 +104,13 @@ impl<D: Disk> Journal<D> {
     }
 
     async fn load(&mut self, bytes: &[u8]) {
-        let (frames, end) = scan_frames(bytes);
-        for frame in frames {
-            if frame.version > VERSION {
-                self.spoiled = Some(Trouble::Newer(frame.version));
-            } else if let Ok(record) = serde_json::from_slice(frame.payload) {
-                self.state.fold(&record);
-            } else {
-                self.spoiled.get_or_insert(Trouble::Damaged(frame.offset));
-            }
-        }
-        self.size = bytes.len() as u64;
-        match end {
-            End::Damaged(at) => self.spoiled = Some(self.spoiled.take().unwrap_or(Trouble::Damaged(at))),
-            End::Torn(at) if self.spoiled.is_none() => {
-                self.torn = self.size - at as u64;
-                self.size = at as u64;
-                if let Err(e) = self.disk.truncate(FILE, self.size).await {
-                    self.unsure = Some(e.to_string());
-                }
-            }
-            End::Clean | End::Torn(_) => {}
+        let Look { state, trouble, torn } = Look::at(bytes);
+        (self.state, self.spoiled, self.torn) = (state, trouble, torn);
+        self.size = bytes.len() as u64 - torn;
+        if torn > 0
+            && let Err(e) = self.disk.truncate(FILE, self.size).await
+        {
+            self.unsure = Some(e.to_string());
         }
     }
 
@@ -195,6 +196,37 @@ impl<D: Disk> Journal<D> {
             // A failure is remembered and tried again before the next record.
             let _ = self.rewrite().await;
         }
+    }
+}
+
+impl Look {
+    /// Looks at the journal in a state directory, which need not exist, while its owner may be writing.
+    pub fn into_dir(dir: &Path) -> Self {
+        match fs::read(dir.join(FILE)) {
+            Ok(bytes) => Self::at(&bytes),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Self::default(),
+            Err(e) => Self { trouble: Some(Trouble::Unreadable(e.to_string())), ..Self::default() },
+        }
+    }
+
+    fn at(bytes: &[u8]) -> Self {
+        let (frames, end) = scan_frames(bytes);
+        let mut look = Self::default();
+        for frame in frames {
+            if frame.version > VERSION {
+                look.trouble = Some(Trouble::Newer(frame.version));
+            } else if let Ok(record) = serde_json::from_slice(frame.payload) {
+                look.state.fold(&record);
+            } else {
+                look.trouble.get_or_insert(Trouble::Damaged(frame.offset));
+            }
+        }
+        match end {
+            End::Damaged(at) => look.trouble = Some(look.trouble.take().unwrap_or(Trouble::Damaged(at))),
+            End::Torn(at) if look.trouble.is_none() => look.torn = (bytes.len() - at) as u64,
+            End::Clean | End::Torn(_) => {}
+        }
+        look
     }
 }
 

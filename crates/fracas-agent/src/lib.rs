@@ -13,6 +13,7 @@ pub mod logging;
 pub mod outbox;
 pub mod reconcile;
 pub mod reexec;
+pub mod rules;
 pub mod run;
 pub mod service;
 pub mod session;

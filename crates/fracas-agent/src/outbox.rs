@@ -1,12 +1,16 @@
 //! Facts on their way up: numbered, kept until the controller has committed them. It decides nothing about them, except
-//! which readings to give up when there is no room.
+//! what to give up when there is no room: raw readings first, then edges and gaps, which one gap stands for from then on,
+//! and comparisons of clocks but the last. Facts about items are never given up; there are as many as orders were taken.
 //!
 //! How lasting: everything survives the death of the agent (page cache). Facts about items are synced too, since the
 //! journal counts them as told; facts about probes are not, so a power cut may lose the last of them. Numbers are only
 //! meaningful within one life of the file, named by [`Outbox::id`]: a new boot, or a damaged file, begins a new life
 //! and numbers what is left anew. So each fact arrives at least once, and exactly once while the file lives.
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
 
 use fracas_model::{
     event::{Body, Look},
@@ -54,8 +58,8 @@ pub struct Outbox<D> {
     bytes: u64,
     /// Bytes of what waits in memory.
     in_memory: u64,
-    /// How many slots could be given up.
-    readings: usize,
+    /// Bytes of what could be given up.
+    spare: u64,
     /// Bytes of the file.
     size: u64,
     limit: u64,
@@ -66,8 +70,18 @@ pub struct Outbox<D> {
 struct Slot {
     seq: u64,
     place: Place,
-    /// Raw readings, which may be given up.
-    readings: bool,
+    worth: Worth,
+}
+
+/// What must go first when there is no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Worth {
+    /// Raw readings.
+    Readings,
+    /// Edges, gaps, comparisons of clocks.
+    Sight,
+    /// What happened to items: it stays.
+    Deed,
 }
 
 enum Place {
@@ -75,7 +89,7 @@ enum Place {
     Memory(Vec<u8>),
 }
 
-/// What is told of readings that had to be given up.
+/// What is told of looks that had to be given up.
 struct GivenUp {
     stream: String,
     probe: ProbeId,
@@ -112,7 +126,7 @@ impl<D: Disk> Outbox<D> {
             waiting: VecDeque::new(),
             bytes: 0,
             in_memory: 0,
-            readings: 0,
+            spare: 0,
             size: bytes.len() as u64,
             limit,
             unsure: false,
@@ -133,9 +147,9 @@ impl<D: Disk> Outbox<D> {
                     self.next = next;
                     life = Some((id, boot));
                 }
-                Some((Head::Fact { seq, stream, body }, _)) => {
+                Some((Head::Fact { seq, body, .. }, _)) => {
                     let place = Place::File { offset: frame.offset as u64, len: frame.size };
-                    self.push(Slot { seq, place, readings: given_up(stream, &body).is_some() });
+                    self.push(Slot { seq, place, worth: worth(&body) });
                     self.next = self.next.max(seq + 1);
                 }
                 Some((Head::Acked { seq }, _)) => self.forget(seq),
@@ -153,7 +167,7 @@ impl<D: Disk> Outbox<D> {
 
     async fn new_life(&mut self, old: &[u8]) {
         let left = std::mem::take(&mut self.waiting);
-        (self.next, self.bytes, self.readings) = (1, 0, 0);
+        (self.next, self.bytes, self.spare) = (1, 0, 0);
         for slot in left {
             let Place::File { offset, .. } = slot.place else { continue };
             let Some((Head::Fact { stream, body, .. }, blob)) =
@@ -162,7 +176,7 @@ impl<D: Disk> Outbox<D> {
                 continue;
             };
             let frame = encode(&Head::Fact { seq: self.next, stream, body }, blob);
-            self.push(Slot { seq: self.next, place: Place::Memory(frame), readings: slot.readings });
+            self.push(Slot { seq: self.next, place: Place::Memory(frame), worth: slot.worth });
             self.next += 1;
         }
         self.unsure = true;
@@ -182,8 +196,7 @@ impl<D: Disk> Outbox<D> {
         let change = |total: &mut u64, by: u64| *total = if added { *total + by } else { total.saturating_sub(by) };
         change(&mut self.bytes, len);
         change(&mut self.in_memory, in_memory);
-        let readings = usize::from(slot.readings);
-        self.readings = if added { self.readings + readings } else { self.readings.saturating_sub(readings) };
+        change(&mut self.spare, if slot.worth == Worth::Deed { 0 } else { len });
     }
 
     /// The name of this life of the file.
@@ -203,15 +216,21 @@ impl<D: Disk> Outbox<D> {
 
     /// Adds a fact and gives it its number. Never fails: see [`Outbox::open`].
     pub async fn append(&mut self, stream: &str, body: &Body, blob: &[u8]) -> u64 {
+        let seq = self.add(stream, body, blob).await;
+        // Little that could be given up is left alone, or every fact would be counted again for its sake.
+        let full = self.bytes > self.limit || self.in_memory > MEMORY_BYTES;
+        if full && self.spare > self.limit / 20 {
+            self.make_room().await;
+        }
+        seq
+    }
+
+    async fn add(&mut self, stream: &str, body: &Body, blob: &[u8]) -> u64 {
         let seq = self.next;
         self.next += 1;
-        let readings = matches!(body, Body::ReadingsSealed { .. });
         let frame = encode(&Head::Fact { seq, stream: stream.to_owned(), body: Box::new(body.clone()) }, blob);
         let place = self.store(frame, body.item().is_some()).await;
-        self.push(Slot { seq, place, readings });
-        if self.readings > 0 && (self.bytes > self.limit || self.in_memory > MEMORY_BYTES) {
-            Box::pin(self.make_room()).await;
-        }
+        self.push(Slot { seq, place, worth: worth(body) });
         seq
     }
 
@@ -293,14 +312,29 @@ impl<D: Disk> Outbox<D> {
         }
     }
 
-    /// Gives up the oldest readings until a tenth is free again, and tells of the gap they leave. Nothing else goes.
+    /// Gives up the oldest of what is worth least until a tenth is free again, and tells of the gap it leaves.
     async fn make_room(&mut self) {
-        let (goal, memory_goal) = (self.limit / 10 * 9, MEMORY_BYTES / 10 * 9);
         let mut lost: Vec<GivenUp> = Vec::new();
+        for worth in [Worth::Readings, Worth::Sight] {
+            self.give_up(worth, &mut lost).await;
+        }
+        for GivenUp { stream, probe, between, count, at } in lost {
+            let why = "what was seen was given up: the controller was away and the outbox is full".into();
+            self.add(&stream, &Body::Gap { probe, missed: count.max(1), between, why, at }, &[]).await;
+        }
+        if self.size > 2 * self.limit {
+            let _ = self.rewrite().await;
+        }
+    }
+
+    async fn give_up(&mut self, worth: Worth, lost: &mut Vec<GivenUp>) {
+        let (goal, memory_goal) = (self.limit / 10 * 9, MEMORY_BYTES / 10 * 9);
         let mut kept = VecDeque::with_capacity(self.waiting.len());
+        // Of each stream's comparisons of clocks the last one stays.
+        let mut clocks: BTreeMap<String, Slot> = BTreeMap::new();
         for slot in std::mem::take(&mut self.waiting) {
             let over_memory = self.in_memory > memory_goal && matches!(slot.place, Place::Memory(_));
-            if !slot.readings || !(self.bytes > goal || over_memory) {
+            if slot.worth != worth || !(self.bytes > goal || over_memory) {
                 kept.push_back(slot);
                 continue;
             }
@@ -309,20 +343,24 @@ impl<D: Disk> Outbox<D> {
             let Some((Head::Fact { stream, body, .. }, _)) = frame_at(&frame, 0).and_then(|f| decode(f.payload)) else {
                 continue;
             };
+            if matches!(*body, Body::ClockSeen { .. }) {
+                self.account(&slot, true);
+                if let Some(older) = clocks.insert(stream, slot) {
+                    self.account(&older, false);
+                }
+                continue;
+            }
             let Some(given_up) = given_up(stream, &body) else { continue };
             match lost.iter_mut().find(|l| l.probe == given_up.probe && l.stream == given_up.stream) {
                 Some(gap) => gap.widen(&given_up),
                 None => lost.push(given_up),
             }
         }
+        for slot in clocks.into_values() {
+            let place = kept.partition_point(|k: &Slot| k.seq < slot.seq);
+            kept.insert(place, slot);
+        }
         self.waiting = kept;
-        for GivenUp { stream, probe, between, count, at } in lost {
-            let why = "raw readings were given up: the controller was away and the outbox is full".into();
-            self.append(&stream, &Body::Gap { probe, missed: count, between, why, at }, &[]).await;
-        }
-        if self.size > 2 * self.limit {
-            let _ = self.rewrite().await;
-        }
     }
 
     /// Replaces the file by one with only what waits.
@@ -363,18 +401,29 @@ impl GivenUp {
     }
 }
 
-/// What would be told if this had to be given up; `None` for what is never given up.
-fn given_up(stream: String, body: &Body) -> Option<GivenUp> {
+fn worth(body: &Body) -> Worth {
     match body {
-        Body::ReadingsSealed { probe, between, ok, failed, at, .. } => Some(GivenUp {
-            stream,
-            probe: probe.clone(),
-            between: *between,
-            count: u64::from(*ok) + u64::from(*failed),
-            at: at.clone(),
-        }),
-        _ => None,
+        Body::ReadingsSealed { .. } => Worth::Readings,
+        Body::Edge { .. } | Body::Gap { .. } | Body::ClockSeen { .. } => Worth::Sight,
+        _ => Worth::Deed,
     }
+}
+
+/// What would be told if these looks had to be given up; `None` for what is no look.
+fn given_up(stream: String, body: &Body) -> Option<GivenUp> {
+    let (probe, between, count, at) = match body {
+        Body::ReadingsSealed { probe, between, ok, failed, at, .. } => {
+            (probe, *between, u64::from(*ok) + u64::from(*failed), at)
+        }
+        Body::Gap { probe, missed, between, at, .. } => (probe, *between, *missed, at),
+        // Its two looks are in the readings too, which were given up before, and counted there.
+        Body::Edge { probe, before, after, at, .. } => {
+            let from = before.map_or(after.s, |before| before.s.min(after.s));
+            (probe, Look { s: from, c: after.c }, 0, at)
+        }
+        _ => return None,
+    };
+    Some(GivenUp { stream, probe: probe.clone(), between, count, at: at.clone() })
 }
 
 fn encode(head: &Head, blob: &[u8]) -> Vec<u8> {

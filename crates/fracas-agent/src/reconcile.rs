@@ -78,6 +78,7 @@ pub struct Reconciler<H, D> {
     journal: Journal<D>,
     setup: Setup,
     controllers: Vec<String>,
+    near_ports: Vec<u16>,
     lease: Lease,
     newer: Newer,
     /// Why nothing new is applied at the moment, if so.
@@ -151,6 +152,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             journal: Journal::open(disk).await,
             setup,
             controllers: Vec::new(),
+            near_ports: Vec::new(),
             lease: Lease::default(),
             newer: Newer::default(),
             barred: None,
@@ -217,9 +219,15 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         self.setup.facts = facts;
     }
 
-    /// Addresses (`ip:port`) of the controller, which network faults must let pass.
-    pub fn set_controllers(&mut self, controllers: Vec<String>) {
-        self.controllers = controllers;
+    /// The host owner's rules have changed. What they no longer allow is undone at the next tick.
+    pub fn set_policy(&mut self, policy: Policy) {
+        self.setup.policy = policy;
+    }
+
+    /// Addresses (`ip:port`) of the controller, which network faults must let pass, and the ports of one that runs on
+    /// this very host.
+    pub fn set_controllers(&mut self, controllers: Vec<String>, near_ports: Vec<u16>) {
+        (self.controllers, self.near_ports) = (controllers, near_ports);
     }
 
     /// One round: notices what ended, undoes what must not be, looks at what is, rehearses and applies what is new.

@@ -13,6 +13,7 @@ use fracas_model::{
     desired::{Desired, Mode, ProbeItem},
     event::UndoCause,
     plan::Refusal,
+    policy::Policy,
     time::Stamp,
     units::Dur,
 };
@@ -29,6 +30,7 @@ use crate::{
     journal::Trouble,
     outbox::Outbox,
     reconcile::{DEADLINE_SLACK, Reconciler},
+    rules::Rules,
     session::{About, Say, Session, Shared, Standing},
     watch::{Sight, Watcher},
 };
@@ -48,6 +50,8 @@ pub struct Agent<H, D, W> {
     pub outbox: Outbox<D>,
     /// Probes.
     pub watcher: W,
+    /// The host owner's rules, which reconciler and watcher began with.
+    pub rules: Rules,
     /// The way to the controller.
     pub contact: Contact,
     /// What the agent says of itself.
@@ -71,7 +75,7 @@ pub enum Left {
 
 /// Runs an agent until `shutdown` resolves; then everything is undone, told as far as the controller listens, and left.
 pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: impl Future<Output = ()>) -> Left {
-    let Agent { reconciler, outbox, watcher, contact, about, guard, now, seed } = agent;
+    let Agent { reconciler, outbox, watcher, rules, contact, about, guard, now, seed } = agent;
     let shared = Rc::new(Shared {
         outbox: Mutex::new(outbox),
         more: Notify::new(),
@@ -86,8 +90,10 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let (desired, wanted) = mpsc::unbounded_channel();
     let (say, said) = mpsc::unbounded_channel();
     let (probes, probed) = watch::channel(Vec::new());
+    let (policy, allowed) = watch::channel(rules.policy().clone());
     let (leave, leaving) = watch::channel(false);
-    let mut reconciling = Reconciling { reconciler, guard: guard.clone(), shared: shared.clone(), say, probes };
+    let mut reconciling =
+        Reconciling { reconciler, guard: guard.clone(), rules, policy, shared: shared.clone(), say, probes };
     reconciling.flush().await;
     let session = Session { contact, about, shared: shared.clone(), desired, say: said, leaving, seed };
     let leaves = Notify::new();
@@ -105,7 +111,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
         left
     };
     let work = async {
-        let both = async { tokio::join!(order, watching(watcher, probed, &shared)).0 };
+        let both = async { tokio::join!(order, watching(watcher, probed, allowed, &shared)).0 };
         let left = tokio::select! {
             left = both => left,
             never = assuring(&guard, &shared) => match never {},
@@ -151,6 +157,7 @@ fn all_well(standing: &Standing, lease_ns: i64, now_ns: i64) -> Duration {
 async fn watching<D: Disk, W: Watcher>(
     mut watcher: W,
     mut wanted: watch::Receiver<Vec<ProbeItem>>,
+    mut allowed: watch::Receiver<Policy>,
     shared: &Shared<D>,
 ) {
     loop {
@@ -163,6 +170,10 @@ async fn watching<D: Disk, W: Watcher>(
             () = shared.contact.notified() => {
                 // Asked again, so to speak: a probe goes on for as long as the controller is in contact.
                 watcher.set(&wanted.borrow_and_update());
+                continue;
+            }
+            Ok(()) = allowed.changed() => {
+                watcher.allow(&allowed.borrow_and_update());
                 continue;
             }
             sight = watcher.next() => Some(sight),
@@ -186,6 +197,9 @@ async fn keep<D: Disk>(shared: &Shared<D>, sight: Sight) {
 struct Reconciling<H, D> {
     reconciler: Reconciler<H, D>,
     guard: Rc<RefCell<Option<Guard>>>,
+    rules: Rules,
+    /// Tells the watcher of new rules.
+    policy: watch::Sender<Policy>,
     shared: Rc<Shared<D>>,
     say: mpsc::UnboundedSender<Say>,
     probes: watch::Sender<Vec<ProbeItem>>,
@@ -268,8 +282,15 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     }
 
     async fn round(&mut self) {
-        let controllers = self.shared.standing.borrow().controllers.iter().map(ToString::to_string).collect();
-        self.reconciler.set_controllers(controllers);
+        {
+            let standing = self.shared.standing.borrow();
+            let controllers = standing.controllers.iter().map(ToString::to_string).collect();
+            self.reconciler.set_controllers(controllers, standing.near_ports.iter().copied().collect());
+        }
+        if let Some(policy) = self.rules.refresh() {
+            self.reconciler.set_policy(policy.clone());
+            self.policy.send_replace(policy.clone());
+        }
         self.reconciler.tick().await;
         self.flush().await;
     }
@@ -333,6 +354,8 @@ mod tests {
             self.0.send(wanted.len()).expect("the test listens");
         }
 
+        fn allow(&mut self, _: &Policy) {}
+
         fn next(&mut self) -> Local<'_, Sight> {
             Box::pin(std::future::pending())
         }
@@ -378,7 +401,8 @@ mod tests {
             }
             drop(wanted);
         };
-        tokio::join!(watching(Told(told), wants, &shared), driver);
+        let (_policy, allowed) = watch::channel(Policy::builtin());
+        tokio::join!(watching(Told(told), wants, allowed, &shared), driver);
     }
 
     #[test]

@@ -15,12 +15,7 @@ use std::{
     time::Duration,
 };
 
-use fracas_model::{
-    catalogue::Catalogue,
-    diagnostic::Diagnostic,
-    facts::HostFacts,
-    policy::{Policy, read_policy},
-};
+use fracas_model::{catalogue::Catalogue, facts::HostFacts};
 
 use crate::{
     dial::{Contact, TcpDial},
@@ -32,10 +27,13 @@ use crate::{
     lock::{self, Lock, LockError},
     outbox::Outbox,
     reconcile::{ALL, Fault, Reconciler, Setup},
+    rules::Rules,
     run::{self, Agent, Left},
     session::About,
     watch::thread::ThreadWatcher,
 };
+
+pub use crate::rules::PolicySource;
 
 /// Version of this agent.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -70,17 +68,6 @@ pub struct Options {
     pub policy: PolicySource,
     /// Which kind.
     pub kind: Kind,
-}
-
-/// Where the host owner's rules come from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum PolicySource {
-    /// This file if it exists, else the built-in rules.
-    IfThere(PathBuf),
-    /// This file; without it nothing is allowed.
-    File(PathBuf),
-    /// These, for an observer or a test.
-    Given(Box<Policy>),
 }
 
 /// Why an agent does not start.
@@ -133,18 +120,20 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
         let id = identity.map_or_else(|| NOBODY.into(), |identity| identity.host.clone());
         LinuxHost::with_spawner(id, VERSION, spawner.clone())
     };
-    let policy = policy(&options.policy);
+    let rules = Rules::read(options.policy.clone());
+    rules.log();
     let faults: &'static [&'static dyn Fault] = if options.kind == Kind::Full { ALL } else { &[] };
     let disk = || FileDisk::new(&dir).map(Rc::new).map_err(state_error(&dir));
+    let journal_disk = || FileDisk::with_reserve(&dir).map(Rc::new).map_err(state_error(&dir));
     let setup = |identity: Option<&Identity>| Setup {
-        policy: policy.clone(),
+        policy: rules.policy().clone(),
         facts: HostFacts::default(),
         faults,
         agent_version: VERSION.to_owned(),
         fleet: identity.map(Identity::fleet).unwrap_or_default(),
     };
     let known = found.as_ref().ok().and_then(Option::as_ref);
-    let mut reconciler = Reconciler::open(host(known), disk()?, setup(known)).await;
+    let mut reconciler = Reconciler::open(host(known), journal_disk()?, setup(known)).await;
     reconciler.report_journal();
     reconciler.recover().await;
     // From here on the guard undoes what is still open, should this agent not start.
@@ -158,7 +147,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
             never = go_on_undoing(&mut reconciler) => match never {},
             () = &mut shutdown => return Ok(left_of(&reconciler)),
         };
-        reconciler = Reconciler::open(host(Some(&identity)), disk()?, setup(Some(&identity))).await;
+        reconciler = Reconciler::open(host(Some(&identity)), journal_disk()?, setup(Some(&identity))).await;
         reconciler.recover().await;
         identity
     };
@@ -174,7 +163,8 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     let agent = Agent {
         reconciler,
         outbox,
-        watcher: ThreadWatcher::new(fracas_probes::ALL, policy, clock.clone()),
+        watcher: ThreadWatcher::new(fracas_probes::ALL, rules.policy().clone(), clock.clone()),
+        rules,
         contact: Contact { dial: Arc::new(TcpDial), tls: Some(identity.client_config()?), addresses },
         about: About { version: VERSION.to_owned(), facts, catalogue: catalogue(faults) },
         guard,
@@ -285,29 +275,4 @@ fn controllers(dir: &Path, given: &[String]) -> Result<Vec<String>, ServiceError
     let kept = fs::read_to_string(dir.join(CONTROLLERS)).unwrap_or_default();
     let kept: Vec<String> = kept.lines().map(str::to_owned).filter(|line| !line.is_empty()).collect();
     if kept.is_empty() { Err(ServiceError::NoController) } else { Ok(kept) }
-}
-
-/// The rules, with a word in the log on where they come from. What cannot be read allows nothing.
-pub fn policy(source: &PolicySource) -> Policy {
-    let (path, needed) = match source {
-        PolicySource::Given(policy) => return (**policy).clone(),
-        PolicySource::IfThere(path) => (path, false),
-        PolicySource::File(path) => (path, true),
-    };
-    let file = path.display();
-    match fs::read_to_string(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !needed => {
-            tracing::info!("no policy file {file}: the built-in rules hold (see `fracas-agent policy`)");
-            Policy::builtin()
-        }
-        Err(error) => {
-            tracing::error!(%error, "policy file {file} cannot be read: nothing is allowed on this host");
-            Policy::nothing()
-        }
-        Ok(text) => read_policy(&file.to_string(), &text).unwrap_or_else(|mistakes| {
-            let told: Vec<String> = mistakes.iter().map(Diagnostic::render).collect();
-            tracing::error!("policy file {file} is wrong: nothing is allowed on this host\n{}", told.join("\n"));
-            Policy::nothing()
-        }),
-    }
 }

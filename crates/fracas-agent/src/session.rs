@@ -30,7 +30,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use crate::{
-    dial::Contact,
+    dial::{Contact, Opened},
     disk::Disk,
     outbox::Outbox,
     reconcile::{Lease, Newer},
@@ -46,6 +46,12 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const RECONNECT_CAP: Duration = Duration::from_secs(30);
 /// DESIGN 5: the lease where the document says nothing.
 const DEFAULT_LEASE: Duration = Duration::from_secs(15);
+/// Shortest and longest lease of any use: a document may ask for one second to ten minutes.
+const LEASES: (Dur, Dur) = (Dur::from_secs(1), Dur::from_secs(86_400));
+/// Fastest renewal and slowest, whatever the controller asks for.
+const RENEWALS: (Duration, Duration) = (Duration::from_millis(100), Duration::from_hours(1));
+/// Longest pause between attempts that a controller may ask for.
+const RECONNECT_MOST: Duration = Duration::from_mins(10);
 /// First pause between attempts, and the same while a fault waits for its lease.
 const RECONNECT_BASE: Duration = Duration::from_secs(1);
 const RECONNECT_BASE_ACTIVE: Duration = Duration::from_millis(100);
@@ -80,6 +86,8 @@ pub struct Standing {
     pub next_end_ns: Option<i64>,
     /// Every address of the controllers.
     pub controllers: BTreeSet<SocketAddr>,
+    /// Ports of a controller that runs on this very host.
+    pub near_ports: BTreeSet<u16>,
 }
 
 impl Standing {
@@ -166,7 +174,7 @@ struct Pace {
 impl Pace {
     /// Time between renewals.
     fn renew(&self) -> Duration {
-        self.lease.map_or(self.heartbeat, |lease| (lease / 3).min(self.heartbeat))
+        self.lease.map_or(self.heartbeat, |lease| (lease / 3).min(self.heartbeat)).max(RENEWALS.0)
     }
 
     /// How long the controller may be silent before the line is given up. Idle lines are left to HTTP/2 pings.
@@ -174,13 +182,24 @@ impl Pace {
         self.lease.map(|lease| lease * 2 / 3)
     }
 
-    /// Bounds of the pause before attempt `attempt` (from 0): the full pause is drawn evenly below.
+    /// The longest pause before attempt `attempt` (from 0).
     fn pause(&self, attempt: u32) -> Duration {
         let (base, cap) = match self.lease {
             Some(lease) => (RECONNECT_BASE_ACTIVE, lease / 5),
             None => (RECONNECT_BASE, self.reconnect_cap),
         };
-        base.saturating_mul(1 << attempt.min(16)).min(cap)
+        base.saturating_mul(1 << attempt.min(16)).min(cap.max(RECONNECT_BASE_ACTIVE))
+    }
+
+    /// The pause before this attempt: at least a quarter of what is allowed, `drawn` (0 to 1) decides of the rest.
+    fn drawn(&self, attempt: u32, drawn: f64) -> Duration {
+        self.pause(attempt).mul_f64(0.25 + 0.75 * drawn)
+    }
+
+    /// Takes what Welcome says.
+    fn told(&mut self, heartbeat: Duration, reconnect_cap: Duration) {
+        self.heartbeat = heartbeat.clamp(RENEWALS.0, RENEWALS.1);
+        self.reconnect_cap = reconnect_cap.clamp(RECONNECT_BASE, RECONNECT_MOST);
     }
 }
 
@@ -220,7 +239,7 @@ impl<D: Disk> Session<D> {
                 turn += 1;
             }
             self.follow_standing(&mut pace);
-            let pause = pace.pause(attempt).mul_f64(random.random::<f64>());
+            let pause = pace.drawn(attempt, random.random::<f64>());
             attempt = attempt.saturating_add(1);
             tokio::select! {
                 biased;
@@ -243,8 +262,7 @@ impl<D: Disk> Session<D> {
         let (sender, mut incoming, welcome) = opening.await.map_err(|_| Broken::Silent(OPENING))??;
         *welcomed = true;
         tracing::info!(controller = address, version = welcome.controller_version, "in contact with the controller");
-        pace.heartbeat = millis(welcome.heartbeat_ms).max(Duration::from_millis(10));
-        pace.reconnect_cap = millis(welcome.reconnect_cap_ms).max(RECONNECT_BASE);
+        pace.told(millis(welcome.heartbeat_ms), millis(welcome.reconnect_cap_ms));
         let mut upward = Upward::new(sender, self.shared.clone());
         let mut leaving = self.leaving.clone();
         let mut last_words: Option<Instant> = None;
@@ -298,7 +316,7 @@ impl<D: Disk> Session<D> {
         &self,
         address: &str,
     ) -> Result<(mpsc::UnboundedSender<AgentMessage>, Streaming<ControllerMessage>, Welcome), Broken> {
-        let (channel, addresses) = self.contact.open(address).await?;
+        let Opened { channel, addresses, beside } = self.contact.open(address).await?;
         self.shared.standing.borrow_mut().controllers.extend(addresses);
         let (sender, receiver) = mpsc::unbounded_channel();
         let _ = sender.send(AgentMessage { message: Some(Up::Hello(self.hello())) });
@@ -307,7 +325,13 @@ impl<D: Disk> Session<D> {
         });
         let mut incoming = FleetClient::new(channel).session(outgoing).await?.into_inner();
         match incoming.message().await?.and_then(|m| m.message) {
-            Some(Down::Welcome(welcome)) => Ok((sender, incoming, welcome)),
+            Some(Down::Welcome(welcome)) => {
+                if let Some(fleet) = beside {
+                    let front = u16::try_from(welcome.front_port).ok().filter(|port| *port > 0);
+                    self.shared.standing.borrow_mut().near_ports.extend([fleet].into_iter().chain(front));
+                }
+                Ok((sender, incoming, welcome))
+            }
             Some(_) => Err(Status::failed_precondition("the controller did not begin with Welcome").into()),
             None => Err(Broken::Ended),
         }
@@ -342,7 +366,7 @@ impl<D: Disk> Session<D> {
         match message.message {
             Some(Down::Grant(grant)) => {
                 let now = (self.shared.now)();
-                let lease = Dur::from_ms(i64::from(grant.lease_ms));
+                let lease = Dur::from_ms(i64::from(grant.lease_ms)).min(LEASES.1);
                 let ran = self.shared.lease.runs(now.boot_ns);
                 self.shared.lease.grant(now.boot_ns, grant.echo_boot_ns, lease);
                 if !ran {
@@ -354,7 +378,9 @@ impl<D: Disk> Session<D> {
                 Ok(false)
             }
             Some(Down::Desired(desired)) => {
-                let desired: Desired = from_json("desired", &desired.desired_json)?;
+                let mut desired: Desired = from_json("desired", &desired.desired_json)?;
+                // A lease of nothing would only make this agent dial without pause.
+                desired.lease = desired.lease.clamp(LEASES.0, LEASES.1);
                 let (offered, taken) = ((desired.epoch, desired.revision), self.shared.standing.borrow().taken);
                 if offered < taken {
                     // Its grants must not go on prolonging what its orders cannot end: begin anew, so that it hears where
@@ -390,4 +416,27 @@ type Welcome = fracas_proto::v1::Welcome;
 
 fn millis(ms: u32) -> Duration {
     Duration::from_millis(u64::from(ms))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_on_the_wire_makes_an_agent_dial_or_renew_without_pause() {
+        let mut pace =
+            Pace { heartbeat: HEARTBEAT, reconnect_cap: RECONNECT_CAP, asked: None, lease: Some(Duration::ZERO) };
+        pace.told(Duration::ZERO, Duration::ZERO);
+        assert!(pace.renew() >= Duration::from_millis(100));
+        for (attempt, drawn) in [(0, 0.0), (9, 0.0), (u32::MAX, 1.0)] {
+            let pause = pace.drawn(attempt, drawn);
+            assert!((Duration::from_millis(25)..=RECONNECT_BASE).contains(&pause), "{pause:?}");
+        }
+        pace.lease = None;
+        pace.told(Duration::MAX, Duration::MAX);
+        assert!(pace.renew() <= RENEWALS.1 && pace.pause(u32::MAX) <= RECONNECT_MOST);
+        // What documents may ask for goes through unchanged.
+        pace.lease = Some(Duration::from_secs(2));
+        assert_eq!((pace.renew(), pace.pause(9)), (Duration::from_secs(2) / 3, Duration::from_secs(2) / 5));
+    }
 }

@@ -5,7 +5,7 @@
 //! [`thread::ThreadWatcher`], ticks on a thread of its own, so that the session's and the reconciler's work is never
 //! felt in a reading; the simulated world ticks the same code in place with [`roster::Roster`].
 
-use fracas_model::{desired::ProbeItem, event::Body};
+use fracas_model::{desired::ProbeItem, event::Body, policy::Policy};
 
 use crate::host::Local;
 
@@ -30,6 +30,8 @@ pub struct Sight {
 pub trait Watcher {
     /// What should run now: starts what is new, stops what is gone, and lets what stays run `until` longer.
     fn set(&mut self, wanted: &[ProbeItem]);
+    /// The rules have changed: stops what they no longer allow, and lets what they allow now run.
+    fn allow(&mut self, policy: &Policy);
     /// The next fact; waits for ever while no probe runs. Safe to drop and call again.
     fn next(&mut self) -> Local<'_, Sight>;
     /// Stops everything and gives what was not taken yet, the last readings sealed.

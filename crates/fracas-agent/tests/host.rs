@@ -10,6 +10,8 @@ use libtest_mimic::{Arguments, Trial};
 
 #[path = "host/burn.rs"]
 mod burn;
+#[path = "host/full.rs"]
+mod full;
 #[path = "host/guard.rs"]
 mod guard;
 #[path = "host/pause.rs"]
@@ -28,7 +30,7 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [workers::trials(), burn::trials(), pause::trials(), shot::trials(), guard::trials()];
+    let trials = [full::trials(), workers::trials(), burn::trials(), pause::trials(), shot::trials(), guard::trials()];
     // One after another: loads on one core would take each other's time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

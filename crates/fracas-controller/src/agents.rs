@@ -56,6 +56,7 @@ pub struct Agents {
     history: History,
     fleet: Fleet,
     gate: Arc<dyn Gate>,
+    front_port: u16,
     closing: watch::Receiver<bool>,
 }
 
@@ -66,9 +67,16 @@ impl std::fmt::Debug for Agents {
 }
 
 impl Agents {
-    /// A service over one history and one fleet. Sessions end when `closing` becomes true, or nobody holds its other end.
-    pub fn new(history: History, fleet: Fleet, gate: Arc<dyn Gate>, closing: watch::Receiver<bool>) -> Self {
-        Self { history, fleet, gate, closing }
+    /// A service over one history and one fleet. `front_port` is where operators reach this controller, 0 when that is
+    /// nowhere. Sessions end when `closing` becomes true, or nobody holds its other end.
+    pub fn new(
+        history: History,
+        fleet: Fleet,
+        gate: Arc<dyn Gate>,
+        front_port: u16,
+        closing: watch::Receiver<bool>,
+    ) -> Self {
+        Self { history, fleet, gate, front_port, closing }
     }
 }
 
@@ -151,6 +159,7 @@ impl Session {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: HEARTBEAT_MS,
             reconnect_cap_ms: RECONNECT_CAP_MS,
+            front_port: self.agents.front_port.into(),
         };
         self.send(ToAgent::Welcome(welcome)).await?;
         tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");

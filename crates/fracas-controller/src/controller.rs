@@ -39,6 +39,7 @@ pub struct Controller {
     fleet: Fleet,
     runs: Runs,
     audit: String,
+    front_port: u16,
 }
 
 impl Controller {
@@ -68,7 +69,13 @@ impl Controller {
             restore(&history, &fleet, &stream).await?;
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
-        Ok(Self { history, fleet, runs, audit })
+        Ok(Self { history, fleet, runs, audit, front_port: 0 })
+    }
+
+    /// The same controller, which operators reach on this port: agents beside it never cut that off.
+    #[must_use]
+    pub fn reached_on(self, front_port: u16) -> Self {
+        Self { front_port, ..self }
     }
 
     /// Takes up the runs that have not ended; returns how many, once their wishes are known.
@@ -121,7 +128,7 @@ impl Controller {
             shutdown.await;
             close.send_replace(true);
         };
-        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate, closing);
+        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate, self.front_port, closing);
         let service = FleetServer::new(agents).max_decoding_message_size(8 << 20);
         server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }

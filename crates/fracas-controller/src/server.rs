@@ -114,6 +114,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let identity = Arc::new(Identity::open(&dir, &config.names, wall_ns())?);
     let clock = Arc::new(SystemClock::new(id.clone(), bound_ns).map_err(StartError::Clock)?);
     let controller = Controller::open(History::open(store, clock).await?, &id, rand::random()).await?;
+    let controller = controller.reached_on(front_address.port());
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),

@@ -63,7 +63,7 @@ pub(crate) fn fields() -> Vec<Field> {
 /// The paragraphs on packets, for help.
 pub(crate) const PACKETS: &str = "Which packets: those whose far end is in `to`, that have one of `ports` at either end, \
     of `protocol`. Egress is everything that leaves a device, also what is only forwarded; ingress everything that comes \
-    in. Loopback, ARP, neighbour discovery, DHCP, the controller's own address and whatever the host's policy lets pass \
+    in. Loopback, ARP, neighbour discovery, DHCP, the controller's own address (on its own host its two ports) and whatever the host's policy lets pass \
     (SSH and cloud metadata unless it says otherwise) are never touched.\n\n\
     direction ingress is the default because it holds a round trip as well as egress does and leaves TCP its full \
     speed: what is delayed on its way out counts against the sender's own limits.\n\n\
@@ -164,7 +164,10 @@ fn filter(params: &Params, facts: &Facts) -> Result<Filter, Refusal> {
     pass_remotes.sort_unstable();
     pass_remotes.dedup();
     let mut pass_ports = facts.policy.pass_ports.clone();
+    // At either end, since here a controller is the near one: other hosts and operators must go on reaching it.
+    pass_ports.extend(&facts.near_ports);
     pass_ports.sort_unstable();
+    pass_ports.dedup();
     Ok(Filter { remotes, ports, protocol, pass_remotes, pass_ports })
 }
 
@@ -217,8 +220,8 @@ fn netem(
     match effect {
         Effect::Delay { delay, jitter } => {
             let ifb = format!("frc{}", facts.slot);
-            let held_us = (delay.ns() + jitter.ns()) / 1000;
-            let limit_packets = (held_us * PACKETS_PER_SECOND / 1_000_000).clamp(QUEUE.0, QUEUE.1) as u32;
+            let held_us = (*delay + *jitter).ns() / 1000;
+            let limit_packets = (held_us.saturating_mul(PACKETS_PER_SECOND) / 1_000_000).clamp(QUEUE.0, QUEUE.1) as u32;
             steps.push(Step::MakeIfb { name: ifb.clone() });
             steps.push(Step::MakeNetem { device: ifb.clone(), effect: effect.clone(), limit_packets });
             let priority = HOLD_PRIORITY + number;

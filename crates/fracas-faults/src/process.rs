@@ -41,8 +41,8 @@ pub(crate) fn fields() -> Vec<Field> {
 /// The paragraph on choosing, for help.
 pub(crate) const CHOOSING: &str = "Choose the processes by exactly one of name, pidFile, port and unit. \
     If more match than count (default 1) the fault is refused and names them; nothing is ever trimmed silently. \
-    Init, kernel threads, the agent and what started it, sshd, systemd, dbus and container runtimes are refused, and \
-    so is whatever the host's policy protects. Processes are held by number and start time together: should the number \
+    Init, kernel threads, the agent and what started it, sshd, systemd, dbus, kubelet and container runtimes are refused, \
+    and so is whatever the host's policy protects, by whichever of its names it is chosen. Processes are held by number and start time together: should the number \
     pass to another process in the meantime, that one is left alone.";
 
 /// What the parameters ask for; exactly one way of choosing.

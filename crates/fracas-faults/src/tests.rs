@@ -52,6 +52,7 @@ fn facts() -> Facts {
         devices: vec![device("lo", 1, true), device("eth0", 2, false)],
         own_pids: vec![60],
         controllers: vec!["192.0.2.1:7443".into()],
+        near_ports: vec![],
         slot: 3,
     }
 }
@@ -193,6 +194,15 @@ fn packets_are_chosen_and_what_must_pass_passes() {
         plan.summary,
         "hold for 200ms ± 20ms packets that come in from 10.1.0.0/16, fd00::/8 with port 80-90, 5432"
     );
+    let mut beside = facts();
+    beside.controllers = vec!["127.0.0.1:7443".into()];
+    beside.near_ports = vec![7443, 7767];
+    for fault in ["net-delay", "net-loss"] {
+        let text = if fault == "net-loss" { "{ percent: 100% }" } else { "{ delay: 60s }" };
+        let plan = plan_on(fault, text, &beside).unwrap();
+        let Check::Packets { filter, .. } = &plan.check else { panic!("{plan:?}") };
+        assert_eq!(filter.pass_ports, [22, 7443, 7767], "a controller on this host is not cut off from the others");
+    }
     for (fault, text, why) in [
         ("net-delay", "{ delay: 10ms, jitter: 20ms }", "longer than the delay"),
         ("net-loss", "{ percent: 10%, protocol: icmp, ports: [80] }", "ICMP has no ports"),
@@ -241,4 +251,25 @@ fn packets_suffer_by_netem_where_the_kernel_has_it() {
     let refusal = plan_on("net-delay", "{ delay: 2s, mechanism: netem }", &plain).expect_err("no netem");
     assert!(refusal.why.contains("sch_netem is missing") && refusal.instead == "load it", "{refusal}");
     assert!(matches!(&plan("net-delay", "{ delay: 2s, mechanism: owned }").unwrap().steps[..], [Step::Impair(_)]));
+}
+
+#[test]
+fn every_example_fits_and_what_no_document_could_say_does_not() {
+    let fits = |fault: &str, value: serde_json::Value| {
+        let info = ALL.iter().find(|f| f.info().name == fault).unwrap().info();
+        info.params_fit(&serde_json::from_value(value).unwrap()).map_err(|r| r.to_string())
+    };
+    let good = serde_json::json!({ "delay": "200ms", "jitter": "20ms", "to": ["10.0.0.0/8"], "ports": ["5432"] });
+    assert_eq!(fits("net-delay", good), Ok(()));
+    for (value, why) in [
+        (serde_json::json!({ "delay": "10000d" }), "delay"),
+        (serde_json::json!({ "delay": "1s", "jitter": "9000000000s" }), "jitter"),
+        (serde_json::json!({ "delay": "1s", "to": ["everywhere"] }), "everywhere"),
+        (serde_json::json!({}), "delay"),
+        (serde_json::json!({ "delay": null }), "delay"),
+        (serde_json::json!({ "delay": "1s", "corrupt": "5%" }), "this agent is older than the document"),
+    ] {
+        let refusal = fits("net-delay", value).expect_err(why);
+        assert!(refusal.contains(why), "{refusal}");
+    }
 }

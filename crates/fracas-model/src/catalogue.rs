@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::{
-    shape::Field,
+    check::check_value,
+    plan::Refusal,
+    shape::{Field, Shape},
     units::{Dur, Percent, Size},
 };
 
@@ -78,6 +80,36 @@ pub struct ProbeInfo {
     pub params: Vec<Field>,
     /// The value of the probe's key in a working document, as YAML on one line.
     pub example: String,
+}
+
+impl FaultInfo {
+    /// See [`ProbeInfo::params_fit`].
+    pub fn params_fit(&self, params: &Params) -> Result<(), Refusal> {
+        fit(&self.name, &self.params, params)
+    }
+}
+
+impl ProbeInfo {
+    /// Checks parameters that were checked elsewhere, perhaps by another version: each must be one of ours and have its
+    /// form and bounds. Defaults may be missing.
+    pub fn params_fit(&self, params: &Params) -> Result<(), Refusal> {
+        fit(&self.name, &self.params, params)
+    }
+}
+
+fn fit(name: &str, fields: &[Field], params: &Params) -> Result<(), Refusal> {
+    if let Some(key) = params.0.keys().find(|key| !fields.iter().any(|f| f.name == **key && f.not_built.is_none())) {
+        return Err(Refusal::new(
+            format!("{name} has no parameter `{key}` here: this agent is older than the document"),
+            format!("bring the agent to the controller's version, or leave `{key}` out"),
+        ));
+    }
+    check_value(&Value::Object(params.0.clone()), &Shape::Object(fields.to_vec())).map(|_| ()).map_err(|mistakes| {
+        let first = mistakes.into_iter().next();
+        let (why, help) = first.map_or_else(Default::default, |m| (m.message, m.help.unwrap_or_default()));
+        let instead = if help.is_empty() { "write a value that this agent's catalogue allows".into() } else { help };
+        Refusal::new(format!("{name}: {why}"), instead)
+    })
 }
 
 /// Everything a document may name.

@@ -5,9 +5,9 @@ mod scalar;
 use serde_json::{Map, Value};
 
 use crate::{
-    diagnostic::{Findings, Span, any_of, nearest},
+    diagnostic::{Diagnostic, Findings, Span, any_of, nearest},
     shape::{Field, Group, Shape},
-    tree::{Kind, Meaning, Node, Pair},
+    tree::{Kind, Meaning, Node, Pair, Scalar},
 };
 
 pub(crate) use scalar::is_name;
@@ -21,6 +21,27 @@ const LONGEST_KEY: usize = 253;
 /// bad keys are absent, bad elements `null`, and `None` says that nothing could be read.
 pub fn check(node: &Node, shape: &Shape, findings: &mut Findings<'_>) -> Option<Value> {
     Walk { findings }.value(node, shape, Place { name: "", span: node.span, element: false })
+}
+
+/// [`check`] for a value that comes from no document. The error is every mistake.
+pub fn check_value(value: &Value, shape: &Shape) -> Result<Value, Vec<Diagnostic>> {
+    let mut findings = Findings::new("value", "");
+    let checked = check(&as_node(value), shape, &mut findings);
+    findings.finish()?;
+    checked.ok_or_else(Vec::new)
+}
+
+fn as_node(value: &Value) -> Node {
+    let span = Span::default();
+    let kind = match value {
+        Value::Array(items) => Kind::List(items.iter().map(as_node).collect()),
+        Value::Object(fields) => {
+            Kind::Map(fields.iter().map(|(key, v)| Pair { key: key.clone(), span, value: as_node(v) }).collect())
+        }
+        Value::String(text) => Kind::Scalar(Scalar { text: text.clone(), plain: false }),
+        other => Kind::Scalar(Scalar { text: other.to_string(), plain: true }),
+    };
+    Node { span, kind }
 }
 
 /// [`check`] for a value that has a name; mistakes of the whole value are shown at `span`.

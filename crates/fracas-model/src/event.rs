@@ -74,6 +74,8 @@ pub enum UndoCause {
     Local,
     /// Applying failed half-way.
     ApplyFailed,
+    /// The host's owner changed the rules, and they no longer allow it.
+    Policy,
 }
 
 /// Whether the effect was seen.

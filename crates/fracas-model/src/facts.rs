@@ -93,6 +93,9 @@ pub struct Facts {
     pub own_pids: Vec<i32>,
     /// The controller's addresses (`ip:port`), which network faults must let pass.
     pub controllers: Vec<String>,
+    /// Ports of a controller that runs on this host: those of its fleet and of its operators. Other hosts reach it
+    /// through them, so network faults must let them pass although the agent itself does not need them.
+    pub near_ports: Vec<u16>,
     /// A small number no other active item of this host has, for names and handles.
     pub slot: u16,
 }

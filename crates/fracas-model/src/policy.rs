@@ -11,15 +11,48 @@ use crate::{
     units::Dur,
 };
 
+/// What keeps a host reachable and its other programs alive: always protected. The last two are only names of services.
+const REACHABLE: [&str; 24] = [
+    "sshd",
+    // OpenSSH 9.8 and 10 moved what serves one connection into programs of their own.
+    "sshd-session",
+    "sshd-auth",
+    "dropbear",
+    "systemd",
+    "systemd-executor",
+    "systemd-journald",
+    "systemd-logind",
+    "systemd-udevd",
+    "systemd-networkd",
+    "systemd-resolved",
+    "dbus-daemon",
+    "dbus-broker",
+    "dbus-broker-launch",
+    "containerd",
+    "dockerd",
+    "crio",
+    "conmon",
+    "conmonrs",
+    "runc",
+    "crun",
+    "kubelet",
+    "ssh.service",
+    "docker.service",
+];
+/// `TASK_COMM_LEN` of `linux/sched.h` without the closing zero: longer names are cut in `comm`.
+const LONGEST_COMM: usize = 15;
+
 /// The host owner's rules; [`Policy::builtin`] where there is no file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     /// Names of allowed faults; `*` allows all, an empty list none.
     pub allow_faults: Vec<String>,
+    /// Kinds of allowed probes; `*` allows all, an empty list none.
+    pub allow_probes: Vec<String>,
     /// The longest a fault may last.
     pub max_duration: Dur,
-    /// Names of processes that are never touched, beside the fixed ones.
+    /// Names or systemd services of processes that are never touched, beside the fixed ones.
     pub protect_processes: Vec<String>,
     /// Remote TCP ports that network faults always let pass, beside the controller's.
     pub pass_ports: Vec<u16>,
@@ -46,6 +79,12 @@ pub fn policy_shape() -> Shape {
             "Names of the faults that are allowed; \"*\" allows all, an empty list none.",
         ),
         Field::with_default(
+            "allowProbes",
+            list(Shape::Text { max: 64 }),
+            json!(builtin.allow_probes),
+            "Kinds of the probes that are allowed; \"*\" allows all, an empty list none. `exec` needs execAllow besides.",
+        ),
+        Field::with_default(
             "maxDuration",
             Shape::duration(Dur::from_secs(1), Dur::from_secs(31 * 86_400)),
             builtin.max_duration.to_string(),
@@ -55,7 +94,8 @@ pub fn policy_shape() -> Shape {
             "protectProcesses",
             list(Shape::Text { max: 64 }),
             json!(builtin.protect_processes),
-            "Names of processes that are never touched, beside init, sshd and the like.",
+            "Processes that are never touched, beside init, sshd and the like: by name, program file, first word of the \
+             command line, or systemd service.",
         ),
         Field::with_default(
             "passPorts",
@@ -96,10 +136,11 @@ pub fn read_policy(name: &str, text: &str) -> Result<Policy, Vec<Diagnostic>> {
 }
 
 impl Policy {
-    /// Every fault for at most an hour; SSH and the metadata address pass; no `exec`.
+    /// Every fault for at most an hour; SSH and the metadata address pass; every probe, but no program for `exec`.
     pub fn builtin() -> Self {
         Self {
             allow_faults: vec!["*".into()],
+            allow_probes: vec!["*".into()],
             max_duration: Dur::from_secs(3600),
             protect_processes: Vec::new(),
             pass_ports: vec![22],
@@ -109,9 +150,9 @@ impl Policy {
         }
     }
 
-    /// Nothing at all: what stands when a policy file cannot be read.
+    /// Nothing at all, neither harm nor looks: what stands when a policy file cannot be read.
     pub fn nothing() -> Self {
-        Self { allow_faults: Vec::new(), exec_allow: Vec::new(), ..Self::builtin() }
+        Self { allow_faults: Vec::new(), allow_probes: Vec::new(), exec_allow: Vec::new(), ..Self::builtin() }
     }
 
     /// Whether a fault of this name is allowed.
@@ -119,44 +160,84 @@ impl Policy {
         self.allow_faults.iter().any(|f| f == "*" || f == fault)
     }
 
+    /// Whether a probe of this kind is allowed.
+    pub fn allows_probe(&self, kind: &str) -> bool {
+        self.allow_probes.iter().any(|p| p == "*" || p == kind)
+    }
+
     /// Why this process must not be touched, if so. `own` are the agent, its guard and its workers.
     pub fn protects(&self, process: &Process, own: &[i32]) -> Option<String> {
-        const FIXED: [&str; 14] = [
-            "sshd",
-            "systemd",
-            "systemd-journald",
-            "systemd-journal",
-            "systemd-logind",
-            "systemd-udevd",
-            "systemd-networkd",
-            "systemd-network",
-            "systemd-resolved",
-            "systemd-resolve",
-            "dbus-daemon",
-            "dbus-broker",
-            "containerd",
-            "dockerd",
-        ];
-        let name = process.id.name.as_str();
+        let runtime = || process.names().find(|n| n.starts_with("containerd-shim"));
         if process.id.pid == 1 {
             Some("it is the init process".into())
         } else if process.kernel {
             Some("it is a kernel thread".into())
         } else if own.contains(&process.id.pid) {
             Some("it belongs to the agent".into())
-        } else if FIXED.contains(&name) || name.starts_with("containerd-shim") || name == "crio" {
+        } else if let Some(name) = REACHABLE.into_iter().find(|name| is_meant(process, name)).or_else(runtime) {
             Some(format!("{name} keeps the host reachable"))
-        } else if self.protect_processes.iter().any(|p| p == name) {
-            Some(format!("the host's policy protects {name}"))
         } else {
-            None
+            let named = self.protect_processes.iter().find(|name| is_meant(process, name))?;
+            Some(format!("the host's policy protects {named}"))
         }
     }
+}
+
+/// Whether a protected name means this process: by any of its names, by the 15 bytes that the kernel keeps of one, or by
+/// the systemd service it belongs to, with or without `.service`.
+fn is_meant(process: &Process, name: &str) -> bool {
+    let cut = || name.get(..LONGEST_COMM).is_some_and(|cut| process.id.name == cut);
+    let unit = process.unit.as_deref();
+    process.is_called(name) || cut() || unit.is_some_and(|u| u == name || u.strip_suffix(".service") == Some(name))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn process(comm: &str, exe: &str, argv0: &str, unit: &str) -> Process {
+        let given = |text: &str| (!text.is_empty()).then(|| text.to_owned());
+        let id = crate::process::ProcessRef { pid: 42, start_ticks: 1, name: comm.into() };
+        let (exe, argv0, unit) = (given(exe), given(argv0), given(unit));
+        Process { id, parent: 1, exe, argv0, uid: 0, kernel: false, ports: vec![], unit }
+    }
+
+    #[test]
+    fn nothing_is_chosen_by_a_name_under_which_it_is_not_protected() {
+        let all = [
+            process("kube-controller", "kube-controller-manager", "kube-controller-manager", ""),
+            process("kube-controller", "", "", ""),
+            process("java", "java", "kafka", ""),
+            process("java", "java", "java", "kafka.service"),
+            process("python3", "kafka", "kafka:", ""),
+        ];
+        let names = ["kube-controller-manager".to_owned(), "kafka".to_owned()];
+        let policy = Policy { protect_processes: names.to_vec(), ..Policy::builtin() };
+        for process in &all {
+            assert!(policy.protects(process, &[]).is_some(), "{process:?}");
+            assert_eq!(Policy::builtin().protects(process, &[]), None);
+        }
+        let service = Policy { protect_processes: vec!["kafka.service".into()], ..Policy::builtin() };
+        assert!(service.protects(&all[3], &[]).is_some() && service.protects(&all[2], &[]).is_none());
+    }
+
+    #[test]
+    fn what_keeps_a_host_reachable_is_protected_under_all_its_names() {
+        for (comm, exe, argv0, unit) in [
+            ("sshd-session", "sshd-session", "sshd-session:", ""),
+            ("x", "sshd", "", ""),
+            ("x", "", "sshd:", ""),
+            ("systemd-journal", "", "", ""),
+            ("(sd-pam)", "systemd", "", "user@0.service"),
+            ("kubelet", "kubelet", "kubelet", "kubelet.service"),
+            ("conmon", "conmon", "conmon", ""),
+            ("containerd-shim", "containerd-shim-runc-v2", "", ""),
+            ("docker-proxy", "docker-proxy", "docker-proxy", "docker.service"),
+        ] {
+            assert!(Policy::builtin().protects(&process(comm, exe, argv0, unit), &[]).is_some(), "{comm} {exe}");
+        }
+        assert_eq!(Policy::builtin().protects(&process("nginx", "nginx", "nginx:", "nginx.service"), &[]), None);
+    }
 
     #[test]
     fn a_file_that_says_nothing_is_the_builtin() {
@@ -170,6 +251,9 @@ mod tests {
                     passPorts: [22, 5432]\nexecAllow: [/usr/bin/true]\n";
         let policy = read_policy("p", text).expect("valid");
         assert!(policy.allows("net-delay") && !policy.allows("cpu-load"));
+        assert!(policy.allows_probe("http"));
+        let few = read_policy("p", &format!("{text}allowProbes: [tcp]\n")).expect("valid");
+        assert!(few.allows_probe("tcp") && !few.allows_probe("http") && !Policy::nothing().allows_probe("tcp"));
         assert_eq!((policy.max_duration, policy.pass_ports.len()), (Dur::from_secs(60), 2));
         let wrong = read_policy("p", &text.replace("allowFaults", "allowfaults")).expect_err("a mistake");
         assert_eq!((wrong[0].line, wrong[0].help.as_deref().map(|h| h.contains("allowFaults"))), (3, Some(true)));

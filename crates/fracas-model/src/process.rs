@@ -51,16 +51,26 @@ pub enum ProcessSelector {
     Unit(String),
 }
 
+impl Process {
+    /// Whether this is one of its names: `comm`, the executable or the first word of the command line. Choosing and
+    /// protecting both ask here, so that nothing can be chosen by a name under which it is not protected.
+    pub fn is_called(&self, name: &str) -> bool {
+        self.names().any(|n| n == name)
+    }
+
+    /// The names of [`Process::is_called`].
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        // A program that writes its own title ends its name with a colon: `sshd: root@pts/0`.
+        let argv0 = self.argv0.as_deref().map(|a| a.trim_end_matches(':'));
+        [Some(self.id.name.as_str()), self.exe.as_deref(), argv0].into_iter().flatten()
+    }
+}
+
 impl ProcessSelector {
     /// The processes meant, roots only, ordered by number. `pid_in_file` is what the pid file held.
     pub fn select<'a>(&self, table: &'a [Process], pid_in_file: Option<i32>) -> Vec<&'a Process> {
         let matches = |p: &Process| match self {
-            Self::Name(name) => {
-                !p.kernel
-                    && (p.id.name == *name
-                        || p.exe.as_deref() == Some(name)
-                        || p.argv0.as_deref().map(|a| a.trim_end_matches(':')) == Some(name))
-            }
+            Self::Name(name) => !p.kernel && p.is_called(name),
             Self::PidFile(_) => pid_in_file == Some(p.id.pid),
             Self::Port(port) => p.ports.contains(port),
             Self::Unit(unit) => p.unit.as_deref() == Some(unit),

@@ -109,7 +109,8 @@ impl ItemState {
                 | UndoCause::LeaseLost
                 | UndoCause::AgentRestart
                 | UndoCause::Reboot
-                | UndoCause::Local,
+                | UndoCause::Local
+                | UndoCause::Policy,
             ) => true,
             Some(UndoCause::Expired | UndoCause::ApplyFailed) | None => false,
         }

@@ -12,6 +12,7 @@ use fracas_model::{
 use crate::{Blocking, LookFuture, Lookout, Probe, Seen};
 
 mod child;
+mod keeper;
 
 use child::{Ended, Order};
 
@@ -37,8 +38,9 @@ The host's owner must allow the program: its absolute path, letter by letter, st
 policy. Everything else is refused before anything starts.
 
 It runs as the policy's `execUser` (nobody, unless told otherwise), in `/`, with an empty environment and no input. \
-There is no shell: each element of `command` is one argument, and nothing in it is expanded. It has its own process \
-group, which is killed as a whole when the program ends and when the probe's timeout passes, and limits: 10 s of \
+There is no shell: each element of `command` is one argument, and nothing in it is expanded. It and \
+everything it starts, also what runs away into the background, is killed when the program ends, when the probe's timeout passes and when the agent dies; it can \
+gain no privilege (a setuid program stays what it was started as); and it has limits: 10 s of \
 processor time, 4 GiB of address space, 256 open files, 16 MiB per written file.
 
 Cost: one process per look, about a millisecond; ask at `every: 1s` or slower, and give it a timeout to match."

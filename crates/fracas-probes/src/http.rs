@@ -5,7 +5,6 @@ use std::{
     future::Future,
     pin::pin,
     rc::Rc,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -25,14 +24,14 @@ use hyper::{
     header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
 };
 use hyper_util::rt::TokioIo;
-use rustls::{ClientConfig, pki_types::ServerName};
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 use crate::{
-    LookFuture, Lookout, Probe, Seen, brief,
+    LookFuture, Lookout, PrepareFuture, Probe, Seen, brief,
     connect::{connect, world},
-    tls,
+    tls::Settings,
 };
 
 /// How much of a body is read, in bytes; what follows is neither read nor judged.
@@ -46,7 +45,7 @@ struct Ready {
     request: Request<Empty<Bytes>>,
     host: String,
     port: u16,
-    tls: Option<(Arc<ClientConfig>, ServerName<'static>)>,
+    tls: Option<(Settings, ServerName<'static>)>,
     statuses: BTreeSet<u16>,
     body: Option<String>,
     max_latency: Option<Duration>,
@@ -80,7 +79,11 @@ impl Probe for Http {
                     "Headers of the request.",
                 ),
                 Field::with_default("insecure", Shape::Bool, false, "Take any certificate (https)."),
-                Field::optional("caFile", Shape::Path, "PEM file of trusted authorities on the host (https)."),
+                Field::optional(
+                    "caFile",
+                    Shape::Path,
+                    "PEM file of trusted authorities on the host (https), at most 4 MiB.",
+                ),
             ],
             example: r#"{ url: "http://127.0.0.1:8080/health", status: 200, maxLatency: 250ms }"#.into(),
         }
@@ -106,7 +109,7 @@ impl Probe for Http {
         let tls = if secure {
             let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
             let name = ServerName::try_from(bare).map_err(|e| bad(&format!("{host}: {e}")))?;
-            Some((tls::settings(params.text("caFile"), params.flag("insecure"))?, name))
+            Some((Settings::new(params.text("caFile"), params.flag("insecure")), name))
         } else {
             None
         };
@@ -160,12 +163,27 @@ fn statuses(params: &Params) -> BTreeSet<u16> {
 }
 
 impl Lookout for Rc<Ready> {
+    fn prepare(&self) -> PrepareFuture {
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            match tls {
+                Some((settings, _)) => settings.get().await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+    }
+
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
+            // Long made when the probe was prepared.
+            let tls = match ready.tls.clone() {
+                Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
+                None => None,
+            };
             let begun = Instant::now();
             let stream = connect(&ready.host, ready.port).await?;
-            match ready.tls.clone() {
+            match tls {
                 None => exchange(&ready, stream).await?,
                 Some((config, name)) => {
                     let secured = TlsConnector::from(config).connect(name, stream).await;

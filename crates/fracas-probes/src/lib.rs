@@ -4,6 +4,7 @@
 
 mod connect;
 pub mod exec;
+pub mod files;
 pub mod http;
 pub mod process;
 mod proctable;
@@ -24,8 +25,16 @@ pub type Seen = Result<(), String>;
 /// A future on the probe thread's own single-threaded runtime.
 pub type LookFuture = Pin<Box<dyn Future<Output = Seen>>>;
 
+/// A future that ends when a probe may begin to look.
+pub type PrepareFuture = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
+
 /// A probe made ready: parameters parsed, names not yet resolved.
 pub trait Lookout {
+    /// Reads what the looks need of this host, off the probe thread; awaited once, before the first look, and bounded
+    /// in time by the caller.
+    fn prepare(&self) -> PrepareFuture {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Looks once, with a fresh connection and fresh resolution. The caller bounds it in time by dropping the future;
     /// dropping must release everything (sockets, child processes).
     fn look(&self) -> LookFuture;
@@ -35,7 +44,8 @@ pub trait Lookout {
 pub trait Probe: Sync {
     /// Name, parameters, help.
     fn info(&self) -> ProbeInfo;
-    /// Parses checked parameters. Refuses what this host or its policy does not allow.
+    /// Parses checked parameters; opens and asks nothing. Refuses what the host's policy does not allow of an allowed
+    /// kind of probe.
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal>;
 }
 

@@ -8,7 +8,10 @@ use fracas_model::{
     shape::{Field, Shape},
 };
 
-use crate::{Blocking, LookFuture, Lookout, Probe, Seen, proctable};
+use crate::{Blocking, LookFuture, Lookout, Probe, Seen, files, proctable};
+
+/// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
+const PID_FILE_BYTES: usize = 4096;
 
 /// The `process` probe.
 #[derive(Debug)]
@@ -39,7 +42,7 @@ them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /
                 .into(),
             params: vec![
                 Field::optional("name", Shape::Text { max: 255 }, "Name, executable or first argument, without path."),
-                Field::optional("pidFile", Shape::Path, "File that holds the process number."),
+                Field::optional("pidFile", Shape::Path, "Regular file on whose first line the process number stands."),
                 Field::optional("unit", Shape::Text { max: 255 }, "Systemd unit, such as nginx.service."),
                 Field::reserved("port", "use the tcp probe: it sees a listening port from outside"),
                 Field::with_default("count", Shape::Integer { min: 1, max: 100_000 }, 1, "How many must run."),
@@ -80,8 +83,10 @@ impl Lookout for Ready {
 impl Ready {
     fn count_now(&self) -> Seen {
         let (table, pid_in_file) = if let ProcessSelector::PidFile(path) = &self.selector {
-            let text = std::fs::read_to_string(path).map_err(|_| "the pid file cannot be read".to_owned())?;
-            let pid = text.trim().parse().map_err(|_| "the pid file holds no number".to_owned())?;
+            let (text, _) = files::start(path, PID_FILE_BYTES).map_err(|_| "the pid file cannot be read".to_owned())?;
+            let text = String::from_utf8_lossy(&text);
+            let first = text.lines().next().unwrap_or_default().trim();
+            let pid = first.parse().map_err(|_| "the pid file holds no number".to_owned())?;
             (proctable::one(pid, false).into_iter().collect(), Some(pid))
         } else {
             (proctable::all(matches!(self.selector, ProcessSelector::Unit(_))), None)
@@ -131,6 +136,8 @@ mod tests {
         assert_eq!(by_name(1).look().await.unwrap_err(), "not running");
         std::fs::write(&file, "none").unwrap();
         assert_eq!(by_file.look().await.unwrap_err(), "the pid file holds no number");
+        let endless = ready(json!({ "pidFile": "/dev/zero" })).unwrap();
+        assert_eq!(endless.look().await.unwrap_err(), "the pid file cannot be read");
     }
 
     #[test]

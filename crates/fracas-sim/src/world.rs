@@ -20,6 +20,7 @@ use fracas_agent::{
     dial::{Contact, Dial, Dialled, Line},
     outbox::Outbox,
     reconcile::{ALL, Reconciler, Setup},
+    rules::{PolicySource, Rules},
     run::{self, Agent},
     service,
     session::About,
@@ -483,6 +484,7 @@ async fn serve(name: &'static str, machine: Machine, probes: &'static [&'static 
         reconciler,
         outbox,
         watcher: Roster::new(probes, Policy::builtin(), SimPace(Rc::clone(&now))),
+        rules: Rules::read(PolicySource::Given(Box::new(Policy::builtin()))),
         contact: Contact { dial: Arc::new(SimDial), tls: None, addresses: vec![format!("{CONTROLLER}:{PORT}")] },
         about: About { version: "0.0.0".into(), facts, catalogue },
         guard: None,
@@ -502,7 +504,7 @@ impl Dial for SimDial {
         Box::pin(async move {
             let stream = turmoil::net::TcpStream::connect(address).await?;
             let addresses = stream.peer_addr().into_iter().collect();
-            Ok(Line { io: Box::new(stream), addresses })
+            Ok(Line { io: Box::new(stream), addresses, beside: None })
         })
     }
 }

@@ -287,6 +287,34 @@ async fn what_the_policy_or_the_document_forbids_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_policy_allows_no_more_is_undone_and_not_applied_again() {
+    let shorter = Policy { max_duration: Dur::from_secs(3), ..Policy::builtin() };
+    for (policy, after_s) in [(Policy::nothing(), 0), (shorter, 3)] {
+        let mut lab = Lab::new().await;
+        lab.ask(1, vec![item("a", "lasting")]).await;
+        lab.agent.set_policy(policy);
+        lab.host.advance(Dur::from_secs(after_s));
+        assert_eq!(words(&lab.tick().await), ["verified", "undoing Policy", "undone Policy"]);
+        assert!(lab.is_clean());
+        lab.agent.set_policy(Policy::builtin());
+        assert!(lab.tick().await.is_empty(), "closed is closed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_parameter_that_the_agent_does_not_know_is_refused_by_name() {
+    let mut lab = Lab::new().await;
+    let mut newer = item("a", "lasting");
+    newer.params.0.insert("severity".into(), 3.into());
+    let events = lab.ask(1, vec![newer]).await;
+    assert_eq!(
+        words(&events),
+        ["refused: lasting has no parameter `severity` here: this agent is older than the document"]
+    );
+    assert!(lab.is_clean() && lab.host.applies() == 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_plan_other_than_the_rehearsed_one_is_refused() {
     let mut lab = Lab::new().await;
     let rehearsal = FaultItem { mode: Mode::Rehearse, ..item("a", "lasting") };

@@ -5,18 +5,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs, io,
-    io::Read as _,
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _},
     path::Path,
 };
 
 use fracas_model::process::{Process, ProcessRef, ProcessSelector};
+use fracas_probes::files;
 
 /// `PF_KTHREAD` of `linux/sched.h`, in field 9 of `/proc/PID/stat`.
 const PF_KTHREAD: u64 = 0x0020_0000;
 
 /// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
-const PID_FILE_BYTES: u64 = 4096;
+const PID_FILE_BYTES: usize = 4096;
 
 /// What `/proc/PID/stat` or `/proc/PID/task/TID/stat` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,11 +172,7 @@ fn ports(pid: i32, listening: &BTreeMap<u64, u16>) -> Vec<u16> {
 
 /// The number on the first line of a pid file. `None` when there is no such file or no number in it.
 pub fn pid_in_file(path: &str) -> Option<i32> {
-    // Without O_NONBLOCK, opening a pipe that somebody put there would hang.
-    let file = fs::OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).ok()?;
-    let is_file = file.metadata().is_ok_and(|m| m.mode() & libc::S_IFMT == libc::S_IFREG);
-    let mut text = Vec::new();
-    is_file.then(|| file.take(PID_FILE_BYTES).read_to_end(&mut text).ok()).flatten()?;
+    let (text, _) = files::start(path, PID_FILE_BYTES).ok()?;
     String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 

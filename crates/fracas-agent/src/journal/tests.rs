@@ -103,6 +103,24 @@ async fn a_torn_tail_is_cut_off_and_writing_goes_on() {
 }
 
 #[tokio::test]
+async fn whoever_only_looks_changes_nothing_even_while_a_record_is_being_written() {
+    let folder = Folder::new();
+    folder.open().await.write(&[planned("a", 0), closed("a")], true).await.unwrap();
+    let whole = folder.bytes();
+    let first = scan_frames(&whole).0[0].size;
+    for cut in first + 1..whole.len() {
+        folder.put(&whole[..cut]);
+        let look = Look::into_dir(folder.0.path());
+        assert_eq!((look.trouble, look.torn), (None, (cut - first) as u64));
+        assert!(look.state.open.contains_key(&key("a")));
+        assert_eq!(folder.bytes(), whole[..cut], "what its owner is just writing must not be cut off");
+    }
+    assert_eq!(std::fs::read_dir(folder.0.path()).unwrap().count(), 1);
+    let nowhere = folder.0.path().join("none");
+    assert!(Look::into_dir(&nowhere).trouble.is_none() && !nowhere.exists());
+}
+
+#[tokio::test]
 async fn damage_is_never_written_over_and_what_can_be_read_is_known() {
     let folder = Folder::new();
     folder.open().await.write(&[closed("x"), planned("a", 0)], true).await.unwrap();

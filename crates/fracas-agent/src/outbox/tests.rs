@@ -3,7 +3,7 @@
 use fracas_model::{
     event::{Readings, UndoCause},
     id::ItemKey,
-    time::ClockId,
+    time::{ClockId, ClockMap},
 };
 
 use super::*;
@@ -119,4 +119,49 @@ async fn when_there_is_no_room_readings_are_given_up_and_the_gap_is_told() {
         })
         .sum();
     assert_eq!((kept * 4 + lost, kept < 100), (400, true), "every reading is there or told as missed");
+}
+
+#[tokio::test]
+async fn edges_gaps_and_clocks_have_a_bound_too_and_what_happened_to_items_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = FileDisk::new(dir.path()).expect("a disk");
+    let mut outbox = Outbox::with_limit(disk, &"b".into(), "o".into(), 20_000).await;
+    let look = |n: i64| Look { s: n * 10, c: n * 10 + 5 };
+    for n in 1..=2000_i64 {
+        // A service that flaps, seen by two probes, while the controller is away.
+        for probe in ["p", "q"] {
+            let (probe, at) = (probe.into(), stamp(n));
+            let before = Some(look(n - 1));
+            let edge = Body::Edge { probe, ok: n % 2 == 0, before, after: look(n), why: String::new(), at };
+            outbox.append(STREAM, &edge, b"").await;
+        }
+        let (near, far) = (stamp(n).clock, ClockId { host: "c".into(), boot: "b".into() });
+        let map = ClockMap { from: near, to: far, at_ns: n, lo_ns: 0, hi_ns: 1 };
+        outbox.append(STREAM, &Body::ClockSeen { map }, b"").await;
+        if n % 200 == 0 {
+            outbox.append(STREAM, &undoing(n as u32), b"").await;
+        }
+        assert!(outbox.bytes <= 20_000 + 1_000, "{} bytes wait", outbox.bytes);
+    }
+    let waiting = outbox.pending(0, usize::MAX).await.unwrap();
+    assert!(waiting.windows(2).all(|w| w[0].seq < w[1].seq));
+    let bodies: Vec<Body> = waiting.iter().map(|w| serde_json::from_slice(&w.body).unwrap()).collect();
+    assert_eq!(bodies.iter().filter(|b| matches!(b, Body::Undoing { .. })).count(), 10);
+    assert!(bodies.iter().any(|b| matches!(b, Body::ClockSeen { map } if map.at_ns == 2000)), "the last one stays");
+    for name in ["p", "q"] {
+        let mut covered: Vec<Look> = bodies
+            .iter()
+            .filter_map(|b| match b {
+                Body::Gap { probe, between, .. } if probe.as_str() == name => Some(*between),
+                Body::Edge { probe, before: Some(before), after, .. } if probe.as_str() == name => {
+                    Some(Look { s: before.s, c: after.c })
+                }
+                _ => None,
+            })
+            .collect();
+        covered.sort_by_key(|l| l.s);
+        assert_eq!(covered[0].s, 0);
+        let whole = covered.iter().fold(0, |end, l| if l.s <= end { end.max(l.c) } else { end });
+        assert_eq!(whole, 20_005, "no change is hidden: {covered:?}");
+    }
 }

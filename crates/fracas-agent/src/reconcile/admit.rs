@@ -88,6 +88,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             )
         })?;
         let info = fault.info();
+        info.params_fit(&item.params)?;
         let mut refusals = self.against_policy(item, &info);
         refusals.extend(self.missing(&info));
         let slot =
@@ -115,6 +116,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             devices: Vec::new(),
             own_pids: Vec::new(),
             controllers: self.controllers.clone(),
+            near_ports: self.near_ports.clone(),
             slot,
         };
         let questions = fault.asks(&item.params);

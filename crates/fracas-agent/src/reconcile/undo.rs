@@ -34,11 +34,24 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         let unwanted = || self.newer.ends(key, self.taken()).or_else(|| (!wanted()).then_some(UndoCause::NotDesired));
         match live.phase {
             Phase::Active { until_ns } | Phase::Fired { until_ns } if until_ns <= now_ns => Some(UndoCause::Expired),
-            Phase::Active { .. } => unwanted().or_else(|| (!self.lease.runs(now_ns)).then_some(UndoCause::LeaseLost)),
+            Phase::Active { .. } => {
+                let kept = self.allowed(key, live, now_ns);
+                let leased = self.lease.runs(now_ns);
+                let cause =
+                    || (!kept).then_some(UndoCause::Policy).or_else(|| (!leased).then_some(UndoCause::LeaseLost));
+                unwanted().or_else(cause)
+            }
             Phase::Fired { .. } => unwanted(),
             Phase::Applying => None,
             Phase::Undoing { cause, retry_ns, .. } => (retry_ns <= now_ns).then_some(cause),
         }
+    }
+
+    /// Whether the host's owner still allows it, and for so long.
+    fn allowed(&self, key: &ItemKey, live: &Live, now_ns: i64) -> bool {
+        let policy = &self.setup.policy;
+        let named = self.journal.state().open.get(key).is_none_or(|open| policy.allows(&open.fault));
+        named && now_ns < live.looks.since_ns.saturating_add(policy.max_duration.ns())
     }
 
     /// Ends these items. Those that only have to be looked at for the last time (spent faults) are closed.

@@ -8,6 +8,7 @@ use fracas_model::{
     id::{ProbeId, RunId},
     plan::Refusal,
     policy::Policy,
+    units::Dur,
 };
 use fracas_probes::{Lookout, Probe};
 use tokio::{
@@ -17,6 +18,9 @@ use tokio::{
 
 use super::{Sight, Watcher, pace::Pace, tend::Tended};
 use crate::host::Local;
+
+/// Longest time that a probe runs on without being asked for again, whatever it was told: nobody may read it any more.
+pub const LONGEST: Dur = Dur::from_secs(86_400);
 
 /// Ticks probes as local tasks: every call must be made inside a `LocalSet`. It is what the real watcher runs on its
 /// thread, and, with a simulated pace, a whole watcher for the simulated world.
@@ -49,6 +53,14 @@ impl<P: Pace> Roster<P> {
         let known = self.table.iter().find(|p| p.info().name == item.kind).ok_or_else(|| {
             Refusal::new(format!("this agent has no probe {}", item.kind), "upgrade the agent, or use another probe")
         })?;
+        if !self.policy.allows_probe(&item.kind) {
+            return Err(Refusal::new(
+                format!("this host's policy does not allow probes of the kind {}", item.kind),
+                "ask the owner of the host to add it to allowProbes, or look from elsewhere",
+            ));
+        }
+        let info = known.info();
+        info.params_fit(&item.params)?;
         known.ready(&item.params, &self.policy)
     }
 
@@ -61,10 +73,8 @@ impl<P: Pace> Roster<P> {
                 let tended = Tended { item: item.clone(), lookout, pace: pace.clone(), out: out.clone(), until_ns };
                 let (item, failed) = (item.clone(), failed.clone());
                 let task = spawn_local(async move {
-                    if let Err(e) = tended.run().await {
+                    if let Err(refusal) = tended.run().await {
                         failed.set(true);
-                        let way_out = "raise the agent's limit of open files, or run fewer probes";
-                        let refusal = Refusal::new(format!("the host gives no timer: {e}"), way_out);
                         let _ = out.send(refused(&item, refusal, &pace));
                     }
                 });
@@ -79,7 +89,7 @@ impl<P: Pace> Roster<P> {
     }
 
     fn until(&self, item: &ProbeItem) -> i64 {
-        self.pace.boot_ns().saturating_add(item.until.ns())
+        self.pace.boot_ns().saturating_add(item.until.ns().clamp(0, LONGEST.ns()))
     }
 
     fn stop(&mut self, key: &(RunId, ProbeId)) {
@@ -133,6 +143,19 @@ impl<P: Pace> Watcher for Roster<P> {
                 let started = self.start(item);
                 self.running.insert(key, started);
             }
+        }
+    }
+
+    fn allow(&mut self, policy: &Policy) {
+        self.policy = policy.clone();
+        // A wanted probe that was refused is asked about again; one that runs goes on unless it is not allowed any more.
+        let changed = |r: &&Running| r.life.is_none() || self.ready(&r.item).is_err();
+        let again: Vec<ProbeItem> = self.running.values().filter(changed).map(|r| r.item.clone()).collect();
+        for item in again {
+            let key = (item.run.clone(), item.probe.clone());
+            self.stop(&key);
+            let started = self.start(&item);
+            self.running.insert(key, started);
         }
     }
 

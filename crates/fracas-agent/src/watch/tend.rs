@@ -5,6 +5,7 @@ use std::{cmp, io};
 use fracas_model::{
     desired::ProbeItem,
     event::{Body, Look, Reading},
+    plan::Refusal,
 };
 use fracas_probes::{Lookout, Seen};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -22,6 +23,8 @@ use super::{
 
 /// Longest time a reading waits to be told.
 const SEAL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+/// Longest time a probe may take to be prepared: what it reads then is local.
+const PREPARE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Fastest tick, nanoseconds: what the promise on lateness was measured for.
 const FASTEST: i64 = 10_000_000;
 /// Most looks of one probe that are out at once: each may hold a connection, and a host has few descriptors.
@@ -52,8 +55,34 @@ fn phase(item: &ProbeItem, host: &str, every: i64) -> i64 {
 }
 
 impl<P: Pace> Tended<P> {
-    /// Ticks until it is stopped or its time is over, then seals what is left. Fails when the host has no timer.
-    pub(super) async fn run(mut self) -> io::Result<()> {
+    /// Prepares, then ticks until it is stopped or its time is over, then seals what is left.
+    pub(super) async fn run(mut self) -> Result<(), Refusal> {
+        if !self.prepared().await? {
+            return Ok(());
+        }
+        self.tick().await.map_err(|e| {
+            let way_out = "raise the agent's limit of open files, or run fewer probes";
+            Refusal::new(format!("the host gives no timer: {e}"), way_out)
+        })
+    }
+
+    /// Whether it may begin; false when it was stopped meanwhile.
+    async fn prepared(&mut self) -> Result<bool, Refusal> {
+        let kind = &self.item.kind;
+        let late = |_| {
+            let why = format!("{kind}: what it must read on this host did not come within {} s", PREPARE.as_secs());
+            Refusal::new(why, "look at the file it names and at the disk it lies on")
+        };
+        let until = &mut self.until_ns;
+        let stopped = async { while until.changed().await.is_ok() {} };
+        tokio::select! {
+            biased;
+            prepared = tokio::time::timeout(PREPARE, self.lookout.prepare()) => prepared.map_err(late)?.map(|()| true),
+            () = stopped => Ok(false),
+        }
+    }
+
+    async fn tick(mut self) -> io::Result<()> {
         let every = self.item.every.ns().max(FASTEST);
         let cap = cap(&self.item, every);
         let mut recorder = Recorder::new(&self.item);

@@ -1,6 +1,6 @@
 //! The real watcher: probes tick on a thread of their own, which exists from the first probe on and sleeps without one.
 
-use std::thread;
+use std::{thread, time::Duration};
 
 use fracas_model::{desired::ProbeItem, plan::Refusal, policy::Policy};
 use fracas_probes::Probe;
@@ -18,6 +18,10 @@ use crate::host::{Local, clock::Clock};
 
 /// Most threads for calls that block (names to resolve, processes to list and start); more calls wait their turn.
 const BLOCKING_THREADS: usize = 32;
+/// They are kept for ever: the kernel ends a program that a probe runs when the thread that started it ends.
+const KEEP_ALIVE: Duration = Duration::from_hours(24 * 365);
+/// Longest time that closing waits for the thread: a look that does not come back must not keep the agent.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Probes on a thread of their own.
 pub struct ThreadWatcher {
@@ -31,6 +35,7 @@ pub struct ThreadWatcher {
 
 enum Order {
     Set(Vec<ProbeItem>),
+    Allow(Box<Policy>),
     Close(oneshot::Sender<()>),
 }
 
@@ -54,6 +59,7 @@ impl ThreadWatcher {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(BLOCKING_THREADS)
+            .thread_keep_alive(KEEP_ALIVE)
             .build()?;
         let (table, policy, pace, out) = (self.table, self.policy.clone(), self.pace.clone(), self.out.clone());
         thread::Builder::new().name("probes".into()).spawn(move || {
@@ -79,6 +85,7 @@ async fn serve(
             biased;
             order = orders.recv() => match order {
                 Some(Order::Set(wanted)) => roster.set(&wanted),
+                Some(Order::Allow(policy)) => roster.allow(&policy),
                 Some(Order::Close(done)) => {
                     for sight in roster.close().await {
                         let _ = out.send(sight);
@@ -110,6 +117,14 @@ impl Watcher for ThreadWatcher {
         }
     }
 
+    fn allow(&mut self, policy: &Policy) {
+        self.policy = policy.clone();
+        if let Some(orders) = &self.orders {
+            // A thread that is gone is started anew, with these rules, by the next set.
+            let _ = orders.send(Order::Allow(Box::new(policy.clone())));
+        }
+    }
+
     fn next(&mut self) -> Local<'_, Sight> {
         Box::pin(async {
             match self.sights.recv().await {
@@ -124,9 +139,9 @@ impl Watcher for ThreadWatcher {
         Box::pin(async {
             if let Some(orders) = self.orders.take() {
                 let (done, closed) = oneshot::channel();
-                if orders.send(Order::Close(done)).is_ok() {
-                    // An error means that the thread is gone; it has told what it could.
-                    let _ = closed.await;
+                // An error means that the thread is gone; it has told what it could.
+                if orders.send(Order::Close(done)).is_ok() && tokio::time::timeout(CLOSING, closed).await.is_err() {
+                    tracing::warn!("the probes did not end in time; their last readings are lost");
                 }
             }
             std::iter::from_fn(|| self.sights.try_recv().ok()).collect()

@@ -66,6 +66,7 @@ fn answered() {
         devices: vec![],
         own_pids: vec![],
         controllers: vec![],
+        near_ports: vec![],
         slot: 0,
     };
     let host = host();

@@ -181,6 +181,7 @@ pub(super) fn early_end(cause: UndoCause, aborted: Option<&str>) -> Option<Strin
         UndoCause::Reboot => Some("the host was booted".into()),
         UndoCause::Local => Some("a person on the host undid it".into()),
         UndoCause::ApplyFailed => Some("it could not be applied completely".into()),
+        UndoCause::Policy => Some("the host's policy no longer allowed it".into()),
     }
 }
 

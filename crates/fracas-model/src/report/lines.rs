@@ -131,5 +131,6 @@ pub fn cause_text(cause: UndoCause) -> &'static str {
         UndoCause::Reboot => "the host was booted",
         UndoCause::Local => "a person on the host undid it",
         UndoCause::ApplyFailed => "it could not be applied completely",
+        UndoCause::Policy => "the host's policy no longer allowed it",
     }
 }

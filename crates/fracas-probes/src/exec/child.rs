@@ -9,13 +9,19 @@ use std::{
         unix::process::{CommandExt as _, ExitStatusExt as _},
     },
     process::{Child, Command, Stdio},
+    time::{Duration, Instant},
 };
 
-use rustix::process::{
-    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, kill_process_group, pidfd_open, setrlimit,
+use rustix::{
+    process::{
+        Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process, kill_process_group,
+        pidfd_open, set_parent_process_death_signal, setrlimit,
+    },
+    thread::{clear_ambient_capability_set, set_no_new_privs},
 };
 use tokio::io::{Interest, unix::AsyncFd};
 
+use super::keeper;
 use crate::brief;
 
 /// Limits of the child, set between fork and exec: from outside they would need a capability that containers lack.
@@ -29,6 +35,12 @@ const LIMITS: [(Resource, u64); 5] = [
 
 /// How much output is kept, in bytes; the rest is read and dropped, so that the program does not block on it.
 const LONGEST_OUTPUT: usize = 64 * 1024;
+
+/// Read at once, in bytes.
+const PIECE: usize = 8192;
+
+/// How long a keeper may take to kill what came of its program; it takes milliseconds.
+const CLEARING: Duration = Duration::from_secs(2);
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -51,7 +63,8 @@ pub(super) struct Ended {
     pub(super) stdout: Vec<u8>,
 }
 
-/// A started child, leader of its own process group. Dropping it kills the group and reaps the leader.
+/// A started program with its keeper, which leads their process group, is the child that is waited for, and ends as the
+/// program did, when nothing is left of it. Dropping it ends all of that and reaps the keeper.
 #[derive(Debug)]
 pub(super) struct Running {
     child: Option<Child>,
@@ -71,15 +84,18 @@ impl Order {
             // The standard library also drops root's supplementary groups here.
             command.uid(uid).gid(gid);
         }
-        // SAFETY: the closure makes system calls only, on constants: no allocation, no lock.
+        let parent = getpid();
+        // SAFETY: the closure makes system calls only, on constants and one number: no allocation, no lock.
         unsafe {
-            command.pre_exec(|| {
+            command.pre_exec(move || {
+                confine(parent)?;
                 for (resource, most) in LIMITS {
                     // A limit that is lower already stays: raising it needs a privilege the program must not have.
                     let most = getrlimit(resource).maximum.map_or(most, |old| old.min(most));
                     setrlimit(resource, Rlimit { current: Some(most), maximum: Some(most) })?;
                 }
-                Ok(())
+                // Last: from here on there are two processes, and this is the program's.
+                keeper::part()
             });
         }
         let mut child = command.spawn().map_err(|e| brief(format_args!("{} does not start: {e}", self.program)))?;
@@ -97,7 +113,31 @@ impl Order {
     }
 }
 
+/// What the program must not have or be: the agent's abilities and descriptors, or alive when the agent is not. Runs
+/// between fork and exec, as the user the program runs as: changing the user clears the signal of the parent's death.
+fn confine(parent: Pid) -> io::Result<()> {
+    // The signal follows the thread that forked; the threads of the probes' runtime stay as long as it does.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    if getppid() != Some(parent) {
+        return Err(io::ErrorKind::BrokenPipe.into());
+    }
+    set_no_new_privs(true)?;
+    // Kernels before 4.3 have no ambient set, and then nothing to clear.
+    let _ = clear_ambient_capability_set();
+    // Not closed yet: the standard library tells its parent of a failed exec through one of them. A kernel before 5.11
+    // does not know the call; everything of ours is closed at exec anyway.
+    // SAFETY: closes descriptors at exec only, of a process that does nothing else until then.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Ok(())
+}
+
 impl Running {
+    /// Number of the program's process.
+    #[cfg(test)]
+    pub(super) fn pid(&self) -> i32 {
+        self.group.as_raw_pid()
+    }
+
     /// Waits for the end; reads its output meanwhile.
     pub(super) async fn ended(mut self) -> Result<Ended, String> {
         let broke = |e: io::Error| brief(format_args!("the look broke off: {e}"));
@@ -109,17 +149,23 @@ impl Running {
             loop {
                 tokio::select! {
                     biased;
+                    // A grandchild may hold the output open, or write for ever: it goes first. What the program wrote
+                    // before its end is all in the pipe, which holds no more than is kept.
+                    ready = exit.readable() => {
+                        let _still_ready = ready.map_err(broke)?;
+                        let _ = kill_process_group(self.group, Signal::KILL);
+                        for _ in 0..LONGEST_OUTPUT / PIECE {
+                            if !matches!(drain(output.get_ref(), &mut read), Ok(true)) {
+                                break;
+                            }
+                        }
+                        break;
+                    }
                     ready = output.readable() => {
                         let mut ready = ready.map_err(broke)?;
                         if let Ok(more) = ready.try_io(|fd| drain(fd.get_ref(), &mut read)) && !more.map_err(broke)? {
                             break;
                         }
-                    }
-                    // A grandchild may hold the output open; what the program wrote before its end is all in the pipe.
-                    ready = exit.readable() => {
-                        let _still_ready = ready.map_err(broke)?;
-                        while matches!(drain(output.get_ref(), &mut read), Ok(true)) {}
-                        break;
                     }
                 }
             }
@@ -141,21 +187,34 @@ fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     AsyncFd::with_interest(descriptor, Interest::READABLE)
 }
 
-/// One read of up to 8 KiB; false at the end.
+/// One read of up to [`PIECE`]; false at the end.
 fn drain(stdout: &OwnedFd, read: &mut Vec<u8>) -> io::Result<bool> {
-    let mut piece = [0; 8192];
+    let mut piece = [0; PIECE];
     let got = rustix::io::read(stdout, &mut piece)?;
     let room = LONGEST_OUTPUT.saturating_sub(read.len());
     read.extend_from_slice(&piece[..got.min(room)]);
     Ok(got > 0)
 }
 
-/// Kills the group and reaps its leader; a leader that does not die at once is reaped by a thread of its own.
+/// Asks the leader, which is the program's keeper, to kill everything that came of the program. One that does not end in
+/// time is killed with its group. Reaped by a thread of its own.
 fn end(mut child: Child, group: Pid) {
-    let _ = kill_process_group(group, Signal::KILL);
-    if !matches!(child.try_wait(), Ok(Some(_))) {
-        std::thread::spawn(move || child.wait());
+    let _ = kill_process(group, Signal::TERM);
+    if matches!(child.try_wait(), Ok(Some(_))) {
+        return;
     }
+    std::thread::spawn(move || {
+        let limit = Instant::now() + CLEARING;
+        while Instant::now() < limit {
+            if matches!(child.try_wait(), Ok(Some(_))) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        // Not reaped yet, so the group's number is still ours.
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = child.wait();
+    });
 }
 
 impl Drop for Running {

@@ -107,3 +107,90 @@ async fn what_outlives_the_program_is_killed_with_its_group() {
     shell("sleep 600 & echo done", json!({ "stdout": "done" })).await.unwrap();
     assert!(begun.elapsed() < Duration::from_mins(1));
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_grandchild_that_writes_for_ever_holds_nothing_up() {
+    let begun = Instant::now();
+    shell("(while :; do echo 0123456789; done) & sleep 0.1; exit 0", json!({ "stdout": "0123" })).await.unwrap();
+    assert!(begun.elapsed() < Duration::from_mins(1));
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_keeps_no_ability_of_the_agent() {
+    shell("cat /proc/self/status", json!({ "stdout": "NoNewPrivs:\t1" })).await.unwrap();
+    if !rustix::process::geteuid().is_root() {
+        return; // Nobody else has abilities to pass on.
+    }
+    let order =
+        Order { program: "/bin/cat".into(), arguments: vec!["/proc/self/status".into()], user: None, keep: true };
+    // On a thread of its own, for abilities are a thread's.
+    let seen = std::thread::spawn(move || {
+        use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
+        let mut sets = capabilities(None).unwrap();
+        sets.inheritable |= CapabilitySet::KILL;
+        set_capabilities(None, sets).unwrap();
+        configure_capability_in_ambient_set(rustix::thread::CapabilitySet::KILL, true).unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { order.start().unwrap().ended().await.unwrap() })
+    });
+    let status = String::from_utf8(seen.join().unwrap().stdout).unwrap();
+    assert!(status.contains("CapAmb:\t0000000000000000"), "{status}");
+}
+
+#[test]
+fn it_dies_with_the_thread_that_started_it() {
+    let order = Order { program: "/bin/sleep".into(), arguments: vec!["600".into()], user: None, keep: false };
+    let running = std::thread::spawn(move || order.start().unwrap()).join().unwrap();
+    let pid = running.pid();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while crate::proctable::one(pid, false).is_some() {
+        assert!(Instant::now() < deadline, "{pid} outlived its starter");
+        std::thread::yield_now();
+    }
+}
+
+/// What ran away into a session of its own writes its number here.
+fn runaway(dir: &tempfile::TempDir) -> (PathBuf, String) {
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o777)).unwrap();
+    let file = dir.path().join("pid");
+    let at = file.display();
+    let script = format!(
+        "(setsid sh -c 'echo $$ > {at}.part; mv {at}.part {at}; exec sleep 600' &); while ! [ -e {at} ]; do :; done"
+    );
+    (file, script)
+}
+
+fn is_soon_gone(file: &PathBuf) {
+    let pid = std::fs::read_to_string(file).unwrap().trim().parse().unwrap();
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while crate::proctable::one(pid, false).is_some() {
+        assert!(Instant::now() < deadline, "{pid} still runs");
+        std::thread::yield_now();
+    }
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn nothing_runs_away_from_a_look_that_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, script) = runaway(&dir);
+    shell(&format!("{script}; exit 3"), json!({ "exitCode": 3 })).await.unwrap();
+    is_soon_gone(&file);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn nothing_runs_away_from_a_look_that_is_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (file, script) = runaway(&dir);
+    let lookout = ready(json!({ "command": ["/bin/sh", "-c", format!("{script}; sleep 600")] }), &["/bin/sh"]).unwrap();
+    let started = async {
+        let mut pace = tokio::time::interval(Duration::from_millis(2));
+        while !file.exists() {
+            pace.tick().await;
+        }
+    };
+    tokio::select! {
+        seen = lookout.look() => panic!("it ended: {seen:?}"),
+        () = started => {}
+    }
+    is_soon_gone(&file);
+}

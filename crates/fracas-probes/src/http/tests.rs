@@ -1,6 +1,6 @@
 //! The http probe against servers that misbehave in each way a service can.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::json;
 use tokio::{
@@ -78,7 +78,12 @@ async fn a_refused_connection_and_bad_parameters() {
     assert!(refusal(json!({ "url": "http://me:secret@host/" })).why.contains("password"));
     assert!(refusal(json!({ "url": "ftp://host/" })).why.contains("neither"));
     assert!(refusal(json!({ "url": "http://h/", "method": "HEAD", "body": "x" })).instead.contains("GET"));
-    assert!(refusal(json!({ "url": "https://h/", "caFile": "/nonexistent.pem" })).why.contains("/nonexistent.pem"));
+    for bad in ["/nonexistent.pem", "/dev/zero"] {
+        let params = serde_json::from_value(json!({ "url": "https://h/", "caFile": bad })).unwrap();
+        let lookout = Http.ready(&params, &Policy::builtin()).unwrap();
+        assert!(lookout.prepare().await.unwrap_err().why.contains(bad));
+        assert!(lookout.look().await.unwrap_err().contains(bad));
+    }
     let secret = refusal(json!({ "url": "http://h/", "headers": { "authorization": "hush\nhush" } }));
     assert!(!secret.why.contains("hush"), "{secret}");
 }

@@ -159,6 +159,9 @@ pub struct Welcome {
     /// Longest pause between reconnects when nothing is active, milliseconds.
     #[prost(uint32, tag = "3")]
     pub reconnect_cap_ms: u32,
+    /// Port that operators reach the controller on; 0 when unknown. An agent on the controller's own host lets it pass.
+    #[prost(uint32, tag = "4")]
+    pub front_port: u32,
 }
 /// Faults may live until the echoed stamp plus the lease.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -8,6 +8,7 @@ use std::{
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
     event::{Body, Readings},
+    shape::{Field, Shape},
     units::Dur,
 };
 use fracas_probes::{LookFuture, Lookout};
@@ -21,6 +22,7 @@ struct Script(String);
 
 static LOOKS: AtomicU32 = AtomicU32::new(0);
 static HANGING: AtomicI64 = AtomicI64::new(0);
+static STUCK: AtomicU32 = AtomicU32::new(0);
 
 struct Hanging;
 
@@ -36,7 +38,7 @@ impl Probe for Scripted {
             name: "scripted".into(),
             summary: String::new(),
             help: String::new(),
-            params: vec![],
+            params: vec![Field::optional("script", Shape::Text { max: 64 }, "What the looks do.")],
             example: String::new(),
         }
     }
@@ -56,6 +58,14 @@ impl Lookout for Script {
                 HANGING.fetch_add(1, Ordering::SeqCst);
                 let _hanging = Hanging;
                 std::future::pending().await
+            }),
+            // Not even at an await: such a look holds its thread.
+            "stuck" => Box::pin(async {
+                STUCK.store(1, Ordering::SeqCst);
+                while STUCK.load(Ordering::SeqCst) == 1 {
+                    std::thread::park_timeout(std::time::Duration::from_millis(10));
+                }
+                Ok(())
             }),
             "fifth fails" => Box::pin(async {
                 if LOOKS.fetch_add(1, Ordering::SeqCst) == 4 { Err("status 500".into()) } else { Ok(()) }
@@ -203,4 +213,53 @@ async fn without_probes_there_is_no_thread() {
     watcher.set(&[]);
     assert!(watcher.orders.is_none());
     assert!(watcher.close().await.is_empty());
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn a_thread_that_is_stuck_does_not_keep_the_agent() {
+    let mut watcher = watcher();
+    watcher.set(&[item("stuck", 10, 10)]);
+    while STUCK.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let begun = tokio::time::Instant::now();
+    watcher.close().await;
+    assert!(begun.elapsed() >= CLOSING && begun.elapsed() < 2 * CLOSING);
+    STUCK.store(2, Ordering::SeqCst);
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_the_policy_does_not_allow_never_looks() {
+    let mut watcher = ThreadWatcher::new(&[&Scripted], Policy::nothing(), Clock::of("h".into()));
+    watcher.set(&[item("ok", 10, 10)]);
+    let sights = watcher.close().await;
+    assert_eq!(kinds(&sights), BTreeMap::from([("refused", 1)]));
+    let refused =
+        |s: &Sight| matches!(&s.body, Body::ProbeRefused { refusal, .. } if refusal.instead.contains("allowProbes"));
+    assert!(refused(&sights[0]), "{sights:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn parameters_of_a_newer_document_are_refused_by_name() {
+    let mut watcher = watcher();
+    let mut newer = item("ok", 10, 10);
+    newer.params.0.insert("sharpness".into(), 3.into());
+    watcher.set(&[newer]);
+    let sights = watcher.close().await;
+    let named =
+        |s: &Sight| matches!(&s.body, Body::ProbeRefused { refusal, .. } if refusal.why.contains("`sharpness`"));
+    assert!(sights.len() == 1 && named(&sights[0]), "{sights:?}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn new_rules_stop_what_runs_and_let_run_what_was_refused() {
+    let mut watcher = watcher();
+    watcher.set(&[item("ok", 10, 10)]);
+    until(&mut watcher, |b| matches!(b, Body::Edge { .. })).await;
+    watcher.allow(&Policy::nothing());
+    until(&mut watcher, |b| matches!(b, Body::ProbeRefused { .. })).await;
+    until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+    watcher.allow(&Policy::builtin());
+    until(&mut watcher, |b| matches!(b, Body::ProbeStarted { .. })).await;
+    watcher.close().await;
 }

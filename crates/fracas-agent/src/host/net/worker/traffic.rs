@@ -284,7 +284,8 @@ fn unbound() -> Result<u16, String> {
 
 impl Lines {
     fn open(&mut self, copy: Copy, delay_ns: u64, jitter_ns: u64) -> Result<u32, String> {
-        let longest = ((delay_ns + jitter_ns) * RATE / 1_000_000_000).clamp(8192, 1_000_000) as u32;
+        let longest =
+            (delay_ns.saturating_add(jitter_ns).saturating_mul(RATE) / 1_000_000_000).clamp(8192, 1_000_000) as u32;
         let queue = self.bind(copy, longest)?;
         let key = self.next;
         self.next += 1;
