@@ -66,7 +66,9 @@ fn lateness(starts: &[i64]) -> Vec<i64> {
     const BIN: i64 = 100_000;
     let phase = |s: &i64| s.rem_euclid(EVERY.ns());
     let mut bins = vec![0_u32; (EVERY.ns() / BIN) as usize];
-    starts.iter().for_each(|s| bins[(phase(s) / BIN) as usize] += 1);
+    for s in starts {
+        bins[(phase(s) / BIN) as usize] += 1;
+    }
     let crowded = (0..bins.len()).max_by_key(|bin| bins[*bin]).unwrap_or(0);
     let before = |bin: usize| (bin + bins.len() - 1) % bins.len();
     let mut first = crowded;
