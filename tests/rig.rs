@@ -198,6 +198,12 @@ impl Rig {
         self.agents.lock().expect("lock")[name].signal(signal);
     }
 
+    /// Waits until the agent of a host, in its present life, is in contact with the controller.
+    pub(crate) fn until_agent_reports(&self, name: &str) {
+        let log = self.agents.lock().expect("lock")[name].err.clone();
+        until(&format!("the agent of {name} is in contact"), || log.text().contains("in contact with the controller"));
+    }
+
     /// Waits for an agent's end.
     pub(crate) fn end_agent(&self, name: &str, limit: Duration) -> Said {
         let going = self.agents.lock().expect("lock").remove(name).expect("an agent");
