@@ -43,7 +43,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 }
 
 /// Trials unless told.
-const TRIALS: u64 = 9;
+const TRIALS: u64 = 20;
 /// Trials with one lab: what a host went through before must not hide what comes after.
 const PER_LAB: usize = 12;
 /// Labs at the same time.
@@ -99,7 +99,8 @@ fn whoever_dies_the_host_is_as_it_was() {
     thread::scope(|scope| {
         for _ in 0..LABS.min(wanted.div_ceil(3)) {
             scope.spawn(|| {
-                while let Some(seed) = queue.lock().expect("lock").take() {
+                loop {
+                    let Some(seed) = queue.lock().expect("lock").take() else { break };
                     in_a_lab(seed, lease, &queue, &tally, begun);
                 }
             });
@@ -204,8 +205,8 @@ impl Stage {
         };
         heard(hand, "armed");
         let mut runs = Vec::new();
-        for (n, document) in plan.documents(host, lease).iter().enumerate() {
-            let path = rig.document(&format!("{host}-{n}"), document);
+        for (host, document) in plan.experiments(HOSTS, lease) {
+            let path = rig.document(host, &document);
             runs.push(rig.fracas_going(&["run", &path, "--yes", "--output", "json"]));
         }
         let struck = heard(hand, "struck");
@@ -240,6 +241,14 @@ impl Stage {
         }
         // Nobody waits for what is still to come of the runs.
         runs.iter().for_each(Going::interrupt);
+        let mut again = false;
+        if dead {
+            // The second life may be a short one too.
+            while !rig.agent_reports(host) {
+                again = true;
+                rig.start_agent_as(host, agent(rig, host));
+            }
+        }
         let mut residue = Vec::new();
         for run in runs {
             let said = run.end(LIMIT);
@@ -247,14 +256,14 @@ impl Stage {
                 residue.push(format!("a run ended with {}: {}", said.code, said.text()));
             }
         }
-        if dead {
-            rig.until_agent_reports(host);
-        }
         if cleaned.as_ref().is_some_and(|cleaned| cleaned["clean"].is_null()) {
             residue.push("the host did not become clean".into());
         }
         let (left, late) = self.differences(plan.host);
         residue.extend(left);
+        if plan.beside() {
+            residue.extend(self.differences(1 - plan.host).0);
+        }
         let since = |from: i64, key: &str| {
             let at = cleaned.as_ref()?[key].as_i64()?;
             Some(Duration::from_nanos((at - from).max(0).unsigned_abs()))
@@ -271,6 +280,7 @@ impl Stage {
             freed: since(deed_ns, "freed"),
             clean: since(deed_ns, "clean"),
             after_start: started_ns.and_then(|at| since(at, "clean")),
+            again,
             late,
             residue: (!residue.is_empty()).then(|| residue.join("\n")),
         }

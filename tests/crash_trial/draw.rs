@@ -34,13 +34,16 @@ const KILLS: &[(Kill, u32)] = &[
 ];
 
 /// A fault as documents have it; `net` if it makes packet rules, `lasting` if it has to be undone.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     text: &'static str,
     net: bool,
     lasting: bool,
 }
+
+/// Which of the two hosts has an agent that may trace nobody.
+const PLAIN: usize = 1;
 
 /// The faults that every namespace lab can have. All of them hold at the same time.
 const CASES: &[Case] = &[
@@ -73,8 +76,6 @@ const CASES: &[Case] = &[
 #[derive(Clone, Debug)]
 struct Part {
     case: usize,
-    /// To which of the experiments it belongs.
-    experiment: usize,
     at_ms: u64,
     for_ms: u64,
 }
@@ -85,9 +86,14 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) host: usize,
     pub(super) kill: Kill,
+    /// The experiment on the host that is struck.
     parts: Vec<Part>,
+    /// Another one, on the other host, at the same time: a host is lent to one run only.
+    beside: Option<Part>,
     /// The boundary, how many times it is passed, and whether it is the guard's.
     boundary: Option<(usize, u64, bool)>,
+    /// The next start of the agent dies too, at this boundary of its undoing.
+    again: Option<usize>,
     /// Otherwise, how long after the first journal record.
     after_us: u64,
     pick: u64,
@@ -110,14 +116,18 @@ impl Plan {
         // Whatever is to be undone, or has a worker, needs a fault that lasts.
         let first = cases.iter().position(|case| CASES[*case].lasting).expect("one");
         cases.swap(0, first);
+        // Half of all trials are to have a step that stays until it is undone; there a pause is one.
+        let host = if random.random_bool(0.62) { PLAIN } else { 1 - PLAIN };
+        if host == PLAIN && random.random_bool(0.85) {
+            let pause = cases.iter().position(|case| CASES[*case].name == "process-pause").expect("one");
+            cases.swap(0, pause);
+        }
         cases.truncate(many);
-        let two = many > 1 && random.random_bool(0.5);
-        let parts: Vec<Part> = cases
+        let mut parts: Vec<Part> = cases
             .into_iter()
             .enumerate()
             .map(|(n, case)| Part {
                 case,
-                experiment: usize::from(two && n > 0 && random.random_bool(0.6)),
                 at_ms: if n == 0 { 0 } else { random.random_range(0..250) },
                 for_ms: if kill.elsewhere() && !undoing {
                     20_000
@@ -134,17 +144,26 @@ impl Plan {
             && kill == Kill::AgentAndGuard
             && random.random_bool(0.7);
         let nth = if early { random.random_range(2..=many as u64) } else { random.random_range(1..=lasting.min(3)) };
-        let mut parts = parts;
         if guarded {
             // The guard has to find them.
             parts.iter_mut().for_each(|part| part.for_ms = 3_000);
         }
+        let undo = Boundary::BeforeUndoRecord as usize..=Boundary::AfterCloseRecord as usize;
+        let nobody_left = matches!(kill, Kill::AgentAndGuard | Kill::All);
+        let again = (nobody_left && boundary.is_none() && random.random_bool(0.3)).then(|| random.random_range(undo));
+        let beside = random.random_bool(0.3).then(|| Part {
+            case: random.random_range(0..CASES.len()),
+            at_ms: 0,
+            for_ms: random.random_range(300..3_000),
+        });
         Self {
             seed,
-            host: usize::from(random.random_bool(0.5)),
+            host,
             kill,
             parts,
+            beside,
             boundary: boundary.map(|n| (n, nth, guarded)),
+            again,
             after_us: if guarded { random.random_range(200_000..600_000) } else { random.random_range(0..800_000) },
             pick: random.random_range(0..100),
         }
@@ -168,15 +187,17 @@ impl Plan {
             Kill::Controller | Kill::Cut | Kill::Lease => &[],
         };
         json!({
+            "again": self.again.map(|n| format!("{}:1:agent:kill:{}", BOUNDARIES[n].1, self.seed)),
             "seed": self.seed, "agent": agent, "switch": switch, "afterUs": self.after_us, "kill": kill, "pick": self.pick,
             "packets": self.parts.iter().any(|part| CASES[part.case].net), "wait": self.kill.elsewhere(),
             "watch": self.watched(),
         })
     }
 
-    /// Whether the time until the host is clean means something: a new guard does not end a fault.
+    /// Whether the time until the host is clean means something: a new guard does not end a fault, and of several workers
+    /// the others go on.
     pub(super) fn watched(&self) -> bool {
-        self.kill != Kill::Guard
+        self.kill != Kill::Guard && (self.kill != Kill::Worker || self.parts.len() == 1)
     }
 
     /// The boundary's number and name.
@@ -188,31 +209,34 @@ impl Plan {
         self.parts.iter().map(|part| CASES[part.case].name).collect()
     }
 
-    /// One or two experiments.
-    pub(super) fn documents(&self, host: &str, lease: Dur) -> Vec<String> {
-        let of = |experiment: usize| {
-            let mut timeline = String::new();
-            for (n, part) in self.parts.iter().enumerate().filter(|(_, part)| part.experiment == experiment) {
-                let case = &CASES[part.case];
-                let lasting = if case.lasting { format!(", for: {}ms", part.for_ms) } else { String::new() };
-                let fault = case.text;
-                let at = part.at_ms;
-                writeln!(
-                    timeline,
-                    "  - {{ id: f{n}, at: {at}ms, fault: {{ {fault} }}, target: host{lasting}, required: false }}"
-                )
-                .expect("text");
-            }
-            (!timeline.is_empty()).then(|| {
-                format!(
-                    "apiVersion: fracas/v1\nkind: Experiment\nname: crash-{}-{experiment}\n\
-                     targets: {{ host: {{ select: \"role={host}\" }} }}\ntimeline:\n{timeline}\
-                     recovery: {{ stableFor: 100ms, giveUpAfter: 1s }}\nlease: {lease}\n",
-                    self.seed
-                )
-            })
-        };
-        [0, 1].into_iter().filter_map(of).collect()
+    /// Whether there is something on the other host too.
+    pub(super) fn beside(&self) -> bool {
+        self.beside.is_some()
+    }
+
+    /// One or two experiments, each with its host; the first is on the host that is struck.
+    pub(super) fn experiments(&self, hosts: [&'static str; 2], lease: Dur) -> Vec<(&'static str, String)> {
+        let mine = (hosts[self.host], self.parts.iter().collect::<Vec<_>>());
+        let other = self.beside.as_ref().map(|part| (hosts[1 - self.host], vec![part]));
+        let of = |(host, parts): (&'static str, Vec<&Part>)| (host, self.document(host, &parts, lease));
+        [Some(mine), other].into_iter().flatten().map(of).collect()
+    }
+
+    fn document(&self, host: &str, parts: &[&Part], lease: Dur) -> String {
+        let mut timeline = String::new();
+        for (n, part) in parts.iter().enumerate() {
+            let Case { text, lasting, .. } = CASES[part.case];
+            let length = if lasting { format!(", for: {}ms", part.for_ms) } else { String::new() };
+            let at = part.at_ms;
+            let entry = format!("id: f{n}, at: {at}ms, fault: {{ {text} }}, target: host{length}, required: false");
+            writeln!(timeline, "  - {{ {entry} }}").expect("text");
+        }
+        format!(
+            "apiVersion: fracas/v1\nkind: Experiment\nname: crash-{}-{host}\n\
+             targets: {{ host: {{ select: \"role={host}\" }} }}\ntimeline:\n{timeline}\
+             recovery: {{ stableFor: 100ms, giveUpAfter: 1s }}\nlease: {lease}\n",
+            self.seed
+        )
     }
 }
 

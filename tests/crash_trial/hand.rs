@@ -125,7 +125,14 @@ impl Hand {
                 killed.push("guard".into());
             }
         }
-        let _ = fs::remove_file(&self.order);
+        let again = order["again"].as_str();
+        match again {
+            // The next agent finds it.
+            Some(switch) => fs::write(&self.order, switch).expect("order"),
+            None => {
+                let _ = fs::remove_file(&self.order);
+            }
+        }
         self.look();
         say(&json!({
             "seed": self.seed, "struck": at, "hit": hit, "applied": self.applied.ever, "now": self.applied.now,
@@ -140,6 +147,9 @@ impl Hand {
         }
         if order["watch"] == true {
             self.watch(&workers);
+        }
+        if again.is_some() {
+            let _ = fs::remove_file(&self.order);
         }
     }
 

@@ -31,6 +31,8 @@ pub(super) struct Record {
     pub(super) clean: Option<Duration>,
     /// The same, from the next start of the agent.
     pub(super) after_start: Option<Duration>,
+    /// That start was killed too, and another one followed.
+    pub(super) again: bool,
     /// The dump was not at once as before.
     pub(super) late: bool,
     /// What was left, or went wrong otherwise.
@@ -52,6 +54,7 @@ impl Record {
             freed: None,
             clean: None,
             after_start: None,
+            again: false,
             late: false,
             residue: Some("the trial did not come to its end; why is told above".into()),
         }
@@ -100,11 +103,13 @@ impl Tally {
         let boundary = self.all().filter(|record| record.boundary.is_some()).count();
         let missed = self.all().filter(|record| record.at_boundary && record.boundary.is_none()).count();
         let nothing = self.0.iter().filter(|record| !record.counts() && record.residue.is_none()).count();
+        let again = self.all().filter(|record| record.again).count();
         let late = self.all().filter(|record| record.late).count();
         let _ = writeln!(text, "  nothing had been applied, or nobody died (not counted): {nothing}");
         let _ = writeln!(text, "  something applied was on the host at that instant:      {present}");
         let _ = writeln!(text, "  reversible steps among those applied:                   {reversible}");
         let _ = writeln!(text, "  at a numbered boundary: {boundary}; meant to be, but it was not passed: {missed}");
+        let _ = writeln!(text, "  the next agent was killed too, in the middle of its undoing: {again}");
         let _ = writeln!(text, "  dump not at once as before, but soon: {late}");
 
         let mut faults = BTreeMap::<String, u64>::new();
@@ -143,7 +148,15 @@ impl Tally {
         }
         let everybody: Vec<&Record> = self.all().collect();
         let dead: Vec<&Record> = everybody.iter().copied().filter(|r| r.kill.contains("agent")).collect();
-        row(&mut text, "agent dead: what the kernel holds", dead.len(), &dead, |record| record.freed);
+        for (name, packets) in [("agent dead: held, no packet rules", false), ("agent dead: held, packet rules", true)]
+        {
+            let held = |r: &&Record| {
+                r.steps.iter().any(|s| s == "impair") == packets
+                    && r.steps.iter().any(|s| ["burn", "seize", "impair"].contains(&s.as_str()))
+            };
+            let these: Vec<&Record> = dead.iter().copied().filter(held).collect();
+            row(&mut text, name, these.len(), &these, |record| record.freed);
+        }
         let both: Vec<&Record> = dead.into_iter().filter(|r| r.kill.contains("guard")).collect();
         row(&mut text, "agent+guard dead: from next start", both.len(), &both, |record| record.after_start);
         text
