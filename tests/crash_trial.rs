@@ -230,6 +230,13 @@ impl Stage {
             rig.start_agent_as(host, agent(rig, host));
         }
         let cleaned = plan.watched().then(|| heard(hand, "clean"));
+        // Who was there when it did not become clean, before anybody helps.
+        let dirty = cleaned.as_ref().is_some_and(|cleaned| cleaned["clean"].is_null());
+        let scene = dirty.then(|| {
+            let look = format!("head -c 200 {STATE}/*.lock; cat /proc/locks; {}", look_at_agents());
+            let processes: Vec<String> = rig.processes(host).iter().map(ToString::to_string).collect();
+            format!("the host did not become clean\n{}\n{}", processes.join("\n"), rig.shell(host, &look))
+        });
         if dead && alone {
             rig.start_agent_as(host, agent(rig, host));
         }
@@ -256,13 +263,17 @@ impl Stage {
                 residue.push(format!("a run ended with {}: {}", said.code, said.text()));
             }
         }
-        if cleaned.as_ref().is_some_and(|cleaned| cleaned["clean"].is_null()) {
-            residue.push("the host did not become clean".into());
-        }
+        residue.extend(scene);
         let (left, late) = self.differences(plan.host);
         residue.extend(left);
         if plan.beside() {
             residue.extend(self.differences(1 - plan.host).0);
+        }
+        if !residue.is_empty() {
+            let log = rig.agent_log(host);
+            let lines: Vec<&str> = log.lines().collect();
+            residue.push(format!("log of the agent:\n{}", lines[lines.len().saturating_sub(40)..].join("\n")));
+            residue.push(format!("what the hand saw: {struck} {cleaned:?}"));
         }
         let since = |from: i64, key: &str| {
             let at = cleaned.as_ref()?[key].as_i64()?;
@@ -310,6 +321,13 @@ impl Stage {
         assert!(runs.iter().all(|run| run["state"] == "finished"), "{told}");
         self.rig.stop();
     }
+}
+
+/// A script: where everybody of Fracas waits.
+fn look_at_agents() -> &'static str {
+    "for p in /proc/[0-9]*; do \
+     case $(cat $p/comm 2>/dev/null) in fracas*|exe) echo $p $(cat $p/comm $p/wchan 2>/dev/null) $(grep -e State -e PPid $p/status); \
+     ls -l $p/fd | sed 's/.*[0-9] //';; esac; done; true"
 }
 
 /// The agent's program on a host, with the switch for crashes.

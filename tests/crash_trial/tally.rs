@@ -134,7 +134,7 @@ impl Tally {
         let _ = writeln!(
             text,
             "\n  time from the deed until clean, ms (grain 2 ms, with packet rules 10 ms)\n  \
-             {:<34} {:>5} {:>5} {:>8} {:>8} {:>8}",
+             {:<38} {:>5} {:>5} {:>8} {:>8} {:>8}",
             "who, and what had been applied", "count", "n", "p50", "p99", "max"
         );
         let mut kills: Vec<&str> = self.all().map(|record| record.kill).collect();
@@ -178,5 +178,5 @@ fn row(text: &mut String, name: &str, count: usize, records: &[&Record], time: i
     // A percentile of 99 needs 299 to be worth its name.
     let (n, p50, max) = (times.len(), at(0.5), at(1.0));
     let p99 = if n >= 299 { at(0.99) } else { format!("({})", at(0.99)) };
-    let _ = writeln!(text, "  {name:<34} {count:>5} {n:>5} {p50:>8} {p99:>8} {max:>8}");
+    let _ = writeln!(text, "  {name:<38} {count:>5} {n:>5} {p50:>8} {p99:>8} {max:>8}");
 }
