@@ -199,7 +199,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
 
 fn undo_all(dir: &Path) -> anyhow::Result<u8> {
     LogArgs::default().begin();
-    if Lock::is_held(dir, lock::AGENT) {
+    if Lock::stays_held(dir, lock::AGENT) {
         anyhow::bail!("an agent is running on {}: stop it, and it undoes everything as it ends", dir.display());
     }
     match runtime()?.block_on(service::undo_all(dir))? {

@@ -11,12 +11,20 @@ use std::{
     io::{self, Read as _, Seek as _, Write as _},
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
     path::{Path, PathBuf},
+    thread,
+    time::{Duration, Instant},
 };
 
 /// Held by an agent for its whole life.
 pub const AGENT: &str = "agent.lock";
 /// Held by whoever has the journal open: agent, guard or undo-all.
 pub const JOURNAL: &str = "journal.lock";
+
+/// How long a process that was killed may take to be gone: the kernel lets go its locks only then, and whoever takes its
+/// place may be there before.
+const DYING: Duration = Duration::from_secs(2);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(10);
 
 /// A held lock. The descriptor is close-on-exec, so no child keeps it.
 #[derive(Debug)]
@@ -72,6 +80,30 @@ impl Lock {
         Ok(Self { _file: file })
     }
 
+    /// The same for who may follow a process that was killed a moment ago: refused only if the holder is there to stay.
+    /// Blocks for two seconds at most.
+    pub fn take_over(dir: &Path, name: &str) -> Result<Self, LockError> {
+        let until = Instant::now() + DYING;
+        loop {
+            match Self::take(dir, name) {
+                Err(LockError::Held { .. }) if Instant::now() < until => thread::sleep(LOOK),
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether somebody has the lock who is there to stay. Only looks; blocks for two seconds at most.
+    pub fn stays_held(dir: &Path, name: &str) -> bool {
+        let until = Instant::now() + DYING;
+        while Self::is_held(dir, name) {
+            if Instant::now() >= until {
+                return true;
+            }
+            thread::sleep(LOOK);
+        }
+        false
+    }
+
     /// Whether somebody has the lock now. Only looks: nobody who tries to take it meanwhile is kept from it.
     pub fn is_held(dir: &Path, name: &str) -> bool {
         let held = |file: File| whole(&file, libc::F_OFD_GETLK);
@@ -113,6 +145,27 @@ mod tests {
         drop(first);
         assert_eq!(Lock::holder(dir.path(), AGENT), None);
         assert!(Lock::take(dir.path(), AGENT).is_ok());
+    }
+
+    #[test]
+    fn who_is_about_to_let_go_is_waited_for_and_who_stays_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let dying = Lock::take(dir.path(), AGENT).unwrap();
+        let lets_go = thread::spawn(move || {
+            thread::sleep(5 * LOOK);
+            drop(dying);
+        });
+        assert!(!Lock::stays_held(dir.path(), AGENT));
+        lets_go.join().unwrap();
+        let dying = Lock::take(dir.path(), AGENT).unwrap();
+        let lets_go = thread::spawn(move || {
+            thread::sleep(5 * LOOK);
+            drop(dying);
+        });
+        let _stays = Lock::take_over(dir.path(), AGENT).unwrap();
+        lets_go.join().unwrap();
+        assert!(matches!(Lock::take_over(dir.path(), AGENT), Err(LockError::Held { .. })));
+        assert!(Lock::stays_held(dir.path(), AGENT));
     }
 
     #[test]

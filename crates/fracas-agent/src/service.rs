@@ -109,7 +109,8 @@ pub enum ServiceError {
 /// Needs a single-threaded runtime with I/O and time, and [`crate::reexec()`] called first in `main`.
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<Left, ServiceError> {
     let dir = state_dir(&options.state_dir)?;
-    let _agent = Lock::take(&dir, lock::AGENT)?;
+    // An agent that was just killed may not be quite gone, and then nobody but this one may be left to undo.
+    let _agent = Lock::take_over(&dir, lock::AGENT)?;
     let spawner = Spawner::start();
     // Before the journal: from the moment this agent has it, somebody undoes whatever becomes of this agent.
     let guard = (options.kind == Kind::Full).then(|| Guard::start(&spawner, &dir));
