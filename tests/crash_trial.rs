@@ -248,15 +248,19 @@ impl Stage {
         }
         // Nobody waits for what is still to come of the runs.
         runs.iter().for_each(Going::interrupt);
+        let mut residue = Vec::new();
         let mut again = false;
-        if dead {
-            // The second life may be a short one too.
-            while !rig.agent_reports(host) {
-                again = true;
-                rig.start_agent_as(host, agent(rig, host));
+        // The second life may be a short one too, and the third one not.
+        if dead && !rig.agent_reports(host) {
+            again = plan.dies_again();
+            if !again {
+                residue.push(format!("the agent did not start again: {}", rig.agent_log(host)));
+            }
+            rig.start_agent_as(host, agent(rig, host));
+            if !rig.agent_reports(host) {
+                residue.push(format!("the agent did not start a third time: {}", rig.agent_log(host)));
             }
         }
-        let mut residue = Vec::new();
         for run in runs {
             let said = run.end(LIMIT);
             if ![0, 1, 3, 4, 5, 7, 130].contains(&said.code) {

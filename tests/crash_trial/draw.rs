@@ -200,6 +200,11 @@ impl Plan {
         self.kill != Kill::Guard && (self.kill != Kill::Worker || self.parts.len() == 1)
     }
 
+    /// Whether the next start is killed too, if it gets so far.
+    pub(super) fn dies_again(&self) -> bool {
+        self.again.is_some()
+    }
+
     /// The boundary's number and name.
     pub(super) fn boundary(&self) -> Option<(usize, &'static str)> {
         self.boundary.map(|(n, _, _)| (n + 1, BOUNDARIES[n].1))
