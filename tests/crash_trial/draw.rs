@@ -146,7 +146,9 @@ impl Plan {
         let nth = if early { random.random_range(2..=many as u64) } else { random.random_range(1..=lasting.min(3)) };
         if guarded {
             // The guard has to find them.
-            parts.iter_mut().for_each(|part| part.for_ms = 3_000);
+            for part in &mut parts {
+                part.for_ms = 3_000;
+            }
         }
         let undo = Boundary::BeforeUndoRecord as usize..=Boundary::AfterCloseRecord as usize;
         let nobody_left = matches!(kill, Kill::AgentAndGuard | Kill::All);

@@ -183,7 +183,7 @@ impl Hand {
         true
     }
 
-    /// Kills what the order names; says what that was.
+    /// Kills what the order names; says what that was. Where there is no worker to kill, the agent dies.
     fn kill(&self, order: &Value, workers: &[Seen], itself: bool) -> Vec<String> {
         let named = |name: &str| order["kill"].as_array().is_some_and(|kill| kill.iter().any(|k| k == name));
         let mut killed = Vec::new();
@@ -199,13 +199,22 @@ impl Hand {
             killed.push("guard".to_owned());
         }
         if named("workers") {
-            workers.iter().for_each(|worker| signal(worker.pid, Signal::KILL));
+            for worker in workers {
+                signal(worker.pid, Signal::KILL);
+            }
             killed.extend(workers.iter().map(|worker| worker.name.clone()));
         }
-        if named("worker") && !workers.is_empty() {
-            let pick = &workers[order["pick"].as_u64().unwrap_or_default() as usize % workers.len()];
-            signal(pick.pid, Signal::KILL);
-            killed.push(pick.name.clone());
+        if named("worker") {
+            // The packet worker may be an idle one of before.
+            let busy: Vec<&Seen> = workers.iter().filter(|w| self.packets || w.name != "fracas-net").collect();
+            let pick = order["pick"].as_u64().unwrap_or_default() as usize;
+            if let Some(worker) = busy.get(pick % busy.len().max(1)) {
+                signal(worker.pid, Signal::KILL);
+                killed.push(worker.name.clone());
+            } else {
+                signal(self.agent, Signal::KILL);
+                killed.push("agent".to_owned());
+            }
         }
         if killed.is_empty() && itself {
             killed.push("itself".to_owned());
