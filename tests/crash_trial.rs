@@ -273,6 +273,10 @@ impl Stage {
         if plan.beside() {
             residue.extend(self.differences(1 - plan.host).0);
         }
+        if plan.kill.elsewhere() {
+            // A controller that was away learns from its agents what faults there are.
+            rig.until_connected(&HOSTS);
+        }
         if !residue.is_empty() {
             let log = rig.agent_log(host);
             let lines: Vec<&str> = log.lines().collect();

@@ -2,7 +2,10 @@
 //! and compares the host before and after, many times. The trial itself is one of the workspace's tests; this asks it for
 //! more than a test has time for.
 
-use std::{fs, process::Command};
+use std::{
+    fs,
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -17,14 +20,14 @@ host must be as it was. Trial k has seed S+k; FRACAS_SEED=K repeats one. Needs n
 make user namespaces. Touches nothing of the machine. Prints a table, and at last `trials N residues M seed S`; fails
 if M > 0 or if nothing had been applied in any trial.";
 
-/// Runs the trials, fails if one did.
-pub(crate) fn run(words: &[String]) -> Result<()> {
+/// Runs the trials; the program's exit code says whether all went well.
+pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (mut trials, mut seed, mut lease) = (200, 0, "2s".to_owned());
     let mut words = words.iter();
     while let Some(word) = words.next() {
         if ["--help", "-h"].contains(&word.as_str()) {
             eprintln!("{HELP}");
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         let text = words.next().with_context(|| format!("{word} needs a value\n{HELP}"))?;
         let number = || text.parse::<u64>().with_context(|| format!("{word} {text}: not a number"));
@@ -50,9 +53,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let _ = fs::remove_file(&result);
     let told = told.context("the trial did not come to its end")?;
     let (counted, residues) = told.split_once(' ').context("no numbers of trials and residues")?;
-    println!("trials {counted} residues {residues} seed {seed}");
-    if !status.success() || residues != "0" || counted == "0" {
-        bail!("a trial failed, or none counted");
+    let well = status.success() && residues == "0" && counted != "0";
+    if !well {
+        eprintln!("xtask crash-trial: a trial failed, or none counted");
     }
-    Ok(())
+    // The last line, whatever it says.
+    println!("trials {counted} residues {residues} seed {seed}");
+    Ok(if well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -21,7 +21,10 @@ fn main() -> ExitCode {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
         "controller-trial" => controller_trial::run(&words),
-        "crash-trial" => crash_trial::run(&words),
+        "crash-trial" => match crash_trial::run(&words) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
         "vm" => vm::run(&words),
