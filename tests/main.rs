@@ -6,6 +6,7 @@
 
 mod clock;
 mod controller_trial;
+mod crash_trial;
 mod delay;
 mod demo;
 mod foreign;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     let trials = [
         nobody::trials(),
         controller_trial::trials(),
+        crash_trial::trials(),
         demo::trials(),
         gone::trials(),
         kill::trials(),

@@ -198,6 +198,20 @@ impl Rig {
         self.agents.lock().expect("lock")[name].signal(signal);
     }
 
+    /// Waits until the agent of a host, in its present life, is in contact with the controller; false if it ended before.
+    pub(crate) fn agent_reports(&self, name: &str) -> bool {
+        let log = self.agents.lock().expect("lock")[name].err.clone();
+        wait_for(&format!("the agent of {name} is in contact"), || {
+            let (reports, runs) = (log.text().contains("in contact with the controller"), self.agent_runs(name));
+            (reports || !runs).then_some(runs)
+        })
+    }
+
+    /// Whether the agent of a host has not ended.
+    pub(crate) fn agent_runs(&self, name: &str) -> bool {
+        self.agents.lock().expect("lock")[name].runs()
+    }
+
     /// Waits for an agent's end.
     pub(crate) fn end_agent(&self, name: &str, limit: Duration) -> Said {
         let going = self.agents.lock().expect("lock").remove(name).expect("an agent");

@@ -1,5 +1,6 @@
 //! The parts this program plays when it is started again: `fracas` itself, and what stands beside it in a test. Each
-//! part is told by its arguments and speaks in JSON lines; none knows anything of the product but its command line.
+//! part is told by its arguments and speaks in JSON lines; but for the crash trial's hand none knows anything of the product
+//! but its command line.
 
 mod crowd;
 mod datagrams;
@@ -48,6 +49,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("relay", [name]) => crowd::relay(name),
         ("crowd", [name, size]) => crowd::crowd(name, number(size)),
         ("rest", [name]) => crowd::rest(name),
+        ("hand", [state, file]) => crate::crash_trial::hand::hand(state, file),
+        ("without-ptrace", rest) => without_ptrace(rest),
         ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
         ("house", [folder, group, reader, rest @ ..]) => house::house(folder, group, reader, rest),
@@ -99,6 +102,20 @@ pub(crate) fn stay() -> ! {
 fn keep(path: &str) {
     let mut file = std::fs::File::create(path).expect("file");
     std::io::copy(&mut std::io::stdin().lock(), &mut file).expect("kept");
+}
+
+/// `CAP_SYS_PTRACE` of `linux/capability.h`.
+const CAP_SYS_PTRACE: u32 = 19;
+
+/// The part `without-ptrace`: this program in another part, which can trace nobody but its own user's children.
+fn without_ptrace(words: &[&str]) {
+    use std::os::unix::process::CommandExt as _;
+    rustix::thread::remove_capability_from_bounding_set(rustix::thread::CapabilitySet::from_bits_retain(
+        1 << CAP_SYS_PTRACE,
+    ))
+    .expect("a capability less");
+    let error = std::process::Command::new("/proc/self/exe").arg(MARK).args(words).exec();
+    panic!("{error}");
 }
 
 /// The part `occupy`: holds a TCP port.

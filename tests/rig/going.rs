@@ -1,6 +1,6 @@
 //! A `fracas` command in a lab: under way, heard line by line, and at its end.
 
-use std::time::Duration;
+use std::{io::Write as _, time::Duration};
 
 use fracas_sim::lab::{End, Host, Program, Running, Stream};
 use rustix::process::Signal;
@@ -80,6 +80,17 @@ impl Going {
     /// Closes its standard input.
     pub(crate) fn close(&mut self) {
         self.running.stdin = None;
+    }
+
+    /// Sends it an order as a line of its standard input.
+    pub(crate) fn order(&mut self, order: &Value) {
+        let input = self.running.stdin.as_mut().expect("a pipe");
+        writeln!(input, "{order}").expect("it listens");
+    }
+
+    /// As Ctrl-C, to whoever may have ended by itself.
+    pub(crate) fn interrupt(&self) {
+        let _ = self.running.signal(Signal::INT);
     }
 
     /// Kills it and waits until it is gone.

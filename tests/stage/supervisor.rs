@@ -14,7 +14,7 @@ use serde_json::json;
 use super::{boot_ns, say};
 
 /// More deaths than that are no service any more.
-const MOST: usize = 20;
+const MOST: usize = 50;
 
 /// The part `supervise`.
 pub(super) fn supervise(pause_ms: u64, program: &str, arguments: &[&str]) {

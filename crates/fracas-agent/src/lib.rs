@@ -1,6 +1,7 @@
 //! The agent: reconciles what is desired against its journal, runs steps, looks, and reports what really happened.
 
 pub mod command;
+pub mod crash;
 pub mod dial;
 pub mod disk;
 pub mod enrol;

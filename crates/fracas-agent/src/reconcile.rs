@@ -35,6 +35,7 @@ use fracas_model::{
 
 pub use self::{lease::Lease, newer::Newer};
 use crate::{
+    crash::{self, Boundary},
     disk::Disk,
     host::{Failure, Host},
     journal::{Ended, Journal, JournalState, Record, Trouble},
@@ -330,8 +331,10 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
 
     async fn close(&mut self, key: &ItemKey, ended: Ended) {
         let tell = self.live.remove(key).map(|l| l.tell).unwrap_or_default();
+        crash::at(Boundary::BeforeCloseRecord);
         // Not synced: an item whose end is lost with the power is found open, undone again and closed then.
         self.journal.note(&[Record::Closed { key: key.clone(), ended, tell }], false).await;
+        crash::at(Boundary::AfterCloseRecord);
         self.closing.push(key.clone());
     }
 
@@ -363,7 +366,9 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             return;
         }
         let told: Vec<Record> = self.drained.drain(..).map(|key| Record::Reported { key }).collect();
+        crash::at(Boundary::BeforeToldRecord);
         self.journal.note(&told, false).await;
+        crash::at(Boundary::AfterToldRecord);
     }
 }
 

@@ -23,6 +23,7 @@ use tokio::{
 };
 
 use crate::{
+    crash::{self, Boundary},
     dial::Contact,
     disk::Disk,
     guard::Guard,
@@ -299,10 +300,12 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     async fn flush(&mut self) {
         let events = self.reconciler.drain_events();
         if !events.is_empty() {
+            crash::at(Boundary::BeforeFactsKept);
             let mut outbox = self.shared.outbox.lock().await;
             for (stream, body) in events {
                 outbox.append(&stream, &body, &[]).await;
             }
+            crash::at(Boundary::AfterFactsKept);
             self.shared.more.notify_one();
         }
         for rehearsal in self.reconciler.drain_rehearsals() {

@@ -1,10 +1,11 @@
-//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial` and `vm`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial`, `crash-trial` and `vm`. Product code never depends on this.
 
-#![expect(clippy::print_stderr, reason = "a chore speaks to the person who started it")]
+#![expect(clippy::print_stderr, clippy::print_stdout, reason = "a chore speaks to the person who started it")]
 
 mod bench;
 mod codegen;
 mod controller_trial;
+mod crash_trial;
 mod tidy;
 mod vm;
 
@@ -20,12 +21,16 @@ fn main() -> ExitCode {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
         "controller-trial" => controller_trial::run(&words),
+        "crash-trial" => match crash_trial::run(&words) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
             );
             return ExitCode::from(2);
         }

@@ -309,7 +309,13 @@ fn fork(program: &PathBuf, role: &str, arguments: &[String]) -> io::Result<Child
     command.arg(crate::reexec::MARK).arg(role).args(arguments);
     // Standard error goes where the agent's goes. A working directory would pin a mount, and a Ctrl-C meant for the
     // agent must not cut short an orderly undo: hence `/` and an own process group.
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).env_clear().current_dir("/").process_group(0);
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .env_clear()
+        .envs(crate::crash::inherited())
+        .current_dir("/")
+        .process_group(0);
     let prepare = move || {
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         if rustix::process::getppid() != Some(parent) {

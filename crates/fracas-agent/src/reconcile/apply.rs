@@ -10,6 +10,7 @@ use fracas_model::{
 
 use super::{DEADLINE_SLACK, Live, Phase, Reconciler, STEP_LIMIT, admit::Admitted, span, within};
 use crate::{
+    crash::{self, Boundary},
     disk::Disk,
     host::{Failure, Host},
     journal::{Ended, Record},
@@ -58,11 +59,14 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             boot: at.clock.boot.clone(),
             deadline_ns: at.boot_ns.saturating_add(admitted.duration.unwrap_or_default().ns()),
         };
+        crash::at(Boundary::BeforePlanRecord);
         if let Err(trouble) = self.journal.write(&[planned], true).await {
             return self.refuse(key, trouble.refusal()).await;
         }
+        crash::at(Boundary::AfterPlanRecord);
         self.live.insert(key.clone(), Live::new(Phase::Applying));
         self.emit(key, Body::Applying { item: key.clone(), plan: plan.clone(), at });
+        crash::at(Boundary::AfterApplyingFact);
 
         if let Some(duration) = admitted.duration {
             let left = duration.min(Dur::from_ns(self.lease.until_ns().saturating_sub(self.now_ns())));
@@ -100,14 +104,18 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         };
         // A held step ends with the power; only its item must be known after a cut.
         let sync = step.kind() != Kind::Held;
+        crash::at(Boundary::BeforeStepRecord);
         self.journal.write(&[before], sync).await.map_err(|trouble| Failure(trouble.to_string()))?;
+        crash::at(Boundary::AfterStepRecord);
         let (handle, between) = within(STEP_LIMIT, self.host.apply(&key, index, step)).await?;
+        crash::at(Boundary::AfterStep);
         let after = if spent {
             Record::Fired { key, step: index, effective: between.clone() }
         } else {
             Record::Done { key, step: index, handle }
         };
         self.journal.note(&[after], spent).await;
+        crash::at(Boundary::AfterDoneRecord);
         Ok(between)
     }
 
@@ -115,11 +123,13 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         let spent = self.journal.state().open.get(key).is_some_and(crate::journal::OpenItem::is_spent);
         let since_ns = effective.to.boot_ns;
         let item = key.clone();
+        crash::at(Boundary::BeforeActiveFact);
         if spent {
             self.emit_end(key, Body::Spent { item, certain: true, effective });
         } else {
             self.emit(key, Body::Active { item, effective });
         }
+        crash::at(Boundary::AfterActiveFact);
         if let Some(live) = self.live.get_mut(key) {
             let lasting = since_ns.saturating_add(duration.unwrap_or_default().ns());
             live.phase = if spent {

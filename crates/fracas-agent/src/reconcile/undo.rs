@@ -9,6 +9,7 @@ use fracas_model::{
 
 use super::{FINAL_LOOKS, Live, Phase, Reconciler, STEP_LIMIT, within};
 use crate::{
+    crash::{self, Boundary},
     disk::Disk,
     host::{Host, Reverted},
     journal::{Ended, Progress, Record},
@@ -82,7 +83,9 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         }
         live.phase = Phase::Undoing { cause, retry_ns: at.boot_ns, pause: RETRY_FIRST };
         live.undo_from = Some(at.clone());
+        crash::at(Boundary::BeforeUndoRecord);
         self.journal.note(&[Record::Undoing { key: key.clone(), cause }], false).await;
+        crash::at(Boundary::AfterUndoRecord);
         self.emit(key, Body::Undoing { item: key.clone(), cause, at });
     }
 
@@ -97,8 +100,10 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
                 Progress::Untouched | Progress::Reverted | Progress::AboutToFire(_) | Progress::Fired(_) => continue,
             };
             debug_assert_ne!(step.kind(), Kind::Spent, "a spent step has no handle");
+            crash::at(Boundary::BeforeInverse);
             match within(STEP_LIMIT, self.host.revert(key, index, step, handle)).await {
                 Ok(reverted) => {
+                    crash::at(Boundary::AfterInverse);
                     if let (Reverted::Superseded(what), Some(live)) = (reverted, self.live.get_mut(key))
                         && !live.superseded.contains(&what)
                     {
@@ -108,6 +113,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
                     // such steps are reverted again with it.
                     if failures.is_empty() {
                         self.journal.note(&[Record::Reverted { key: key.clone(), step: index }], false).await;
+                        crash::at(Boundary::AfterInverseRecord);
                     }
                 }
                 Err(failure) => failures.push(format!("step {}: {failure}", index + 1)),

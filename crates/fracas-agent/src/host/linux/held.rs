@@ -7,10 +7,13 @@ use fracas_model::{event::Between, id::ItemKey, plan::Burn, process::ProcessRef,
 use serde_json::{Value, json};
 
 use super::{LinuxHost, calls::Go, load::Load};
-use crate::host::{
-    Failure, Handle, Reverted, clock,
-    processes::{Stat, same},
-    worker::Worker,
+use crate::{
+    crash::{self, Boundary},
+    host::{
+        Failure, Handle, Reverted, clock,
+        processes::{Stat, same},
+        worker::Worker,
+    },
 };
 
 /// How long a worker may take to report that it has begun: seizing waits a second for threads, a loaded machine longer.
@@ -108,6 +111,7 @@ impl LinuxHost {
         let work = move |go: &Arc<Go>| {
             let mut worker =
                 spawner.spawn(role).map_err(|e| Failure(format!("the {role} worker cannot be started: {e}")))?;
+            crash::at(Boundary::AmidStep);
             go.on()?;
             if let Some(left) = left {
                 worker.deadline(left)?;
@@ -137,6 +141,7 @@ impl LinuxHost {
         let worker = self.held.borrow_mut().take(key, index);
         if let Some(worker) = worker {
             self.act(key, move |_| worker.end()).await?;
+            crash::at(Boundary::BeforeReadBack);
             return Ok(Reverted::Undone);
         }
         let Some(old) = handle.and_then(|h| h.get("worker")) else { return Ok(Reverted::NothingThere) };

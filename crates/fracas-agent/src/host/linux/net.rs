@@ -26,15 +26,18 @@ use super::{
     held::until,
     netem::{Suffered, suffered},
 };
-use crate::host::{
-    Failure, Handle, Reverted, clock,
-    net::worker::{Ask, Stats},
-    netlink::{
-        diag::{self, Connection},
-        nft,
+use crate::{
+    crash::{self, Boundary},
+    host::{
+        Failure, Handle, Reverted, clock,
+        net::worker::{Ask, Stats},
+        netlink::{
+            diag::{self, Connection},
+            nft,
+        },
+        processes::{Stat, same},
+        worker::Worker,
     },
-    processes::{Stat, same},
-    worker::Worker,
 };
 
 /// How long the worker may take to answer; adding a fault takes about a millisecond, draining a busy queue more.
@@ -159,6 +162,7 @@ impl LinuxHost {
         let shared = self.net_worker().await?;
         let (id, pid) = (id(key, index), shared.pid);
         let (ask, clock) = (Ask::Add { id: id.clone(), impair: impair.clone() }, self.clock.clone());
+        crash::at(Boundary::AmidStep);
         let before_ms = round_trip_now(&impair.filter).await;
         let add = move |go: &Arc<Go>| {
             let from = clock.now();
@@ -199,6 +203,7 @@ impl LinuxHost {
             // The worker itself reads back that the fault's chains are gone.
             self.act(key, move |go| shared.ask_if(&ask, go)).await?;
         }
+        crash::at(Boundary::BeforeReadBack);
         let ours = self.net.borrow_mut().forget(key, &id);
         match handle {
             Some(handle) => vanished(handle, ours).await,

@@ -11,10 +11,13 @@ use fracas_model::{
 use serde_json::json;
 
 use super::{LinuxHost, held::until};
-use crate::host::{
-    Failure, Handle, Reverted,
-    processes::{Stat, same, status_field, threads},
-    signal::Target,
+use crate::{
+    crash::{self, Boundary},
+    host::{
+        Failure, Handle, Reverted,
+        processes::{Stat, same, status_field, threads},
+        signal::Target,
+    },
 };
 
 /// How long stopping and resuming may take: 4 ms for 200 threads where it was measured.
@@ -41,6 +44,7 @@ impl LinuxHost {
         }
         let from = self.clock.now();
         target.send(libc::SIGSTOP)?;
+        crash::at(Boundary::AmidStep);
         if until(SETTLE, || states(process.pid).iter().all(|s| still(*s))).await {
             return Ok((json!({ "stopped": true }), self.clock.since(from)));
         }
@@ -86,6 +90,7 @@ pub(super) async fn resume(process: &ProcessRef, handle: Option<&Handle>) -> Res
     let before = states(process.pid);
     let runs = !stopping(process.pid) && !before.iter().any(|s| still(*s));
     target.send(libc::SIGCONT)?;
+    crash::at(Boundary::BeforeReadBack);
     if !until(SETTLE, || same(process).is_none() || !stopping(process.pid)).await {
         return Err(Failure(format!("{name} is stopped again after SIGCONT: somebody else stops it")));
     }
