@@ -21,6 +21,7 @@ mod nobody;
 mod offline;
 mod pause;
 mod refused;
+mod replace;
 mod residue;
 mod rig;
 mod services;
@@ -56,6 +57,7 @@ fn main() -> ExitCode {
         delay::trials(),
         loss::trials(),
         load::trials(),
+        replace::trials(),
         residue::trials(),
         refused::trials(),
         trouble::trials(),

@@ -16,6 +16,8 @@ mod full;
 mod guard;
 #[path = "host/pause.rs"]
 mod pause;
+#[path = "host/replace.rs"]
+mod replace;
 #[path = "host/shot.rs"]
 mod shot;
 #[path = "host/stage.rs"]
@@ -30,7 +32,15 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [full::trials(), workers::trials(), burn::trials(), pause::trials(), shot::trials(), guard::trials()];
+    let trials = [
+        full::trials(),
+        workers::trials(),
+        burn::trials(),
+        pause::trials(),
+        replace::trials(),
+        shot::trials(),
+        guard::trials(),
+    ];
     // One after another: loads on one core would take each other's time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()

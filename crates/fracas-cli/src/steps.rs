@@ -32,6 +32,12 @@ pub(crate) fn does(step: &Step) -> String {
         Step::Lose { device, direction, filter, percent, .. } => {
             format!("drop {percent} of {} of {device}", packets(*direction, filter))
         }
+        Step::Replace(replace) => format!(
+            "put a file of {} in the place of {} ({}), which is kept beside it",
+            words::count(replace.content.len(), "byte"),
+            replace.path,
+            words::count(usize::try_from(replace.was.size_bytes).unwrap_or(usize::MAX), "byte")
+        ),
         Step::Signal { process, signal_name, .. } => {
             format!("send SIG{signal_name} to {} (pid {})", process.name, process.pid)
         }
@@ -46,6 +52,7 @@ pub(crate) fn undo(step: &Step) -> String {
         (Step::MakeNetem { device, .. }, _) => format!("goes with {device}"),
         (Step::MakeClsact { .. }, _) => "remove it, if we made it and nobody else uses it".to_owned(),
         (Step::Redirect { .. } | Step::Lose { .. }, _) => "remove our filters by handle".to_owned(),
+        (Step::Replace(_), _) => "put the kept file back, if nobody changed what stands in its place".to_owned(),
         (_, Kind::Held) => "the kernel ends it with its worker process, whatever happens".to_owned(),
         (_, Kind::Reversible) => "its inverse from the journal".to_owned(),
         (_, Kind::Spent) => "nothing to undo: it happens once".to_owned(),

@@ -11,6 +11,7 @@ use fracas_model::{
 };
 
 pub mod cpu_load;
+pub mod file_replace;
 pub mod net_delay;
 pub mod net_loss;
 mod network;
@@ -34,6 +35,7 @@ pub trait Fault: Sync {
 /// Every fault there is.
 pub const ALL: &[&dyn Fault] = &[
     &cpu_load::CpuLoad,
+    &file_replace::FileReplace,
     &net_delay::NetDelay,
     &net_loss::NetLoss,
     &process_kill::ProcessKill,

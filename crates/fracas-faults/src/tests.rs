@@ -4,7 +4,8 @@ use fracas_model::{
     catalogue::{Capability, Nature, Params},
     check::check,
     diagnostic::Findings,
-    facts::{Ability, Device, Facts, HostFacts},
+    digest,
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts},
     plan::{Check, Claim, Direction, Kind, Plan, Refusal, Step},
     policy::Policy,
     process::{Process, ProcessRef},
@@ -50,6 +51,8 @@ fn facts() -> Facts {
         ],
         pid_in_file: Some(200),
         devices: vec![device("lo", 1, true), device("eth0", 2, false)],
+        file: Some(file("/etc/nginx/nginx.conf")),
+        own_paths: vec!["/var/lib/fracas-agent".into()],
         own_pids: vec![60],
         controllers: vec!["192.0.2.1:7443".into()],
         near_ports: vec![],
@@ -62,6 +65,12 @@ fn process(pid: i32, parent: i32, name: &str) -> Process {
     let ports = if pid == 100 { vec![5432] } else { Vec::new() };
     let unit = (300..400).contains(&pid).then(|| "nginx.service".to_owned());
     Process { id, parent, exe: None, argv0: None, uid: 0, kernel: false, ports, unit }
+}
+
+fn file(path: &str) -> FileSeen {
+    let mark = FileMark { size_bytes: 612, sha256: digest::of_text("ok"), ..FileMark::any() };
+    let path = path.to_owned();
+    FileSeen { path, leaves: false, kind: FileKind::Regular, mounted: false, uid: 33, mode: 0o644, mark }
 }
 
 /// The parameters of a fault out of a text, checked as a document's would be.
@@ -178,6 +187,55 @@ fn cores_are_those_the_agent_may_use() {
     assert!(cores("{ percent: 50%, cores: 3 }", &facts).expect_err("3").why.contains("may use 2"));
     let total = plan("cpu-load", "{ percent: 80%, mode: total, cores: 2 }").unwrap();
     assert_eq!(total.summary, "use 80% of 2 cores");
+}
+
+#[test]
+fn only_files_that_can_be_put_back_and_are_nobodys_lifeline_are_replaced() {
+    let on = |path: &str, change: &dyn Fn(&mut Facts, &mut FileSeen)| {
+        let (mut facts, mut seen) = (facts(), file(path));
+        change(&mut facts, &mut seen);
+        facts.file = Some(seen);
+        plan_on("file-replace", &format!("{{ path: {path}, content: new }}"), &facts)
+    };
+    let plan = on("/srv/index.html", &|_, _| {}).unwrap();
+    assert_eq!(plan.claims, [Claim::File("/srv/index.html".into())]);
+    assert_eq!(plan.summary, "replace /srv/index.html by a file of 3 bytes");
+    let linked = on("/srv/index.html", &|_, seen| seen.path = "/srv/www/index.html".into()).unwrap();
+    assert_eq!(linked.claims, [Claim::File("/srv/www/index.html".into())], "held under its real name");
+    let (mut later, mut other) = (plan.clone(), plan.clone());
+    let Step::Replace(replace) = &mut later.steps[0] else { panic!("{later:?}") };
+    (replace.was.inode, replace.was.sha256) = (77, String::new());
+    assert_eq!(digest::of_plan(&plan), digest::of_plan(&later), "what is put back is what was there");
+    let Step::Replace(replace) = &mut other.steps[0] else { panic!("{other:?}") };
+    replace.content = "other".into();
+    assert_ne!(digest::of_plan(&plan), digest::of_plan(&other));
+    type Change = &'static dyn Fn(&mut Facts, &mut FileSeen);
+    let refused: &[(&str, Change, &str)] = &[
+        ("/etc/passwd", &|_, _| {}, "/etc/passwd"),
+        ("/etc/ssh/sshd_config", &|_, _| {}, "protected"),
+        ("/usr/sbin/nginx", &|_, _| {}, "protected"),
+        ("/var/lib/fracas-agent/journal", &|_, _| {}, "belongs to the agent"),
+        ("/srv/x", &|_, seen| seen.path = "/etc/shadow".into(), "/etc/shadow"),
+        ("/srv/x", &|facts, _| facts.policy.protect_paths.push("/srv".into()), "the host's policy protects /srv"),
+        (
+            "/srv/x",
+            &|_, seen| (seen.leaves, seen.path) = (true, "/opt/x".into()),
+            "leads out of its directory, to /opt/x",
+        ),
+        ("/srv/x", &|_, seen| seen.kind = FileKind::Directory, "is a directory"),
+        ("/srv/x", &|_, seen| seen.kind = FileKind::Special, "pipe, socket or device"),
+        ("/srv/x", &|_, seen| seen.mounted = true, "mount point"),
+        ("/srv/x", &|_, seen| seen.mode = 0o4755, "set-user-id"),
+        ("/srv/x", &|_, seen| seen.mark.size_bytes = 1 << 30, "larger (1GiB) than the 16MiB"),
+        ("/srv/x", &|facts, _| facts.host.uid = 1000, "belongs to user 33"),
+        ("/srv/x", &|_, seen| (seen.mark.sha256, seen.mark.size_bytes) = (digest::of_text("new"), 3), "already"),
+    ];
+    for (path, change, why) in refused {
+        let refusal = on(path, change).expect_err(why);
+        assert!(refusal.why.contains(why) && !refusal.instead.is_empty(), "{path}: {refusal}");
+    }
+    let none = plan_on("file-replace", "{ path: /srv/x, content: \"\" }", &Facts { file: None, ..facts() });
+    assert!(none.expect_err("nothing there").why.contains("does not exist"));
 }
 
 #[test]

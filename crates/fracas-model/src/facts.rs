@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Capability,
+    id::BootId,
     policy::Policy,
     process::{Process, ProcessSelector},
 };
@@ -18,6 +19,58 @@ pub enum Question {
     Processes(ProcessSelector),
     /// Network devices.
     Devices,
+    /// The file of this path, with its digest if it is not larger than the policy lets a fault replace.
+    File(String),
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSeen {
+    /// Absolute path without any symbolic link.
+    pub path: String,
+    /// The asked path is a symbolic link that leads out of its directory.
+    pub leaves: bool,
+    /// What it is.
+    pub kind: FileKind,
+    /// Something is mounted there: a container's `/etc/hosts`, for example.
+    pub mounted: bool,
+    /// Its owner.
+    pub uid: u32,
+    /// Permission bits, with those of set-user-id and the like.
+    pub mode: u32,
+    /// What tells it from any other file.
+    pub mark: FileMark,
+}
+
+/// Kind of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FileKind {
+    /// With content.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A pipe, socket or device.
+    Special,
+}
+
+/// What tells a file from any other, also after a reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileMark {
+    /// Its number in its file system.
+    pub inode: u64,
+    /// Its size.
+    pub size_bytes: u64,
+    /// SHA-256 of its content, hexadecimal; empty when it was not read.
+    pub sha256: String,
+    /// The number of its directory.
+    pub directory_inode: u64,
+    /// It lies in memory and is gone after a reboot.
+    pub in_memory: bool,
+    /// The boot during which all this was so.
+    pub boot: BootId,
 }
 
 /// One network device.
@@ -89,6 +142,10 @@ pub struct Facts {
     pub pid_in_file: Option<i32>,
     /// Network devices, if asked for.
     pub devices: Vec<Device>,
+    /// What stands at the path, if asked for; `None` when there is nothing.
+    pub file: Option<FileSeen>,
+    /// The agent's own files and directories, which no fault touches.
+    pub own_paths: Vec<String>,
     /// The agent's own processes: agent, guard, workers.
     pub own_pids: Vec<i32>,
     /// The controller's addresses (`ip:port`), which network faults must let pass.
@@ -98,6 +155,14 @@ pub struct Facts {
     pub near_ports: Vec<u16>,
     /// A small number no other active item of this host has, for names and handles.
     pub slot: u16,
+}
+
+impl FileMark {
+    /// Stands for whatever file was there.
+    pub fn any() -> Self {
+        let (sha256, boot) = (String::new(), BootId::from(""));
+        Self { inode: 0, size_bytes: 0, sha256, directory_inode: 0, in_memory: false, boot }
+    }
 }
 
 impl HostFacts {

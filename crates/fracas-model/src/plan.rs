@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    facts::FileMark,
     process::ProcessRef,
     units::{Dur, Percent},
 };
@@ -102,6 +103,9 @@ pub enum Step {
         /// Priority of our filters on that hook, ours alone.
         priority: u16,
     },
+    /// Reversible: another file takes the place of a file, which is kept beside it; undone by putting the very same file
+    /// back, if nobody changed what stands in its place.
+    Replace(Replace),
     /// Spent: a signal, once.
     Signal {
         /// To whom.
@@ -167,6 +171,18 @@ pub enum Effect {
     },
 }
 
+/// A file that another one stands in for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replace {
+    /// Absolute path without any symbolic link.
+    pub path: String,
+    /// What the file reads while it is replaced.
+    pub content: String,
+    /// What tells the original from any other file.
+    pub was: FileMark,
+}
+
 /// Which way packets go, seen from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -213,6 +229,8 @@ pub enum Claim {
     Process(i32),
     /// The load of a core.
     Core(u32),
+    /// A file, by its path without any symbolic link.
+    File(String),
     /// One dimension of matching packets.
     Network {
         /// Which way.
@@ -254,6 +272,13 @@ pub enum Check {
         /// Who.
         processes: Vec<ProcessRef>,
     },
+    /// Whoever opens the file reads this.
+    Content {
+        /// The file.
+        path: String,
+        /// All of it.
+        content: String,
+    },
     /// Packets are really held or lost.
     Packets {
         /// Which way.
@@ -293,7 +318,8 @@ impl Step {
             | Self::MakeNetem { .. }
             | Self::MakeClsact { .. }
             | Self::Redirect { .. }
-            | Self::Lose { .. } => Kind::Reversible,
+            | Self::Lose { .. }
+            | Self::Replace(_) => Kind::Reversible,
             Self::Signal { .. } => Kind::Spent,
         }
     }

@@ -4,7 +4,7 @@
 //! /proc) goes to a blocking thread and comes back; no borrow is held meanwhile. What changes the host there is a call of
 //! an item (see `calls`), which its undo waits for.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use fracas_model::{
     event::{Between, Measured, Proof},
@@ -16,7 +16,7 @@ use fracas_model::{
     units::Dur,
 };
 
-use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, processes, worker::Spawner};
+use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, worker::Spawner};
 
 mod calls;
 mod held;
@@ -24,6 +24,7 @@ mod load;
 mod net;
 pub mod netem;
 mod pause;
+mod replace;
 mod shot;
 
 /// The machine this program runs on.
@@ -31,6 +32,7 @@ pub struct LinuxHost {
     clock: Clock,
     version: String,
     spawner: Spawner,
+    own_paths: Vec<String>,
     calls: RefCell<calls::Calls>,
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
@@ -53,6 +55,7 @@ impl LinuxHost {
             clock: Clock::of(id),
             version: version.to_owned(),
             spawner,
+            own_paths: Vec::new(),
             calls: RefCell::default(),
             held: RefCell::default(),
             loads: RefCell::default(),
@@ -60,6 +63,14 @@ impl LinuxHost {
             net: RefCell::default(),
             untouched: RefCell::default(),
         }
+    }
+
+    /// The same, with files and directories of the agent that no fault may touch.
+    #[must_use]
+    pub fn owning(mut self, paths: &[&Path]) -> Self {
+        let resolved = paths.iter().filter_map(|path| path.canonicalize().ok()?.to_str().map(str::to_owned));
+        self.own_paths.extend(resolved);
+        self
     }
 
     /// What starts workers here, for those the agent itself needs.
@@ -75,6 +86,7 @@ impl LinuxHost {
     async fn fill(&self, mut base: Facts, questions: &[Question]) -> Result<Facts, Failure> {
         base.own_pids.push(std::process::id().cast_signed());
         base.own_pids.extend(self.spawner.pids());
+        base.own_paths.clone_from(&self.own_paths);
         for question in questions {
             match question {
                 Question::Processes(selector) => {
@@ -91,6 +103,11 @@ impl LinuxHost {
                     base.pid_in_file = pid;
                 }
                 Question::Devices => base.devices = facts::devices(),
+                Question::File(path) => {
+                    let (wanted, most, boot) = (path.clone(), base.policy.max_file_size.0, self.now().clock.boot);
+                    let seen = aside(move || files::look(&wanted, most, &boot)).await?;
+                    base.file = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
+                }
             }
         }
         Ok(base)
@@ -137,6 +154,7 @@ impl Host for LinuxHost {
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
                 Step::Impair(impair) => self.impair(key, index, impair).await,
+                Step::Replace(replace) => self.replace(key, index, replace).await,
                 Step::Redirect { filter, .. } => {
                     self.remember_round_trip(key, filter).await;
                     self.shape(key, step).await
@@ -171,6 +189,7 @@ impl Host for LinuxHost {
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
                 Step::Impair(_) => self.mend(key, index, handle).await,
+                Step::Replace(replace) => self.put_back(key, index, replace, handle).await,
                 Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
@@ -194,6 +213,7 @@ impl Host for LinuxHost {
                 }
                 Check::Gone { processes } => self.gone(key, processes).await,
                 Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
+                Check::Content { path, content } => replace::check(path, content).await,
                 Check::Packets { filter, effect, .. } => self.packets(key, filter, effect).await,
             }
         })

@@ -63,6 +63,8 @@ fn answered() {
         policy: Policy::builtin(),
         processes: vec![],
         pid_in_file: None,
+        file: None,
+        own_paths: vec![],
         devices: vec![],
         own_pids: vec![],
         controllers: vec![],
