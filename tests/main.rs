@@ -8,6 +8,7 @@ mod clock;
 mod controller_trial;
 mod delay;
 mod demo;
+mod fill;
 mod foreign;
 mod gone;
 mod history;
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         loss::trials(),
         load::trials(),
         replace::trials(),
+        fill::trials(),
         residue::trials(),
         refused::trials(),
         trouble::trials(),

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod cpu;
 pub mod facts;
 pub mod files;
+pub mod fill;
 pub mod linux;
 pub mod net;
 pub mod netlink;

@@ -10,6 +10,8 @@ use libtest_mimic::{Arguments, Trial};
 
 #[path = "host/burn.rs"]
 mod burn;
+#[path = "host/fill.rs"]
+mod fill;
 #[path = "host/full.rs"]
 mod full;
 #[path = "host/guard.rs"]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         burn::trials(),
         pause::trials(),
         replace::trials(),
+        fill::trials(),
         shot::trials(),
         guard::trials(),
     ];
@@ -47,7 +50,7 @@ fn main() -> ExitCode {
 }
 
 /// A trial that fails by panicking.
-fn trial(name: &str, run: fn()) -> Trial {
+fn trial(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         run();
         Ok(())

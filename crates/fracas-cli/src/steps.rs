@@ -1,6 +1,6 @@
 //! Steps of a plan in words: what is done to a host, and how it is taken back. Decides nothing about either.
 
-use fracas_model::plan::{BurnMode, Direction, Effect, Filter, Kind, Step};
+use fracas_model::plan::{BurnMode, Direction, Effect, FillGoal, Filter, Kind, Step};
 
 use crate::words;
 
@@ -14,6 +14,15 @@ pub(crate) fn does(step: &Step) -> String {
                 BurnMode::Added => "add load of",
             };
             format!("{how} {} on core {}", burn.percent, cores.join(", "))
+        }
+        Step::Fill(fill) => {
+            let how = match fill.goal {
+                FillGoal::Used(percent) => format!("until {percent} is used"),
+                FillGoal::Size(size) => format!("by {size}"),
+                FillGoal::Left(size) => format!("until {size} is left"),
+            };
+            let keep = if fill.reserve.0 == 0 { String::new() } else { format!(", never below {} left", fill.reserve) };
+            format!("fill the disk of {} {how}{keep}, with a file that has no name", fill.directory)
         }
         Step::Impair(impair) => {
             let device = impair.device.as_ref().map(|d| format!(" of {d}")).unwrap_or_default();

@@ -11,6 +11,7 @@ use fracas_model::{
 };
 
 pub mod cpu_load;
+pub mod disk_fill;
 pub mod file_replace;
 pub mod net_delay;
 pub mod net_loss;
@@ -35,6 +36,7 @@ pub trait Fault: Sync {
 /// Every fault there is.
 pub const ALL: &[&dyn Fault] = &[
     &cpu_load::CpuLoad,
+    &disk_fill::DiskFill,
     &file_replace::FileReplace,
     &net_delay::NetDelay,
     &net_loss::NetLoss,

@@ -5,12 +5,13 @@ use fracas_model::{
     check::check,
     diagnostic::Findings,
     digest,
-    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts},
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Space, VolumeSeen},
     plan::{Check, Claim, Direction, Kind, Plan, Refusal, Step},
     policy::Policy,
     process::{Process, ProcessRef},
     shape::Shape,
     tree::parse,
+    units::Size,
 };
 
 use crate::{ALL, Fault};
@@ -52,6 +53,12 @@ fn facts() -> Facts {
         pid_in_file: Some(200),
         devices: vec![device("lo", 1, true), device("eth0", 2, false)],
         file: Some(file("/etc/nginx/nginx.conf")),
+        volume: Some(VolumeSeen {
+            directory: "/var/lib/postgresql".into(),
+            device: "8:1".into(),
+            space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
+            unnamed: None,
+        }),
         own_paths: vec!["/var/lib/fracas-agent".into()],
         own_pids: vec![60],
         controllers: vec!["192.0.2.1:7443".into()],
@@ -189,6 +196,9 @@ fn cores_are_those_the_agent_may_use() {
     assert_eq!(total.summary, "use 80% of 2 cores");
 }
 
+/// How a file or its host differs from those of the other tests.
+type Change = &'static dyn Fn(&mut Facts, &mut FileSeen);
+
 #[test]
 fn only_files_that_can_be_put_back_and_are_nobodys_lifeline_are_replaced() {
     let on = |path: &str, change: &dyn Fn(&mut Facts, &mut FileSeen)| {
@@ -209,7 +219,6 @@ fn only_files_that_can_be_put_back_and_are_nobodys_lifeline_are_replaced() {
     let Step::Replace(replace) = &mut other.steps[0] else { panic!("{other:?}") };
     replace.content = "other".into();
     assert_ne!(digest::of_plan(&plan), digest::of_plan(&other));
-    type Change = &'static dyn Fn(&mut Facts, &mut FileSeen);
     let refused: &[(&str, Change, &str)] = &[
         ("/etc/passwd", &|_, _| {}, "/etc/passwd"),
         ("/etc/ssh/sshd_config", &|_, _| {}, "protected"),
@@ -236,6 +245,38 @@ fn only_files_that_can_be_put_back_and_are_nobodys_lifeline_are_replaced() {
     }
     let none = plan_on("file-replace", "{ path: /srv/x, content: \"\" }", &Facts { file: None, ..facts() });
     assert!(none.expect_err("nothing there").why.contains("does not exist"));
+}
+
+#[test]
+fn a_disk_is_filled_as_far_as_its_owner_lets_it() {
+    let on = |text: &str, change: &dyn Fn(&mut Facts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        plan_on("disk-fill", text, &facts)
+    };
+    let full = on("{ path: /srv, left: 64MiB }", &|_| {}).unwrap();
+    assert_eq!(full.summary, "fill the disk of /var/lib/postgresql until 64MiB is left");
+    assert_eq!(full.claims, [Claim::Space("8:1".into())]);
+    assert!(on("{ path: /srv, used: 100% }", &|facts| facts.policy.disk_reserve = Size(0)).is_ok());
+    for (text, change, why) in [
+        ("{ path: /srv }", &(|_: &mut Facts| {}) as &dyn Fn(&mut Facts), "no goal"),
+        ("{ path: /srv, used: 90%, left: 1GiB }", &|_| {}, "two goals"),
+        ("{ path: /srv, used: 100% }", &|_| {}, "at most 99.93%"),
+        ("{ path: /srv, left: 1MiB }", &|_| {}, "at least 64MiB"),
+        ("{ path: /srv, size: 1TB }", &|_| {}, "at most 56256MiB"),
+        ("{ path: /srv, used: 20% }", &|_| {}, "is so full already"),
+        ("{ path: /srv, left: 60GiB }", &|_| {}, "is so full already"),
+        ("{ path: /srv, used: 90% }", &|facts| facts.volume = None, "no directory /srv"),
+        ("{ path: /srv, used: 90% }", &|f| f.policy.protect_paths.push("/var/lib".into()), "policy protects /var/lib"),
+        (
+            "{ path: /srv, used: 90% }",
+            &|facts| facts.volume.as_mut().unwrap().unnamed = Some("Operation not supported".into()),
+            "not supported",
+        ),
+    ] {
+        let refusal = on(text, change).expect_err(why);
+        assert!(refusal.to_string().contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
 }
 
 #[test]

@@ -21,6 +21,51 @@ pub enum Question {
     Devices,
     /// The file of this path, with its digest if it is not larger than the policy lets a fault replace.
     File(String),
+    /// The file system of the directory of this path.
+    Volume(String),
+}
+
+/// A file system, by one of its directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSeen {
+    /// The directory, without any symbolic link.
+    pub directory: String,
+    /// Number of its device, `8:1`.
+    pub device: String,
+    /// How full it is.
+    pub space: Space,
+    /// Why no file without a name can be made there, if so: it was tried.
+    pub unnamed: Option<String>,
+}
+
+/// How full a file system is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// Not used by anybody.
+    pub free_bytes: u64,
+    /// Of that, what programs without privilege may use.
+    pub left_bytes: u64,
+}
+
+impl Space {
+    /// What is used.
+    pub fn used(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes)
+    }
+
+    /// All that programs without privilege may share: used and left.
+    pub fn offered(&self) -> u64 {
+        self.used() + self.left_bytes
+    }
+
+    /// What is used of what is offered, percent, as `df` has it.
+    pub fn used_percent(&self) -> f64 {
+        100.0 * self.used() as f64 / self.offered().max(1) as f64
+    }
 }
 
 /// What stands at a path.
@@ -144,6 +189,8 @@ pub struct Facts {
     pub devices: Vec<Device>,
     /// What stands at the path, if asked for; `None` when there is nothing.
     pub file: Option<FileSeen>,
+    /// The file system, if asked for; `None` when there is no such directory.
+    pub volume: Option<VolumeSeen>,
     /// The agent's own files and directories, which no fault touches.
     pub own_paths: Vec<String>,
     /// The agent's own processes: agent, guard, workers.

@@ -101,6 +101,8 @@ pub struct Policy {
     pub protect_paths: Vec<String>,
     /// The largest file that may be replaced.
     pub max_file_size: Size,
+    /// What disk faults leave free at least.
+    pub disk_reserve: Size,
     /// Remote TCP ports that network faults always let pass, beside the controller's.
     pub pass_ports: Vec<u16>,
     /// Networks that network faults always let pass.
@@ -157,6 +159,12 @@ pub fn policy_shape() -> Shape {
             "The largest file that may be replaced; it is read once.",
         ),
         Field::with_default(
+            "diskReserve",
+            Shape::Size { min: Size(0), max: Size(1 << 50) },
+            builtin.disk_reserve.to_string(),
+            "What disk faults leave free for programs without privilege at least; 0B lets a disk be filled to the brim.",
+        ),
+        Field::with_default(
             "passPorts",
             list(port),
             json!(builtin.pass_ports),
@@ -204,6 +212,7 @@ impl Policy {
             protect_processes: Vec::new(),
             protect_paths: Vec::new(),
             max_file_size: Size(16 << 20),
+            disk_reserve: Size(64 << 20),
             pass_ports: vec![22],
             pass_networks: vec!["169.254.169.254/32".into(), "fd00:ec2::254/128".into()],
             exec_allow: Vec::new(),

@@ -8,13 +8,16 @@ use fracas_model::{
     check::check,
     desired::{Desired, FaultItem, Mode},
     diagnostic::Findings,
-    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Question},
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Question, Space, VolumeSeen},
     id::{EntryId, HostId, ItemKey, RunId},
-    plan::{Burn, BurnMode, Check, Claim, Direction, Effect, Filter, Impair, Kind, Plan, Refusal, Replace, Step},
+    plan::{
+        Burn, BurnMode, Check, Claim, Direction, Effect, Fill, FillGoal, Filter, Impair, Kind, Plan, Refusal, Replace,
+        Step,
+    },
     process::{Process, ProcessRef},
     shape::Shape,
     tree::parse,
-    units::{Dur, Percent},
+    units::{Dur, Percent, Size},
 };
 use serde_json::Value;
 
@@ -70,6 +73,12 @@ pub fn answer(base: Facts) -> Facts {
             uid: 0,
             mode: 0o644,
             mark: FileMark { size_bytes: 612, ..FileMark::any() },
+        }),
+        volume: Some(VolumeSeen {
+            directory: "/var/lib/postgresql".into(),
+            device: "8:1".into(),
+            space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
+            unnamed: None,
         }),
         own_pids: vec![50],
         ..base
@@ -194,6 +203,7 @@ pub fn every_step(n: u16) -> Vec<Step> {
         Step::Impair(Impair { direction, filter, effect, device: None }),
         Step::Seize { process: process_ref(pid + 1000, "nginx") },
         Step::Replace(Replace { path: format!("/srv/{n}"), content: "broken".into(), was: FileMark::any() }),
+        Step::Fill(Fill { directory: format!("/srv/{n}"), goal: FillGoal::Size(Size(1 << 20)), reserve: Size(0) }),
     ]
 }
 

@@ -10,14 +10,49 @@ use std::{
 };
 
 use fracas_model::{
-    facts::{FileKind, FileMark, FileSeen},
+    facts::{FileKind, FileMark, FileSeen, Space, VolumeSeen},
     id::BootId,
 };
 use rustix::{
-    fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, fstatfs, openat, statx},
+    fs::{AtFlags, CWD, Mode, OFlags, StatxAttributes, StatxFlags, fstatfs, openat, statvfs, statx},
     io::Errno,
 };
 use sha2::{Digest as _, Sha256};
+
+/// How full the file system of a directory is.
+pub fn space(directory: &str) -> io::Result<Space> {
+    let about = statvfs(directory)?;
+    let bytes = |blocks: u64| blocks.saturating_mul(about.f_frsize);
+    Ok(Space {
+        total_bytes: bytes(about.f_blocks),
+        free_bytes: bytes(about.f_bfree),
+        left_bytes: bytes(about.f_bavail),
+    })
+}
+
+/// The file system of a directory; `None` when there is no such directory. Whether a file without a name can be made
+/// there is tried: it is never to be seen, and gone at once.
+pub fn volume(path: &str) -> io::Result<Option<VolumeSeen>> {
+    let real = match fs::canonicalize(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let about = fs::metadata(&real)?;
+    if !about.is_dir() {
+        return Ok(None);
+    }
+    let directory = real.to_str().ok_or_else(|| io::Error::other("its path is not UTF-8"))?.to_owned();
+    let device = format!("{}:{}", rustix::fs::major(about.dev()), rustix::fs::minor(about.dev()));
+    let unnamed = unnamed(&directory).err().map(|error| error.to_string());
+    let space = space(&directory)?;
+    Ok(Some(VolumeSeen { directory, device, space, unnamed }))
+}
+
+/// A file without a name, which ends with its last descriptor.
+pub(crate) fn unnamed(directory: &str) -> rustix::io::Result<File> {
+    let flags = OFlags::TMPFILE | OFlags::WRONLY | OFlags::CLOEXEC;
+    openat(CWD, directory, flags, Mode::RUSR | Mode::WUSR).map(File::from)
+}
 
 /// `TMPFS_MAGIC` and `RAMFS_MAGIC` of `linux/magic.h`: file systems that a reboot empties.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];

@@ -19,6 +19,7 @@ use fracas_model::{
 use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, worker::Spawner};
 
 mod calls;
+mod fill;
 mod held;
 mod load;
 mod net;
@@ -36,6 +37,7 @@ pub struct LinuxHost {
     calls: RefCell<calls::Calls>,
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
+    fills: RefCell<fill::Fills>,
     shots: RefCell<shot::Shots>,
     net: RefCell<net::Net>,
     /// Steps that were refused before anything was done, which looks like our doing from outside: processes that
@@ -59,6 +61,7 @@ impl LinuxHost {
             calls: RefCell::default(),
             held: RefCell::default(),
             loads: RefCell::default(),
+            fills: RefCell::default(),
             shots: RefCell::default(),
             net: RefCell::default(),
             untouched: RefCell::default(),
@@ -108,6 +111,11 @@ impl LinuxHost {
                     let seen = aside(move || files::look(&wanted, most, &boot)).await?;
                     base.file = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
                 }
+                Question::Volume(path) => {
+                    let wanted = path.clone();
+                    let seen = aside(move || files::volume(&wanted)).await?;
+                    base.volume = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
+                }
             }
         }
         Ok(base)
@@ -150,6 +158,7 @@ impl Host for LinuxHost {
         Box::pin(async move {
             match step {
                 Step::Burn(burn) => self.burn(key, index, burn).await,
+                Step::Fill(fill) => self.fill_disk(key, index, fill).await,
                 Step::Seize { process } => self.seize(key, index, process).await,
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
@@ -178,6 +187,10 @@ impl Host for LinuxHost {
             match step {
                 Step::Burn(_) => {
                     self.loads.borrow_mut().remove(key);
+                    self.release(key, index, handle).await
+                }
+                Step::Fill(_) => {
+                    self.fills.borrow_mut().remove(key);
                     self.release(key, index, handle).await
                 }
                 Step::Seize { process } => {
@@ -213,6 +226,7 @@ impl Host for LinuxHost {
                 }
                 Check::Gone { processes } => self.gone(key, processes).await,
                 Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
+                Check::DiskUse(fill) => self.disk_use(key, fill).await,
                 Check::Content { path, content } => replace::check(path, content).await,
                 Check::Packets { filter, effect, .. } => self.packets(key, filter, effect).await,
             }

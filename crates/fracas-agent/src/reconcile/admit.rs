@@ -115,6 +115,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             pid_in_file: None,
             devices: Vec::new(),
             file: None,
+            volume: None,
             own_paths: Vec::new(),
             own_pids: Vec::new(),
             controllers: self.controllers.clone(),
@@ -191,6 +192,7 @@ fn named(claim: &Claim) -> String {
         Claim::Process(pid) => format!("process {pid}"),
         Claim::Core(core) => format!("core {core}"),
         Claim::File(path) => format!("file {path}"),
+        Claim::Space(device) => format!("free space of disk {device}"),
         Claim::Network { direction, dimension, .. } => format!("{direction:?} {dimension}").to_lowercase(),
     }
 }

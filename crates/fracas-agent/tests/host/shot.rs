@@ -64,6 +64,7 @@ fn answered() {
         processes: vec![],
         pid_in_file: None,
         file: None,
+        volume: None,
         own_paths: vec![],
         devices: vec![],
         own_pids: vec![],
