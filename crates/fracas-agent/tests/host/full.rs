@@ -28,7 +28,7 @@ fn on_small_disk(path: &Path) {
     unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNS | UnshareFlags::FS) }.expect("it goes");
     mount_change("/", MountPropagationFlags::PRIVATE | MountPropagationFlags::REC).expect("it goes");
     mount("tmpfs", path, "tmpfs", MountFlags::empty(), Some(c"size=3m")).expect("it goes");
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("it goes");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("it goes");
     runtime.block_on(async {
         let (kept, plain) = (FileDisk::with_reserve(path).expect("it goes"), FileDisk::new(path).expect("it goes"));
         kept.append("journal", b"before ").await.expect("it goes");
