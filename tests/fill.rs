@@ -68,7 +68,7 @@ fn killed() {
     going.event("active");
     assert_eq!(used(&rig), empty + 100);
     rig.signal_agent("box", Signal::KILL);
-    let (_, took) = timed(|| until("the disk is free", || used(&rig) == empty));
+    let ((), took) = timed(|| until("the disk is free", || used(&rig) == empty));
     eprintln!("100 MiB free {took:?} after SIGKILL of the agent");
     assert!(took < Duration::from_secs(10), "nobody waited for the lease: {took:?}");
     rig.start_agent("box");

@@ -128,7 +128,7 @@ fn killed() {
     going.event("active");
     assert_eq!(site.served(), "out of order");
     site.rig.signal_agent("web", Signal::KILL);
-    let (_, took) = timed(|| until("the page is itself again", || site.served() == "welcome"));
+    let ((), took) = timed(|| until("the page is itself again", || site.served() == "welcome"));
     eprintln!("page back {took:?} after SIGKILL of the agent");
     assert!(took < Duration::from_secs(10), "nobody waited for the lease: {took:?}");
     site.rig.start_agent("web");

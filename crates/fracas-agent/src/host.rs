@@ -26,6 +26,7 @@ pub mod processes;
 pub mod seize;
 pub mod signal;
 pub mod swap;
+pub mod systemd;
 pub mod trials;
 pub mod worker;
 

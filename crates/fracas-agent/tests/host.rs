@@ -24,6 +24,8 @@ mod replace;
 mod shot;
 #[path = "host/stage.rs"]
 mod stage;
+#[path = "host/unit.rs"]
+mod unit;
 #[path = "host/workers.rs"]
 mod workers;
 
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         pause::trials(),
         replace::trials(),
         fill::trials(),
+        unit::trials(),
         shot::trials(),
         guard::trials(),
     ];

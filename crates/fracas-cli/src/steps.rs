@@ -41,6 +41,7 @@ pub(crate) fn does(step: &Step) -> String {
         Step::Lose { device, direction, filter, percent, .. } => {
             format!("drop {percent} of {} of {device}", packets(*direction, filter))
         }
+        Step::StopUnit { unit } => format!("stop the unit {unit}"),
         Step::Replace(replace) => format!(
             "put a file of {} in the place of {} ({}), which is kept beside it",
             words::count(replace.content.len(), "byte"),
@@ -61,6 +62,7 @@ pub(crate) fn undo(step: &Step) -> String {
         (Step::MakeNetem { device, .. }, _) => format!("goes with {device}"),
         (Step::MakeClsact { .. }, _) => "remove it, if we made it and nobody else uses it".to_owned(),
         (Step::Redirect { .. } | Step::Lose { .. }, _) => "remove our filters by handle".to_owned(),
+        (Step::StopUnit { unit }, _) => format!("start {unit}, unless somebody else did"),
         (Step::Replace(_), _) => "put the kept file back, if nobody changed what stands in its place".to_owned(),
         (_, Kind::Held) => "the kernel ends it with its worker process, whatever happens".to_owned(),
         (_, Kind::Reversible) => "its inverse from the journal".to_owned(),

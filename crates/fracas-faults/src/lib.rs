@@ -19,6 +19,7 @@ mod network;
 mod process;
 pub mod process_kill;
 pub mod process_pause;
+pub mod service_stop;
 
 #[cfg(test)]
 mod tests;
@@ -42,4 +43,5 @@ pub const ALL: &[&dyn Fault] = &[
     &net_loss::NetLoss,
     &process_kill::ProcessKill,
     &process_pause::ProcessPause,
+    &service_stop::ServiceStop,
 ];

@@ -5,7 +5,7 @@ use fracas_model::{
     check::check,
     diagnostic::Findings,
     digest,
-    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Space, VolumeSeen},
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Space, UnitSeen, VolumeSeen},
     plan::{Check, Claim, Direction, Kind, Plan, Refusal, Step},
     policy::Policy,
     process::{Process, ProcessRef},
@@ -59,6 +59,14 @@ fn facts() -> Facts {
             space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
             unnamed: None,
         }),
+        unit: Some(Ok(UnitSeen {
+            name: "nginx.service".into(),
+            load: "loaded".into(),
+            active: "active".into(),
+            stoppable: true,
+            dependents: vec![],
+            ours: false,
+        })),
         own_paths: vec!["/var/lib/fracas-agent".into()],
         own_pids: vec![60],
         controllers: vec!["192.0.2.1:7443".into()],
@@ -275,6 +283,42 @@ fn a_disk_is_filled_as_far_as_its_owner_lets_it() {
         ),
     ] {
         let refusal = on(text, change).expect_err(why);
+        assert!(refusal.to_string().contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
+}
+
+/// How a unit or its host differs from those of the other tests.
+type UnitChange<'c> = &'c dyn Fn(&mut Facts, &mut UnitSeen);
+
+#[test]
+fn only_units_that_undo_can_bring_back_are_stopped() {
+    let on = |text: &str, change: &dyn Fn(&mut Facts, &mut UnitSeen)| {
+        let mut facts = facts();
+        let mut seen = facts.unit.clone().unwrap().unwrap();
+        change(&mut facts, &mut seen);
+        facts.unit = facts.unit.map(|unit| unit.map(|_| seen));
+        plan_on("service-stop", text, &facts)
+    };
+    let plan = on("{ unit: www }", &|_, _| {}).unwrap();
+    assert_eq!(plan.steps, [Step::StopUnit { unit: "nginx.service".into() }], "under its own name");
+    assert_eq!(plan.claims, [Claim::Unit("nginx.service".into())]);
+    let silent = |f: &mut Facts, _: &mut UnitSeen| f.unit = Some(Err("systemd does not run this host".into()));
+    let cases: &[(&str, UnitChange<'_>, &str)] = &[
+        ("{ unit: nginx }", &silent, "systemd does not run this host"),
+        ("{ unit: nginx }", &|_, seen| seen.load = "not-found".into(), "no unit nginx.service"),
+        ("{ unit: nginx }", &|_, seen| seen.active = "inactive".into(), "is inactive"),
+        ("{ unit: nginx }", &|_, seen| seen.stoppable = false, "may not be stopped"),
+        ("{ unit: nginx }", &|_, seen| seen.ours = true, "the agent runs in it"),
+        ("{ unit: nginx }", &|_, seen| seen.name = "ssh.service".into(), "reachable"),
+        ("{ unit: dbus.socket }", &|_, _| {}, "reachable"),
+        ("{ unit: nginx }", &|_, seen| seen.dependents = vec!["app.service".into()], "app.service"),
+        ("{ unit: nginx }", &|facts, _| facts.policy.protect_processes.push("nginx".into()), "policy protects nginx"),
+        ("{ unit: nginx }", &|facts, _| facts.host.uid = 1000, "as root"),
+        ("{ unit: multi-user.target }", &|_, _| {}, "service, socket, timer or path"),
+        ("{ unit: \"a/b\" }", &|_, _| {}, "not the name of a unit"),
+    ];
+    for (text, change, why) in cases {
+        let refusal = on(text, *change).expect_err(why);
         assert!(refusal.to_string().contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
     }
 }

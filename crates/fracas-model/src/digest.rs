@@ -42,7 +42,7 @@ pub fn of_plan(plan: &Plan) -> String {
             Claim::Process(pid) => *pid = 0,
             Claim::Network { filter, .. } => steady_filter(filter),
             Claim::Space(device) => device.clear(),
-            Claim::Core(_) | Claim::File(_) => {}
+            Claim::Core(_) | Claim::File(_) | Claim::Unit(_) => {}
         }
     }
     match &mut lasting.check {
@@ -50,7 +50,7 @@ pub fn of_plan(plan: &Plan) -> String {
             processes.iter_mut().for_each(steady_process);
         }
         Check::Packets { filter, .. } => steady_filter(filter),
-        Check::CpuUse { .. } | Check::Content { .. } | Check::DiskUse(_) => {}
+        Check::CpuUse { .. } | Check::Content { .. } | Check::DiskUse(_) | Check::UnitStopped { .. } => {}
     }
     hex(&serde_json::to_value(&lasting).unwrap_or_default())
 }
@@ -79,7 +79,7 @@ fn steady_step(step: &mut Step) {
         Step::Impair(impair) => steady_filter(&mut impair.filter),
         // Which file it was and what it held is put back, whatever it was; that it is replaced, and by what, counts.
         Step::Replace(replace) => replace.was = FileMark::any(),
-        Step::Burn(_) | Step::Fill(_) | Step::MakeClsact { .. } => {}
+        Step::Burn(_) | Step::Fill(_) | Step::MakeClsact { .. } | Step::StopUnit { .. } => {}
     }
 }
 

@@ -23,6 +23,26 @@ pub enum Question {
     File(String),
     /// The file system of the directory of this path.
     Volume(String),
+    /// The systemd unit of this name.
+    Unit(String),
+}
+
+/// A systemd unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitSeen {
+    /// Its own name, of which the asked one may be an alias.
+    pub name: String,
+    /// `loaded`, `not-found`, `masked` ...
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating` ...
+    pub active: String,
+    /// It may be stopped by hand.
+    pub stoppable: bool,
+    /// Units that run and would be stopped along with it.
+    pub dependents: Vec<String>,
+    /// The agent runs in it.
+    pub ours: bool,
 }
 
 /// A file system, by one of its directories.
@@ -191,6 +211,8 @@ pub struct Facts {
     pub file: Option<FileSeen>,
     /// The file system, if asked for; `None` when there is no such directory.
     pub volume: Option<VolumeSeen>,
+    /// The systemd unit, if asked for, or why systemd does not answer.
+    pub unit: Option<Result<UnitSeen, String>>,
     /// The agent's own files and directories, which no fault touches.
     pub own_paths: Vec<String>,
     /// The agent's own processes: agent, guard, workers.

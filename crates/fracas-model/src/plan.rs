@@ -108,6 +108,11 @@ pub enum Step {
     /// Reversible: another file takes the place of a file, which is kept beside it; undone by putting the very same file
     /// back, if nobody changed what stands in its place.
     Replace(Replace),
+    /// Reversible: stop a systemd unit that is active; undone by starting it.
+    StopUnit {
+        /// Its full name: `nginx.service`.
+        unit: String,
+    },
     /// Spent: a signal, once.
     Signal {
         /// To whom.
@@ -257,6 +262,8 @@ pub enum Claim {
     Core(u32),
     /// A file, by its path without any symbolic link.
     File(String),
+    /// A systemd unit.
+    Unit(String),
     /// The free space of a file system, by the number of its device.
     Space(String),
     /// One dimension of matching packets.
@@ -299,6 +306,11 @@ pub enum Check {
     Stopped {
         /// Who.
         processes: Vec<ProcessRef>,
+    },
+    /// A systemd unit stands still.
+    UnitStopped {
+        /// Its full name.
+        unit: String,
     },
     /// A file system is as full as was asked.
     DiskUse(Fill),
@@ -349,7 +361,8 @@ impl Step {
             | Self::MakeClsact { .. }
             | Self::Redirect { .. }
             | Self::Lose { .. }
-            | Self::Replace(_) => Kind::Reversible,
+            | Self::Replace(_)
+            | Self::StopUnit { .. } => Kind::Reversible,
             Self::Signal { .. } => Kind::Spent,
         }
     }

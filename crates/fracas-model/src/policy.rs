@@ -54,6 +54,24 @@ const VITAL: [&str; 38] = [
     "/etc/fracas",
 ];
 
+/// How the names of units begin that keep a host running and reachable, and those of this program itself.
+const VITAL_UNITS: [&str; 14] = [
+    "systemd-",
+    "dbus",
+    "ssh.",
+    "ssh@",
+    "sshd",
+    "getty",
+    "serial-getty@",
+    "user@",
+    "polkit",
+    "networking.",
+    "network.",
+    "NetworkManager",
+    "containerd",
+    "fracas",
+];
+
 /// What keeps a host reachable and its other programs alive: always protected. The last two are only names of services.
 const REACHABLE: [&str; 24] = [
     "sshd",
@@ -251,6 +269,19 @@ impl Policy {
         }
     }
 
+    /// Why this systemd unit must not be touched, if so.
+    pub fn protects_unit(&self, unit: &str) -> Option<String> {
+        let bare = unit.rsplit_once('.').map_or(unit, |(name, _)| name);
+        let called = |name: &str| name == unit || name == bare;
+        let vital = VITAL_UNITS.into_iter().find(|prefix| unit.starts_with(prefix));
+        if let Some(name) = vital.or_else(|| REACHABLE.into_iter().find(|name| called(name))) {
+            Some(format!("{} keeps the host reachable", name.trim_end_matches(['-', '@', '.'])))
+        } else {
+            let named = self.protect_processes.iter().find(|name| called(name))?;
+            Some(format!("the host's policy protects {named}"))
+        }
+    }
+
     /// Why this process must not be touched, if so. `own` are the agent, its guard and its workers.
     pub fn protects(&self, process: &Process, own: &[i32]) -> Option<String> {
         let runtime = || process.names().find(|n| n.starts_with("containerd-shim"));
@@ -323,6 +354,30 @@ mod tests {
             assert!(Policy::builtin().protects(&process(comm, exe, argv0, unit), &[]).is_some(), "{comm} {exe}");
         }
         assert_eq!(Policy::builtin().protects(&process("nginx", "nginx", "nginx:", "nginx.service"), &[]), None);
+    }
+
+    #[test]
+    fn units_are_protected_by_any_of_their_names() {
+        let policy = Policy { protect_processes: vec!["kafka".into(), "pg@13.service".into()], ..Policy::builtin() };
+        for unit in [
+            "ssh.service",
+            "sshd.socket",
+            "ssh@7.service",
+            "systemd-journald.socket",
+            "dbus.service",
+            "dbus-broker.service",
+            "docker.service",
+            "kubelet.service",
+            "fracas-agent.service",
+            "kafka.service",
+            "pg@13.service",
+        ] {
+            assert!(policy.protects_unit(unit).is_some(), "{unit}");
+        }
+        for unit in ["nginx.service", "kafka2.service", "pg@14.service", "sshguard-like.timer"] {
+            let guarded = unit.starts_with("ssh");
+            assert_eq!(policy.protects_unit(unit).is_some(), guarded && unit.starts_with("sshd"), "{unit}");
+        }
     }
 
     #[test]

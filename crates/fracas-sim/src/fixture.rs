@@ -8,7 +8,7 @@ use fracas_model::{
     check::check,
     desired::{Desired, FaultItem, Mode},
     diagnostic::Findings,
-    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Question, Space, VolumeSeen},
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Question, Space, UnitSeen, VolumeSeen},
     id::{EntryId, HostId, ItemKey, RunId},
     plan::{
         Burn, BurnMode, Check, Claim, Direction, Effect, Fill, FillGoal, Filter, Impair, Kind, Plan, Refusal, Replace,
@@ -80,6 +80,14 @@ pub fn answer(base: Facts) -> Facts {
             space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
             unnamed: None,
         }),
+        unit: Some(Ok(UnitSeen {
+            name: "nginx.service".into(),
+            load: "loaded".into(),
+            active: "active".into(),
+            stoppable: true,
+            dependents: vec![],
+            ours: false,
+        })),
         own_pids: vec![50],
         ..base
     }
@@ -204,6 +212,7 @@ pub fn every_step(n: u16) -> Vec<Step> {
         Step::Seize { process: process_ref(pid + 1000, "nginx") },
         Step::Replace(Replace { path: format!("/srv/{n}"), content: "broken".into(), was: FileMark::any() }),
         Step::Fill(Fill { directory: format!("/srv/{n}"), goal: FillGoal::Size(Size(1 << 20)), reserve: Size(0) }),
+        Step::StopUnit { unit: format!("web{n}.service") },
     ]
 }
 

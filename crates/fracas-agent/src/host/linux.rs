@@ -16,7 +16,9 @@ use fracas_model::{
     units::Dur,
 };
 
-use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, worker::Spawner};
+use super::{
+    Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, systemd::Systemd, worker::Spawner,
+};
 
 mod calls;
 mod fill;
@@ -27,6 +29,7 @@ pub mod netem;
 mod pause;
 mod replace;
 mod shot;
+mod unit;
 
 /// The machine this program runs on.
 pub struct LinuxHost {
@@ -38,10 +41,13 @@ pub struct LinuxHost {
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
     fills: RefCell<fill::Fills>,
+    systemd: Systemd,
+    /// Units that this life of the agent has started again: being active is then our doing.
+    restarted: RefCell<BTreeSet<(ItemKey, usize)>>,
     shots: RefCell<shot::Shots>,
     net: RefCell<net::Net>,
-    /// Steps that were refused before anything was done, which looks like our doing from outside: processes that
-    /// somebody else had stopped.
+    /// Steps that were refused before anything was done, which looks like our doing from outside: processes and
+    /// units that somebody else had stopped.
     untouched: RefCell<BTreeSet<(ItemKey, usize)>>,
 }
 
@@ -62,6 +68,8 @@ impl LinuxHost {
             held: RefCell::default(),
             loads: RefCell::default(),
             fills: RefCell::default(),
+            systemd: Systemd::default(),
+            restarted: RefCell::default(),
             shots: RefCell::default(),
             net: RefCell::default(),
             untouched: RefCell::default(),
@@ -73,6 +81,13 @@ impl LinuxHost {
     pub fn owning(mut self, paths: &[&Path]) -> Self {
         let resolved = paths.iter().filter_map(|path| path.canonicalize().ok()?.to_str().map(str::to_owned));
         self.own_paths.extend(resolved);
+        self
+    }
+
+    /// The same, with a systemd that answers at another socket.
+    #[must_use]
+    pub fn speaking_to(mut self, systemd: Systemd) -> Self {
+        self.systemd = systemd;
         self
     }
 
@@ -111,6 +126,7 @@ impl LinuxHost {
                     let seen = aside(move || files::look(&wanted, most, &boot)).await?;
                     base.file = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
                 }
+                Question::Unit(name) => base.unit = Some(self.unit_seen(name).await?),
                 Question::Volume(path) => {
                     let wanted = path.clone();
                     let seen = aside(move || files::volume(&wanted)).await?;
@@ -164,6 +180,7 @@ impl Host for LinuxHost {
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
                 Step::Impair(impair) => self.impair(key, index, impair).await,
                 Step::Replace(replace) => self.replace(key, index, replace).await,
+                Step::StopUnit { unit } => self.stop_unit(key, index, unit).await,
                 Step::Redirect { filter, .. } => {
                     self.remember_round_trip(key, filter).await;
                     self.shape(key, step).await
@@ -197,11 +214,14 @@ impl Host for LinuxHost {
                     let released = self.release(key, index, handle).await?;
                     pause::let_go(process).await.map(|()| released)
                 }
-                Step::Suspend { .. } if self.untouched.borrow().contains(&(key.clone(), index)) => {
+                Step::Suspend { .. } | Step::StopUnit { .. }
+                    if self.untouched.borrow().contains(&(key.clone(), index)) =>
+                {
                     Ok(Reverted::NothingThere)
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
                 Step::Impair(_) => self.mend(key, index, handle).await,
+                Step::StopUnit { unit } => self.start_unit(key, index, unit, handle).await,
                 Step::Replace(replace) => self.put_back(key, index, replace, handle).await,
                 Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
@@ -226,6 +246,7 @@ impl Host for LinuxHost {
                 }
                 Check::Gone { processes } => self.gone(key, processes).await,
                 Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
+                Check::UnitStopped { unit } => self.unit_stopped(unit).await,
                 Check::DiskUse(fill) => self.disk_use(key, fill).await,
                 Check::Content { path, content } => replace::check(path, content).await,
                 Check::Packets { filter, effect, .. } => self.packets(key, filter, effect).await,

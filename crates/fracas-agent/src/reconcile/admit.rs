@@ -116,6 +116,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             devices: Vec::new(),
             file: None,
             volume: None,
+            unit: None,
             own_paths: Vec::new(),
             own_pids: Vec::new(),
             controllers: self.controllers.clone(),
@@ -192,6 +193,7 @@ fn named(claim: &Claim) -> String {
         Claim::Process(pid) => format!("process {pid}"),
         Claim::Core(core) => format!("core {core}"),
         Claim::File(path) => format!("file {path}"),
+        Claim::Unit(unit) => format!("unit {unit}"),
         Claim::Space(device) => format!("free space of disk {device}"),
         Claim::Network { direction, dimension, .. } => format!("{direction:?} {dimension}").to_lowercase(),
     }

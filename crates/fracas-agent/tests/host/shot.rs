@@ -65,6 +65,7 @@ fn answered() {
         pid_in_file: None,
         file: None,
         volume: None,
+        unit: None,
         own_paths: vec![],
         devices: vec![],
         own_pids: vec![],
