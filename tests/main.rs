@@ -9,6 +9,7 @@ mod controller_trial;
 mod crash_trial;
 mod delay;
 mod demo;
+mod fill;
 mod foreign;
 mod gone;
 mod history;
@@ -22,6 +23,7 @@ mod nobody;
 mod offline;
 mod pause;
 mod refused;
+mod replace;
 mod residue;
 mod rig;
 mod services;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         delay::trials(),
         loss::trials(),
         load::trials(),
+        replace::trials(),
+        fill::trials(),
         residue::trials(),
         refused::trials(),
         trouble::trials(),

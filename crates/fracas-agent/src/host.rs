@@ -17,12 +17,16 @@ use serde_json::Value;
 pub mod clock;
 pub mod cpu;
 pub mod facts;
+pub mod files;
+pub mod fill;
 pub mod linux;
 pub mod net;
 pub mod netlink;
 pub mod processes;
 pub mod seize;
 pub mod signal;
+pub mod swap;
+pub mod systemd;
 pub mod trials;
 pub mod worker;
 

@@ -12,6 +12,7 @@ pub type Role = fn(&[String]) -> i32;
 /// Every role there is.
 const ROLES: &[(&str, Role)] = &[
     ("burn", crate::host::cpu::role),
+    ("fill", crate::host::fill::role),
     (crate::guard::ROLE, crate::service::guard_role),
     ("net", crate::host::net::worker::role),
     ("rest", crate::host::worker::rest),

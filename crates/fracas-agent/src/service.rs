@@ -119,7 +119,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     let found = Identity::load(&dir);
     let host = |identity: Option<&Identity>| {
         let id = identity.map_or_else(|| NOBODY.into(), |identity| identity.host.clone());
-        LinuxHost::with_spawner(id, VERSION, spawner.clone())
+        LinuxHost::with_spawner(id, VERSION, spawner.clone()).owning(&own_paths(&dir, &options.policy))
     };
     let rules = Rules::read(options.policy.clone());
     rules.log();
@@ -221,6 +221,15 @@ fn maker(dir: PathBuf) -> impl Fn() -> Ready<LinuxHost> {
         let id = Identity::load(&dir).ok().flatten().map_or_else(|| NOBODY.into(), |identity| identity.host);
         ready(LinuxHost::with_spawner(id, VERSION, spawner.clone()))
     }
+}
+
+/// What an agent would cut itself off by touching: its state, its rules, and its own program.
+fn own_paths<'p>(dir: &'p Path, policy: &'p PolicySource) -> Vec<&'p Path> {
+    let mut own = vec![dir, Path::new("/proc/self/exe")];
+    if let PolicySource::IfThere(path) | PolicySource::File(path) = policy {
+        own.push(path);
+    }
+    own
 }
 
 fn state_dir(path: &Path) -> Result<PathBuf, ServiceError> {

@@ -10,16 +10,22 @@ use libtest_mimic::{Arguments, Trial};
 
 #[path = "host/burn.rs"]
 mod burn;
+#[path = "host/fill.rs"]
+mod fill;
 #[path = "host/full.rs"]
 mod full;
 #[path = "host/guard.rs"]
 mod guard;
 #[path = "host/pause.rs"]
 mod pause;
+#[path = "host/replace.rs"]
+mod replace;
 #[path = "host/shot.rs"]
 mod shot;
 #[path = "host/stage.rs"]
 mod stage;
+#[path = "host/unit.rs"]
+mod unit;
 #[path = "host/workers.rs"]
 mod workers;
 
@@ -30,14 +36,24 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
-    let trials = [full::trials(), workers::trials(), burn::trials(), pause::trials(), shot::trials(), guard::trials()];
+    let trials = [
+        full::trials(),
+        workers::trials(),
+        burn::trials(),
+        pause::trials(),
+        replace::trials(),
+        fill::trials(),
+        unit::trials(),
+        shot::trials(),
+        guard::trials(),
+    ];
     // One after another: loads on one core would take each other's time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };
     libtest_mimic::run(&arguments, trials.into_iter().flatten().collect()).exit_code()
 }
 
 /// A trial that fails by panicking.
-fn trial(name: &str, run: fn()) -> Trial {
+fn trial(name: &str, run: impl FnOnce() + Send + 'static) -> Trial {
     Trial::test(name, move || {
         run();
         Ok(())

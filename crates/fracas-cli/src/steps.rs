@@ -1,6 +1,6 @@
 //! Steps of a plan in words: what is done to a host, and how it is taken back. Decides nothing about either.
 
-use fracas_model::plan::{BurnMode, Direction, Effect, Filter, Kind, Step};
+use fracas_model::plan::{BurnMode, Direction, Effect, FillGoal, Filter, Kind, Step};
 
 use crate::words;
 
@@ -14,6 +14,15 @@ pub(crate) fn does(step: &Step) -> String {
                 BurnMode::Added => "add load of",
             };
             format!("{how} {} on core {}", burn.percent, cores.join(", "))
+        }
+        Step::Fill(fill) => {
+            let how = match fill.goal {
+                FillGoal::Used(percent) => format!("until {percent} is used"),
+                FillGoal::Size(size) => format!("by {size}"),
+                FillGoal::Left(size) => format!("until {size} is left"),
+            };
+            let keep = if fill.reserve.0 == 0 { String::new() } else { format!(", never below {} left", fill.reserve) };
+            format!("fill the disk of {} {how}{keep}, with a file that has no name", fill.directory)
         }
         Step::Impair(impair) => {
             let device = impair.device.as_ref().map(|d| format!(" of {d}")).unwrap_or_default();
@@ -32,6 +41,13 @@ pub(crate) fn does(step: &Step) -> String {
         Step::Lose { device, direction, filter, percent, .. } => {
             format!("drop {percent} of {} of {device}", packets(*direction, filter))
         }
+        Step::StopUnit { unit } => format!("stop the unit {unit}"),
+        Step::Replace(replace) => format!(
+            "put a file of {} in the place of {} ({}), which is kept beside it",
+            words::count(replace.content.len(), "byte"),
+            replace.path,
+            words::count(usize::try_from(replace.was.size_bytes).unwrap_or(usize::MAX), "byte")
+        ),
         Step::Signal { process, signal_name, .. } => {
             format!("send SIG{signal_name} to {} (pid {})", process.name, process.pid)
         }
@@ -46,6 +62,8 @@ pub(crate) fn undo(step: &Step) -> String {
         (Step::MakeNetem { device, .. }, _) => format!("goes with {device}"),
         (Step::MakeClsact { .. }, _) => "remove it, if we made it and nobody else uses it".to_owned(),
         (Step::Redirect { .. } | Step::Lose { .. }, _) => "remove our filters by handle".to_owned(),
+        (Step::StopUnit { unit }, _) => format!("start {unit}, unless somebody else did"),
+        (Step::Replace(_), _) => "put the kept file back, if nobody changed what stands in its place".to_owned(),
         (_, Kind::Held) => "the kernel ends it with its worker process, whatever happens".to_owned(),
         (_, Kind::Reversible) => "its inverse from the journal".to_owned(),
         (_, Kind::Spent) => "nothing to undo: it happens once".to_owned(),

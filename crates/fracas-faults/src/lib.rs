@@ -11,12 +11,15 @@ use fracas_model::{
 };
 
 pub mod cpu_load;
+pub mod disk_fill;
+pub mod file_replace;
 pub mod net_delay;
 pub mod net_loss;
 mod network;
 mod process;
 pub mod process_kill;
 pub mod process_pause;
+pub mod service_stop;
 
 #[cfg(test)]
 mod tests;
@@ -34,8 +37,11 @@ pub trait Fault: Sync {
 /// Every fault there is.
 pub const ALL: &[&dyn Fault] = &[
     &cpu_load::CpuLoad,
+    &disk_fill::DiskFill,
+    &file_replace::FileReplace,
     &net_delay::NetDelay,
     &net_loss::NetLoss,
     &process_kill::ProcessKill,
     &process_pause::ProcessPause,
+    &service_stop::ServiceStop,
 ];

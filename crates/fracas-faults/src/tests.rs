@@ -4,12 +4,14 @@ use fracas_model::{
     catalogue::{Capability, Nature, Params},
     check::check,
     diagnostic::Findings,
-    facts::{Ability, Device, Facts, HostFacts},
+    digest,
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Space, UnitSeen, VolumeSeen},
     plan::{Check, Claim, Direction, Kind, Plan, Refusal, Step},
     policy::Policy,
     process::{Process, ProcessRef},
     shape::Shape,
     tree::parse,
+    units::Size,
 };
 
 use crate::{ALL, Fault};
@@ -50,6 +52,22 @@ fn facts() -> Facts {
         ],
         pid_in_file: Some(200),
         devices: vec![device("lo", 1, true), device("eth0", 2, false)],
+        file: Some(file("/etc/nginx/nginx.conf")),
+        volume: Some(VolumeSeen {
+            directory: "/var/lib/postgresql".into(),
+            device: "8:1".into(),
+            space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
+            unnamed: None,
+        }),
+        unit: Some(Ok(UnitSeen {
+            name: "nginx.service".into(),
+            load: "loaded".into(),
+            active: "active".into(),
+            stoppable: true,
+            dependents: vec![],
+            ours: false,
+        })),
+        own_paths: vec!["/var/lib/fracas-agent".into()],
         own_pids: vec![60],
         controllers: vec!["192.0.2.1:7443".into()],
         near_ports: vec![],
@@ -62,6 +80,12 @@ fn process(pid: i32, parent: i32, name: &str) -> Process {
     let ports = if pid == 100 { vec![5432] } else { Vec::new() };
     let unit = (300..400).contains(&pid).then(|| "nginx.service".to_owned());
     Process { id, parent, exe: None, argv0: None, uid: 0, kernel: false, ports, unit }
+}
+
+fn file(path: &str) -> FileSeen {
+    let mark = FileMark { size_bytes: 612, sha256: digest::of_text("ok"), ..FileMark::any() };
+    let path = path.to_owned();
+    FileSeen { path, leaves: false, kind: FileKind::Regular, mounted: false, uid: 33, mode: 0o644, mark }
 }
 
 /// The parameters of a fault out of a text, checked as a document's would be.
@@ -178,6 +202,125 @@ fn cores_are_those_the_agent_may_use() {
     assert!(cores("{ percent: 50%, cores: 3 }", &facts).expect_err("3").why.contains("may use 2"));
     let total = plan("cpu-load", "{ percent: 80%, mode: total, cores: 2 }").unwrap();
     assert_eq!(total.summary, "use 80% of 2 cores");
+}
+
+/// How a file or its host differs from those of the other tests.
+type Change = &'static dyn Fn(&mut Facts, &mut FileSeen);
+
+#[test]
+fn only_files_that_can_be_put_back_and_are_nobodys_lifeline_are_replaced() {
+    let on = |path: &str, change: &dyn Fn(&mut Facts, &mut FileSeen)| {
+        let (mut facts, mut seen) = (facts(), file(path));
+        change(&mut facts, &mut seen);
+        facts.file = Some(seen);
+        plan_on("file-replace", &format!("{{ path: {path}, content: new }}"), &facts)
+    };
+    let plan = on("/srv/index.html", &|_, _| {}).unwrap();
+    assert_eq!(plan.claims, [Claim::File("/srv/index.html".into())]);
+    assert_eq!(plan.summary, "replace /srv/index.html by a file of 3 bytes");
+    let linked = on("/srv/index.html", &|_, seen| seen.path = "/srv/www/index.html".into()).unwrap();
+    assert_eq!(linked.claims, [Claim::File("/srv/www/index.html".into())], "held under its real name");
+    let (mut later, mut other) = (plan.clone(), plan.clone());
+    let Step::Replace(replace) = &mut later.steps[0] else { panic!("{later:?}") };
+    (replace.was.inode, replace.was.sha256) = (77, String::new());
+    assert_eq!(digest::of_plan(&plan), digest::of_plan(&later), "what is put back is what was there");
+    let Step::Replace(replace) = &mut other.steps[0] else { panic!("{other:?}") };
+    replace.content = "other".into();
+    assert_ne!(digest::of_plan(&plan), digest::of_plan(&other));
+    let refused: &[(&str, Change, &str)] = &[
+        ("/etc/passwd", &|_, _| {}, "/etc/passwd"),
+        ("/etc/ssh/sshd_config", &|_, _| {}, "protected"),
+        ("/usr/sbin/nginx", &|_, _| {}, "protected"),
+        ("/var/lib/fracas-agent/journal", &|_, _| {}, "belongs to the agent"),
+        ("/srv/x", &|_, seen| seen.path = "/etc/shadow".into(), "/etc/shadow"),
+        ("/srv/x", &|facts, _| facts.policy.protect_paths.push("/srv".into()), "the host's policy protects /srv"),
+        (
+            "/srv/x",
+            &|_, seen| (seen.leaves, seen.path) = (true, "/opt/x".into()),
+            "leads out of its directory, to /opt/x",
+        ),
+        ("/srv/x", &|_, seen| seen.kind = FileKind::Directory, "is a directory"),
+        ("/srv/x", &|_, seen| seen.kind = FileKind::Special, "pipe, socket or device"),
+        ("/srv/x", &|_, seen| seen.mounted = true, "mount point"),
+        ("/srv/x", &|_, seen| seen.mode = 0o4755, "set-user-id"),
+        ("/srv/x", &|_, seen| seen.mark.size_bytes = 1 << 30, "larger (1GiB) than the 16MiB"),
+        ("/srv/x", &|facts, _| facts.host.uid = 1000, "belongs to user 33"),
+        ("/srv/x", &|_, seen| (seen.mark.sha256, seen.mark.size_bytes) = (digest::of_text("new"), 3), "already"),
+    ];
+    for (path, change, why) in refused {
+        let refusal = on(path, change).expect_err(why);
+        assert!(refusal.why.contains(why) && !refusal.instead.is_empty(), "{path}: {refusal}");
+    }
+    let none = plan_on("file-replace", "{ path: /srv/x, content: \"\" }", &Facts { file: None, ..facts() });
+    assert!(none.expect_err("nothing there").why.contains("does not exist"));
+}
+
+#[test]
+fn a_disk_is_filled_as_far_as_its_owner_lets_it() {
+    let on = |text: &str, change: &dyn Fn(&mut Facts)| {
+        let mut facts = facts();
+        change(&mut facts);
+        plan_on("disk-fill", text, &facts)
+    };
+    let full = on("{ path: /srv, left: 64MiB }", &|_| {}).unwrap();
+    assert_eq!(full.summary, "fill the disk of /var/lib/postgresql until 64MiB is left");
+    assert_eq!(full.claims, [Claim::Space("8:1".into())]);
+    assert!(on("{ path: /srv, used: 100% }", &|facts| facts.policy.disk_reserve = Size(0)).is_ok());
+    for (text, change, why) in [
+        ("{ path: /srv }", &(|_: &mut Facts| {}) as &dyn Fn(&mut Facts), "no goal"),
+        ("{ path: /srv, used: 90%, left: 1GiB }", &|_| {}, "two goals"),
+        ("{ path: /srv, used: 100% }", &|_| {}, "at most 99.93%"),
+        ("{ path: /srv, left: 1MiB }", &|_| {}, "at least 64MiB"),
+        ("{ path: /srv, size: 1TB }", &|_| {}, "at most 56256MiB"),
+        ("{ path: /srv, used: 20% }", &|_| {}, "is so full already"),
+        ("{ path: /srv, left: 60GiB }", &|_| {}, "is so full already"),
+        ("{ path: /srv, used: 90% }", &|facts| facts.volume = None, "no directory /srv"),
+        ("{ path: /srv, used: 90% }", &|f| f.policy.protect_paths.push("/var/lib".into()), "policy protects /var/lib"),
+        (
+            "{ path: /srv, used: 90% }",
+            &|facts| facts.volume.as_mut().unwrap().unnamed = Some("Operation not supported".into()),
+            "not supported",
+        ),
+    ] {
+        let refusal = on(text, change).expect_err(why);
+        assert!(refusal.to_string().contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
+}
+
+/// How a unit or its host differs from those of the other tests.
+type UnitChange<'c> = &'c dyn Fn(&mut Facts, &mut UnitSeen);
+
+#[test]
+fn only_units_that_undo_can_bring_back_are_stopped() {
+    let on = |text: &str, change: &dyn Fn(&mut Facts, &mut UnitSeen)| {
+        let mut facts = facts();
+        let mut seen = facts.unit.clone().unwrap().unwrap();
+        change(&mut facts, &mut seen);
+        facts.unit = facts.unit.map(|unit| unit.map(|_| seen));
+        plan_on("service-stop", text, &facts)
+    };
+    let plan = on("{ unit: www }", &|_, _| {}).unwrap();
+    assert_eq!(plan.steps, [Step::StopUnit { unit: "nginx.service".into() }], "under its own name");
+    assert_eq!(plan.claims, [Claim::Unit("nginx.service".into())]);
+    let silent = |f: &mut Facts, _: &mut UnitSeen| f.unit = Some(Err("systemd does not run this host".into()));
+    let cases: &[(&str, UnitChange<'_>, &str)] = &[
+        ("{ unit: nginx }", &silent, "systemd does not run this host"),
+        ("{ unit: nginx }", &|_, seen| seen.load = "not-found".into(), "no unit nginx.service"),
+        ("{ unit: nginx }", &|_, seen| seen.active = "inactive".into(), "is inactive"),
+        ("{ unit: nginx }", &|_, seen| seen.stoppable = false, "may not be stopped"),
+        ("{ unit: nginx }", &|_, seen| seen.ours = true, "the agent runs in it"),
+        ("{ unit: nginx }", &|_, seen| seen.name = "ssh.service".into(), "reachable"),
+        ("{ unit: dbus.socket }", &|_, _| {}, "reachable"),
+        ("{ unit: nginx }", &|_, seen| seen.dependents = vec!["app.service".into()], "app.service"),
+        ("{ unit: nginx }", &|facts, _| facts.policy.protect_processes.push("nginx".into()), "policy protects nginx"),
+        ("{ unit: nginx }", &|facts, _| facts.host.uid = 1000, "as root"),
+        ("{ unit: multi-user.target }", &|_, _| {}, "service, socket, timer or path"),
+        ("{ unit: \"a/b\" }", &|_, _| {}, "not the name of a unit"),
+    ];
+    for (text, change, why) in cases {
+        let refusal = on(text, *change).expect_err(why);
+        assert!(refusal.to_string().contains(why) && !refusal.instead.is_empty(), "{text}: {refusal}");
+    }
 }
 
 #[test]

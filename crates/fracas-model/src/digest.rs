@@ -10,6 +10,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     event::Rehearsal,
+    facts::FileMark,
     id::{HostId, TargetId},
     plan::{Check, Claim, Filter, Plan, Step},
     process::ProcessRef,
@@ -40,7 +41,8 @@ pub fn of_plan(plan: &Plan) -> String {
         match claim {
             Claim::Process(pid) => *pid = 0,
             Claim::Network { filter, .. } => steady_filter(filter),
-            Claim::Core(_) => {}
+            Claim::Space(device) => device.clear(),
+            Claim::Core(_) | Claim::File(_) | Claim::Unit(_) => {}
         }
     }
     match &mut lasting.check {
@@ -48,9 +50,14 @@ pub fn of_plan(plan: &Plan) -> String {
             processes.iter_mut().for_each(steady_process);
         }
         Check::Packets { filter, .. } => steady_filter(filter),
-        Check::CpuUse { .. } => {}
+        Check::CpuUse { .. } | Check::Content { .. } | Check::DiskUse(_) | Check::UnitStopped { .. } => {}
     }
     hex(&serde_json::to_value(&lasting).unwrap_or_default())
+}
+
+/// SHA-256 of a text, hexadecimal.
+pub fn of_text(text: &str) -> String {
+    Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn steady_step(step: &mut Step) {
@@ -70,7 +77,9 @@ fn steady_step(step: &mut Step) {
             steady_filter(filter);
         }
         Step::Impair(impair) => steady_filter(&mut impair.filter),
-        Step::Burn(_) | Step::MakeClsact { .. } => {}
+        // Which file it was and what it held is put back, whatever it was; that it is replaced, and by what, counts.
+        Step::Replace(replace) => replace.was = FileMark::any(),
+        Step::Burn(_) | Step::Fill(_) | Step::MakeClsact { .. } | Step::StopUnit { .. } => {}
     }
 }
 
@@ -84,7 +93,7 @@ fn steady_process(process: &mut ProcessRef) {
 }
 
 fn hex(value: &Value) -> String {
-    Sha256::digest(value.to_string()).iter().map(|byte| format!("{byte:02x}")).collect()
+    of_text(&value.to_string())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Capability,
+    id::BootId,
     policy::Policy,
     process::{Process, ProcessSelector},
 };
@@ -18,6 +19,123 @@ pub enum Question {
     Processes(ProcessSelector),
     /// Network devices.
     Devices,
+    /// The file of this path, with its digest if it is not larger than the policy lets a fault replace.
+    File(String),
+    /// The file system of the directory of this path.
+    Volume(String),
+    /// The systemd unit of this name.
+    Unit(String),
+}
+
+/// A systemd unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitSeen {
+    /// Its own name, of which the asked one may be an alias.
+    pub name: String,
+    /// `loaded`, `not-found`, `masked` ...
+    pub load: String,
+    /// `active`, `inactive`, `failed`, `activating` ...
+    pub active: String,
+    /// It may be stopped by hand.
+    pub stoppable: bool,
+    /// Units that run and would be stopped along with it.
+    pub dependents: Vec<String>,
+    /// The agent runs in it.
+    pub ours: bool,
+}
+
+/// A file system, by one of its directories.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct VolumeSeen {
+    /// The directory, without any symbolic link.
+    pub directory: String,
+    /// Number of its device, `8:1`.
+    pub device: String,
+    /// How full it is.
+    pub space: Space,
+    /// Why no file without a name can be made there, if so: it was tried.
+    pub unnamed: Option<String>,
+}
+
+/// How full a file system is, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Space {
+    /// All of it.
+    pub total_bytes: u64,
+    /// Not used by anybody.
+    pub free_bytes: u64,
+    /// Of that, what programs without privilege may use.
+    pub left_bytes: u64,
+}
+
+impl Space {
+    /// What is used.
+    pub fn used(&self) -> u64 {
+        self.total_bytes.saturating_sub(self.free_bytes)
+    }
+
+    /// All that programs without privilege may share: used and left.
+    pub fn offered(&self) -> u64 {
+        self.used() + self.left_bytes
+    }
+
+    /// What is used of what is offered, percent, as `df` has it.
+    pub fn used_percent(&self) -> f64 {
+        100.0 * self.used() as f64 / self.offered().max(1) as f64
+    }
+}
+
+/// What stands at a path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileSeen {
+    /// Absolute path without any symbolic link.
+    pub path: String,
+    /// The asked path is a symbolic link that leads out of its directory.
+    pub leaves: bool,
+    /// What it is.
+    pub kind: FileKind,
+    /// Something is mounted there: a container's `/etc/hosts`, for example.
+    pub mounted: bool,
+    /// Its owner.
+    pub uid: u32,
+    /// Permission bits, with those of set-user-id and the like.
+    pub mode: u32,
+    /// What tells it from any other file.
+    pub mark: FileMark,
+}
+
+/// Kind of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FileKind {
+    /// With content.
+    Regular,
+    /// A directory.
+    Directory,
+    /// A pipe, socket or device.
+    Special,
+}
+
+/// What tells a file from any other, also after a reboot.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FileMark {
+    /// Its number in its file system.
+    pub inode: u64,
+    /// Its size.
+    pub size_bytes: u64,
+    /// SHA-256 of its content, hexadecimal; empty when it was not read.
+    pub sha256: String,
+    /// The number of its directory.
+    pub directory_inode: u64,
+    /// It lies in memory and is gone after a reboot.
+    pub in_memory: bool,
+    /// The boot during which all this was so.
+    pub boot: BootId,
 }
 
 /// One network device.
@@ -89,6 +207,14 @@ pub struct Facts {
     pub pid_in_file: Option<i32>,
     /// Network devices, if asked for.
     pub devices: Vec<Device>,
+    /// What stands at the path, if asked for; `None` when there is nothing.
+    pub file: Option<FileSeen>,
+    /// The file system, if asked for; `None` when there is no such directory.
+    pub volume: Option<VolumeSeen>,
+    /// The systemd unit, if asked for, or why systemd does not answer.
+    pub unit: Option<Result<UnitSeen, String>>,
+    /// The agent's own files and directories, which no fault touches.
+    pub own_paths: Vec<String>,
     /// The agent's own processes: agent, guard, workers.
     pub own_pids: Vec<i32>,
     /// The controller's addresses (`ip:port`), which network faults must let pass.
@@ -98,6 +224,14 @@ pub struct Facts {
     pub near_ports: Vec<u16>,
     /// A small number no other active item of this host has, for names and handles.
     pub slot: u16,
+}
+
+impl FileMark {
+    /// Stands for whatever file was there.
+    pub fn any() -> Self {
+        let (sha256, boot) = (String::new(), BootId::from(""));
+        Self { inode: 0, size_bytes: 0, sha256, directory_inode: 0, in_memory: false, boot }
+    }
 }
 
 impl HostFacts {

@@ -3,8 +3,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    facts::{FileMark, Space},
     process::ProcessRef,
-    units::{Dur, Percent},
+    units::{Dur, Percent, Size},
 };
 
 /// What a fault does on one host. Dry run prints it, the journal stores it, undo runs it backwards.
@@ -39,6 +40,8 @@ pub enum Kind {
 pub enum Step {
     /// Held: a worker burns processor time.
     Burn(Burn),
+    /// Held: a worker holds disk space by a file that has no name.
+    Fill(Fill),
     /// Held: the network worker delays or drops packets by rules in its own owner table.
     Impair(Impair),
     /// Held: a worker seizes the process with ptrace and keeps all its threads stopped.
@@ -101,6 +104,14 @@ pub enum Step {
         percent: Percent,
         /// Priority of our filters on that hook, ours alone.
         priority: u16,
+    },
+    /// Reversible: another file takes the place of a file, which is kept beside it; undone by putting the very same file
+    /// back, if nobody changed what stands in its place.
+    Replace(Replace),
+    /// Reversible: stop a systemd unit that is active; undone by starting it.
+    StopUnit {
+        /// Its full name: `nginx.service`.
+        unit: String,
     },
     /// Spent: a signal, once.
     Signal {
@@ -167,6 +178,42 @@ pub enum Effect {
     },
 }
 
+/// How much of a file system is taken away.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fill {
+    /// A directory of the file system, without any symbolic link.
+    pub directory: String,
+    /// How far.
+    pub goal: FillGoal,
+    /// What stays free for programs without privilege at least, also when others write meanwhile.
+    pub reserve: Size,
+}
+
+/// How far a file system is filled. Used and left are what `df` prints: space that only root may use counts as neither.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum FillGoal {
+    /// Until this share is used.
+    Used(Percent),
+    /// By so much.
+    Size(Size),
+    /// Until so much is left.
+    Left(Size),
+}
+
+/// A file that another one stands in for.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replace {
+    /// Absolute path without any symbolic link.
+    pub path: String,
+    /// What the file reads while it is replaced.
+    pub content: String,
+    /// What tells the original from any other file.
+    pub was: FileMark,
+}
+
 /// Which way packets go, seen from the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -213,6 +260,12 @@ pub enum Claim {
     Process(i32),
     /// The load of a core.
     Core(u32),
+    /// A file, by its path without any symbolic link.
+    File(String),
+    /// A systemd unit.
+    Unit(String),
+    /// The free space of a file system, by the number of its device.
+    Space(String),
     /// One dimension of matching packets.
     Network {
         /// Which way.
@@ -254,6 +307,20 @@ pub enum Check {
         /// Who.
         processes: Vec<ProcessRef>,
     },
+    /// A systemd unit stands still.
+    UnitStopped {
+        /// Its full name.
+        unit: String,
+    },
+    /// A file system is as full as was asked.
+    DiskUse(Fill),
+    /// Whoever opens the file reads this.
+    Content {
+        /// The file.
+        path: String,
+        /// All of it.
+        content: String,
+    },
     /// Packets are really held or lost.
     Packets {
         /// Which way.
@@ -287,14 +354,30 @@ impl Step {
     /// How this step ends.
     pub fn kind(&self) -> Kind {
         match self {
-            Self::Burn(_) | Self::Impair(_) | Self::Seize { .. } => Kind::Held,
+            Self::Burn(_) | Self::Fill(_) | Self::Impair(_) | Self::Seize { .. } => Kind::Held,
             Self::Suspend { .. }
             | Self::MakeIfb { .. }
             | Self::MakeNetem { .. }
             | Self::MakeClsact { .. }
             | Self::Redirect { .. }
-            | Self::Lose { .. } => Kind::Reversible,
+            | Self::Lose { .. }
+            | Self::Replace(_)
+            | Self::StopUnit { .. } => Kind::Reversible,
             Self::Signal { .. } => Kind::Spent,
+        }
+    }
+}
+
+impl FillGoal {
+    /// How many bytes must be added to a file system that is like this; 0 when it is as full as that already.
+    pub fn bytes(&self, space: &Space) -> u64 {
+        match self {
+            Self::Used(percent) => {
+                let goal = (percent.0 / 100.0 * space.offered() as f64).round() as u64;
+                goal.saturating_sub(space.used())
+            }
+            Self::Size(size) => size.0,
+            Self::Left(size) => space.left_bytes.saturating_sub(size.0),
         }
     }
 }
@@ -344,6 +427,19 @@ mod tests {
             ports: ports.to_vec(),
             ..Filter::default()
         }
+    }
+
+    #[test]
+    fn a_goal_is_counted_as_df_counts() {
+        // 1000 in all, 100 of them only for root, 300 used.
+        let space = Space { total_bytes: 1000, free_bytes: 700, left_bytes: 600 };
+        let bytes = |goal: FillGoal| goal.bytes(&space);
+        assert!((space.used_percent() - 100.0 / 3.0).abs() < 0.01);
+        assert_eq!(bytes(FillGoal::Used(Percent(100.0))), 600);
+        assert_eq!(bytes(FillGoal::Used(Percent(50.0))), 150);
+        assert_eq!(bytes(FillGoal::Used(Percent(20.0))), 0);
+        assert_eq!((bytes(FillGoal::Size(Size(7))), bytes(FillGoal::Left(Size(50)))), (7, 550));
+        assert_eq!(bytes(FillGoal::Left(Size(601))), 0);
     }
 
     #[test]

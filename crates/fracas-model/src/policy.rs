@@ -8,8 +8,69 @@ use crate::{
     document::read_generic,
     process::Process,
     shape::{Field, Shape},
-    units::Dur,
+    units::{Dur, Size},
 };
+
+/// Files and directories without which a host does not start, cannot be reached or cannot be trusted: always protected.
+/// The first ones are no files at all, but ways to speak to the kernel.
+const VITAL: [&str; 38] = [
+    "/proc",
+    "/sys",
+    "/dev",
+    "/boot",
+    "/efi",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libexec",
+    "/run/systemd",
+    "/run/dbus",
+    "/run/udev",
+    "/etc/passwd",
+    "/etc/shadow",
+    "/etc/group",
+    "/etc/gshadow",
+    "/etc/nsswitch.conf",
+    "/etc/pam.d",
+    "/etc/security",
+    "/etc/sudoers",
+    "/etc/sudoers.d",
+    "/etc/ssh",
+    "/etc/fstab",
+    "/etc/crypttab",
+    "/etc/machine-id",
+    "/etc/systemd",
+    "/etc/dbus-1",
+    "/etc/ld.so.preload",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/fracas",
+];
+
+/// How the names of units begin that keep a host running and reachable, and those of this program itself.
+const VITAL_UNITS: [&str; 14] = [
+    "systemd-",
+    "dbus",
+    "ssh.",
+    "ssh@",
+    "sshd",
+    "getty",
+    "serial-getty@",
+    "user@",
+    "polkit",
+    "networking.",
+    "network.",
+    "NetworkManager",
+    "containerd",
+    "fracas",
+];
 
 /// What keeps a host reachable and its other programs alive: always protected. The last two are only names of services.
 const REACHABLE: [&str; 24] = [
@@ -54,6 +115,12 @@ pub struct Policy {
     pub max_duration: Dur,
     /// Names or systemd services of processes that are never touched, beside the fixed ones.
     pub protect_processes: Vec<String>,
+    /// Files and directories that are never replaced or filled, beside the fixed ones.
+    pub protect_paths: Vec<String>,
+    /// The largest file that may be replaced.
+    pub max_file_size: Size,
+    /// What disk faults leave free at least.
+    pub disk_reserve: Size,
     /// Remote TCP ports that network faults always let pass, beside the controller's.
     pub pass_ports: Vec<u16>,
     /// Networks that network faults always let pass.
@@ -96,6 +163,24 @@ pub fn policy_shape() -> Shape {
             json!(builtin.protect_processes),
             "Processes that are never touched, beside init, sshd and the like: by name, program file, first word of the \
              command line, or systemd service.",
+        ),
+        Field::with_default(
+            "protectPaths",
+            list(Shape::Path),
+            json!(builtin.protect_paths),
+            "Files and directories that are never touched, with all below them, beside those the system itself needs.",
+        ),
+        Field::with_default(
+            "maxFileSize",
+            Shape::Size { min: Size(0), max: Size(1 << 30) },
+            builtin.max_file_size.to_string(),
+            "The largest file that may be replaced; it is read once.",
+        ),
+        Field::with_default(
+            "diskReserve",
+            Shape::Size { min: Size(0), max: Size(1 << 50) },
+            builtin.disk_reserve.to_string(),
+            "What disk faults leave free for programs without privilege at least; 0B lets a disk be filled to the brim.",
         ),
         Field::with_default(
             "passPorts",
@@ -143,6 +228,9 @@ impl Policy {
             allow_probes: vec!["*".into()],
             max_duration: Dur::from_secs(3600),
             protect_processes: Vec::new(),
+            protect_paths: Vec::new(),
+            max_file_size: Size(16 << 20),
+            disk_reserve: Size(64 << 20),
             pass_ports: vec![22],
             pass_networks: vec!["169.254.169.254/32".into(), "fd00:ec2::254/128".into()],
             exec_allow: Vec::new(),
@@ -163,6 +251,35 @@ impl Policy {
     /// Whether a probe of this kind is allowed.
     pub fn allows_probe(&self, kind: &str) -> bool {
         self.allow_probes.iter().any(|p| p == "*" || p == kind)
+    }
+
+    /// Why what is at or below this path must not be touched, if so. `path` has no symbolic link in it; `own` are the
+    /// agent's files and directories.
+    pub fn protects_path(&self, path: &str, own: &[String]) -> Option<String> {
+        let within = |place: &str| path == place || path.strip_prefix(place).is_some_and(|rest| rest.starts_with('/'));
+        if own.iter().any(|place| within(place)) {
+            Some("it belongs to the agent".into())
+        } else if let Some(place) = VITAL.into_iter().find(|place| within(place)) {
+            Some(format!("the system needs what is in {place}"))
+        } else if path.split('/').any(|part| part == ".ssh") {
+            Some("keys keep the host reachable".into())
+        } else {
+            let named = self.protect_paths.iter().find(|place| within(place.trim_end_matches('/')))?;
+            Some(format!("the host's policy protects {named}"))
+        }
+    }
+
+    /// Why this systemd unit must not be touched, if so.
+    pub fn protects_unit(&self, unit: &str) -> Option<String> {
+        let bare = unit.rsplit_once('.').map_or(unit, |(name, _)| name);
+        let called = |name: &str| name == unit || name == bare;
+        let vital = VITAL_UNITS.into_iter().find(|prefix| unit.starts_with(prefix));
+        if let Some(name) = vital.or_else(|| REACHABLE.into_iter().find(|name| called(name))) {
+            Some(format!("{} keeps the host reachable", name.trim_end_matches(['-', '@', '.'])))
+        } else {
+            let named = self.protect_processes.iter().find(|name| called(name))?;
+            Some(format!("the host's policy protects {named}"))
+        }
     }
 
     /// Why this process must not be touched, if so. `own` are the agent, its guard and its workers.
@@ -237,6 +354,51 @@ mod tests {
             assert!(Policy::builtin().protects(&process(comm, exe, argv0, unit), &[]).is_some(), "{comm} {exe}");
         }
         assert_eq!(Policy::builtin().protects(&process("nginx", "nginx", "nginx:", "nginx.service"), &[]), None);
+    }
+
+    #[test]
+    fn units_are_protected_by_any_of_their_names() {
+        let policy = Policy { protect_processes: vec!["kafka".into(), "pg@13.service".into()], ..Policy::builtin() };
+        for unit in [
+            "ssh.service",
+            "sshd.socket",
+            "ssh@7.service",
+            "systemd-journald.socket",
+            "dbus.service",
+            "dbus-broker.service",
+            "docker.service",
+            "kubelet.service",
+            "fracas-agent.service",
+            "kafka.service",
+            "pg@13.service",
+        ] {
+            assert!(policy.protects_unit(unit).is_some(), "{unit}");
+        }
+        for unit in ["nginx.service", "kafka2.service", "pg@14.service", "sshguard-like.timer"] {
+            let guarded = unit.starts_with("ssh");
+            assert_eq!(policy.protects_unit(unit).is_some(), guarded && unit.starts_with("sshd"), "{unit}");
+        }
+    }
+
+    #[test]
+    fn paths_are_protected_with_all_below_them() {
+        let policy = Policy { protect_paths: vec!["/srv/keep/".into(), "/opt/one".into()], ..Policy::builtin() };
+        let own = ["/var/lib/fracas".to_owned()];
+        for path in [
+            "/etc/passwd",
+            "/etc/ssh/sshd_config",
+            "/proc/1/environ",
+            "/root/.ssh/authorized_keys",
+            "/var/lib/fracas/journal",
+            "/srv/keep/a/b",
+            "/srv/keep",
+            "/opt/one",
+        ] {
+            assert!(policy.protects_path(path, &own).is_some(), "{path}");
+        }
+        for path in ["/etc/passwd-", "/etc/nginx/nginx.conf", "/srv/keeper", "/opt/one.bak", "/var/lib/fracas2/x"] {
+            assert_eq!(policy.protects_path(path, &own), None, "{path}");
+        }
     }
 
     #[test]

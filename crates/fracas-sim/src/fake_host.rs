@@ -255,6 +255,8 @@ fn thing(key: &ItemKey, index: usize, step: &Step) -> String {
             format!("loss {direction:?} {priority} on clsact {device} by chance")
         }
         Step::Suspend { process } => format!("stopped {}", process.pid),
+        Step::StopUnit { unit } => format!("no unit {unit}"),
+        Step::Replace(replace) => format!("replaced {}", replace.path),
         Step::Seize { process } => format!("seized {}", process.pid),
         other => format!("{other:?} of {key} step {index}"),
     }

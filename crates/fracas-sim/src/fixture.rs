@@ -5,13 +5,21 @@ use std::collections::BTreeMap;
 use fracas_agent::reconcile::Fault;
 use fracas_model::{
     catalogue::{Capability, FaultInfo, Nature, Params},
+    check::check,
     desired::{Desired, FaultItem, Mode},
-    facts::{Ability, Device, Facts, HostFacts, Question},
+    diagnostic::Findings,
+    facts::{Ability, Device, Facts, FileKind, FileMark, FileSeen, HostFacts, Question, Space, UnitSeen, VolumeSeen},
     id::{EntryId, HostId, ItemKey, RunId},
-    plan::{Burn, BurnMode, Check, Claim, Direction, Effect, Filter, Impair, Kind, Plan, Refusal, Step},
+    plan::{
+        Burn, BurnMode, Check, Claim, Direction, Effect, Fill, FillGoal, Filter, Impair, Kind, Plan, Refusal, Replace,
+        Step,
+    },
     process::{Process, ProcessRef},
-    units::{Dur, Percent},
+    shape::Shape,
+    tree::parse,
+    units::{Dur, Percent, Size},
 };
+use serde_json::Value;
 
 /// A host that can do everything.
 pub fn host_facts() -> HostFacts {
@@ -53,9 +61,33 @@ pub fn answer(base: Facts) -> Facts {
             process(100, 1, "postgres", Some(5432)),
             process(101, 100, "postgres", None),
             process(200, 1, "nginx", Some(80)),
+            process(300, 1, "redis-server", Some(6379)),
         ],
         pid_in_file: Some(100),
         devices: vec![device("lo", 1), device("eth0", 2)],
+        file: Some(FileSeen {
+            path: "/etc/nginx/nginx.conf".into(),
+            leaves: false,
+            kind: FileKind::Regular,
+            mounted: false,
+            uid: 0,
+            mode: 0o644,
+            mark: FileMark { size_bytes: 612, ..FileMark::any() },
+        }),
+        volume: Some(VolumeSeen {
+            directory: "/var/lib/postgresql".into(),
+            device: "8:1".into(),
+            space: Space { total_bytes: 100 << 30, free_bytes: 60 << 30, left_bytes: 55 << 30 },
+            unnamed: None,
+        }),
+        unit: Some(Ok(UnitSeen {
+            name: "nginx.service".into(),
+            load: "loaded".into(),
+            active: "active".into(),
+            stoppable: true,
+            dependents: vec![],
+            ours: false,
+        })),
         own_pids: vec![50],
         ..base
     }
@@ -92,6 +124,20 @@ pub fn item(entry: &str, fault: &str) -> FaultItem {
 /// A desired state of the first epoch.
 pub fn desired(revision: u64, faults: Vec<FaultItem>) -> Desired {
     Desired { epoch: 1, revision, lease: Dur::from_secs(15), faults, probes: Vec::new() }
+}
+
+/// The parameters of a fault's own example, checked as a document's would be.
+pub fn example(info: &FaultInfo) -> Params {
+    let whole = info.example.trim();
+    let inner = whole.strip_prefix('{').and_then(|e| e.strip_suffix('}')).unwrap_or_default().trim();
+    let text = inner.strip_prefix(&format!("{}:", info.name)).unwrap_or_default();
+    let mut findings = Findings::new("example", text);
+    let node = parse(text, &mut findings).expect("an example is YAML");
+    let checked = check(&node, &Shape::Object(info.params.clone()), &mut findings);
+    match (checked, findings.finish()) {
+        (Some(Value::Object(map)), Ok(_)) => Params(map),
+        other => panic!("the example of {} does not fit its parameters: {other:?}", info.name),
+    }
 }
 
 /// A fault that always has the same plan.
@@ -164,6 +210,9 @@ pub fn every_step(n: u16) -> Vec<Step> {
         Step::Lose { device: device(), direction, filter: filter.clone(), percent: Percent(10.0), priority: 50 + n },
         Step::Impair(Impair { direction, filter, effect, device: None }),
         Step::Seize { process: process_ref(pid + 1000, "nginx") },
+        Step::Replace(Replace { path: format!("/srv/{n}"), content: "broken".into(), was: FileMark::any() }),
+        Step::Fill(Fill { directory: format!("/srv/{n}"), goal: FillGoal::Size(Size(1 << 20)), reserve: Size(0) }),
+        Step::StopUnit { unit: format!("web{n}.service") },
     ]
 }
 

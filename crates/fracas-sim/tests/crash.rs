@@ -7,9 +7,10 @@ use fracas_agent::{
     disk::Disk as _,
     host::Host as _,
     journal,
-    reconcile::{Fault, Reconciler, Setup},
+    reconcile::{ALL, Fault, Reconciler, Setup},
 };
 use fracas_model::{
+    catalogue::Nature,
     desired::FaultItem,
     event::Body,
     plan::{Kind, Plan, Step},
@@ -37,6 +38,9 @@ enum Death {
 
 const DEATHS: [Death; 4] =
     [Death::Killed, Death::PowerCut { torn: 0 }, Death::PowerCut { torn: 5 }, Death::PowerCut { torn: 60 }];
+
+/// Where the steps are in [`every_step`] that need each other.
+const NETEM: [usize; 5] = [2, 3, 4, 5, 6];
 
 /// A host, its disk, and all that was ever told of it.
 struct Lab {
@@ -179,14 +183,13 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 /// Plans over all kinds of steps, alone and together.
 fn plans() -> Vec<(String, Plan)> {
     let steps = every_step(0);
-    let netem = [2, 3, 4, 5, 6];
     let mut plans: Vec<(String, Plan)> = Vec::new();
     for (index, step) in steps.iter().enumerate() {
-        if !netem.contains(&index) {
+        if !NETEM.contains(&index) {
             plans.push((format!("only step {index}"), plan(vec![step.clone()])));
         }
     }
-    plans.push(("netem".into(), plan(netem.iter().map(|i| steps[*i].clone()).collect())));
+    plans.push(("netem".into(), plan(NETEM.map(|i| steps[i].clone()).to_vec())));
     plans.push(("every step".into(), plan(steps.clone())));
     plans.push(("one shot".into(), plan(vec![shot(100)])));
     plans.push(("three shots".into(), plan(vec![shot(100), shot(101), shot(200)])));
@@ -245,6 +248,33 @@ fn a_crash_at_any_of_more_than_a_thousand_boundaries_is_undone() {
     }
     println!("{tried} crashes tried");
     assert!(tried > 1000, "only {tried} crashes were tried");
+}
+
+/// Each fault of the table with the parameters of its own example, on a host that has all it asks for: a fault that is
+/// added is tried from that day on.
+#[test]
+fn a_crash_at_any_boundary_of_every_fault_of_the_table_is_undone() {
+    for fault in ALL {
+        let info = fault.info();
+        let mut item = item("entry", &info.name);
+        item.params = fixture::example(&info);
+        if info.nature == Nature::Spent {
+            item.duration = None;
+        }
+        let count = boundaries(&Lab::new(ALL, vec![item.clone()]));
+        for fatal in 0..count {
+            for death in DEATHS {
+                let lab = Lab::new(ALL, vec![item.clone()]);
+                lab.crash.arm(Some(fatal));
+                assert!(run(lab.crash.run(lab.life())).is_err(), "{}: boundary {fatal}", info.name);
+                lab.die(death);
+                run(lab.afterlife()).unwrap_or_else(|e| panic!("{}, boundary {fatal}, {death:?}: {e}", info.name));
+            }
+        }
+        let lab = Lab::new(ALL, vec![item]);
+        run(lab.life());
+        assert!(lab.host.applies() > 0, "{} did nothing: {:?}", info.name, lab.told.borrow());
+    }
 }
 
 #[test]
@@ -346,14 +376,16 @@ fn trouble() -> impl Strategy<Value = (On, Trouble)> {
 
 /// Any selection of steps that a planner could have made: dependent steps come together.
 fn selection() -> impl Strategy<Value = Vec<Step>> {
-    (any::<[bool; 5]>(), any::<bool>()).prop_map(|(alone, netem)| {
+    let some = prop::collection::vec(any::<bool>(), every_step(0).len());
+    (some, any::<bool>(), any::<bool>()).prop_map(|(alone, netem, shoots)| {
         let steps = every_step(0);
+        let by_itself = |i: &usize| !NETEM.contains(i);
         let mut chosen: Vec<Step> =
-            [0, 1, 7, 8].iter().zip(alone).filter(|(_, yes)| *yes).map(|(i, _)| steps[*i].clone()).collect();
+            (0..steps.len()).filter(by_itself).filter(|i| alone[*i]).map(|i| steps[i].clone()).collect();
         if netem {
-            chosen.extend(steps[2..7].iter().cloned());
+            chosen.extend(NETEM.map(|i| steps[i].clone()));
         }
-        if alone[4] || chosen.is_empty() {
+        if shoots || chosen.is_empty() {
             chosen.push(shot(100));
         }
         chosen

@@ -4,7 +4,7 @@
 //! /proc) goes to a blocking thread and comes back; no borrow is held meanwhile. What changes the host there is a call of
 //! an item (see `calls`), which its undo waits for.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{cell::RefCell, collections::BTreeSet, path::Path};
 
 use fracas_model::{
     event::{Between, Measured, Proof},
@@ -16,28 +16,38 @@ use fracas_model::{
     units::Dur,
 };
 
-use super::{Failure, Handle, Host, Local, Reverted, clock::Clock, facts, processes, worker::Spawner};
+use super::{
+    Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, systemd::Systemd, worker::Spawner,
+};
 
 mod calls;
+mod fill;
 mod held;
 mod load;
 mod net;
 pub mod netem;
 mod pause;
+mod replace;
 mod shot;
+mod unit;
 
 /// The machine this program runs on.
 pub struct LinuxHost {
     clock: Clock,
     version: String,
     spawner: Spawner,
+    own_paths: Vec<String>,
     calls: RefCell<calls::Calls>,
     held: RefCell<held::Workers>,
     loads: RefCell<load::Loads>,
+    fills: RefCell<fill::Fills>,
+    systemd: Systemd,
+    /// Units that this life of the agent has started again: being active is then our doing.
+    restarted: RefCell<BTreeSet<(ItemKey, usize)>>,
     shots: RefCell<shot::Shots>,
     net: RefCell<net::Net>,
-    /// Steps that were refused before anything was done, which looks like our doing from outside: processes that
-    /// somebody else had stopped.
+    /// Steps that were refused before anything was done, which looks like our doing from outside: processes and
+    /// units that somebody else had stopped.
     untouched: RefCell<BTreeSet<(ItemKey, usize)>>,
 }
 
@@ -53,13 +63,32 @@ impl LinuxHost {
             clock: Clock::of(id),
             version: version.to_owned(),
             spawner,
+            own_paths: Vec::new(),
             calls: RefCell::default(),
             held: RefCell::default(),
             loads: RefCell::default(),
+            fills: RefCell::default(),
+            systemd: Systemd::default(),
+            restarted: RefCell::default(),
             shots: RefCell::default(),
             net: RefCell::default(),
             untouched: RefCell::default(),
         }
+    }
+
+    /// The same, with files and directories of the agent that no fault may touch.
+    #[must_use]
+    pub fn owning(mut self, paths: &[&Path]) -> Self {
+        let resolved = paths.iter().filter_map(|path| path.canonicalize().ok()?.to_str().map(str::to_owned));
+        self.own_paths.extend(resolved);
+        self
+    }
+
+    /// The same, with a systemd that answers at another socket.
+    #[must_use]
+    pub fn speaking_to(mut self, systemd: Systemd) -> Self {
+        self.systemd = systemd;
+        self
     }
 
     /// What starts workers here, for those the agent itself needs.
@@ -75,6 +104,7 @@ impl LinuxHost {
     async fn fill(&self, mut base: Facts, questions: &[Question]) -> Result<Facts, Failure> {
         base.own_pids.push(std::process::id().cast_signed());
         base.own_pids.extend(self.spawner.pids());
+        base.own_paths.clone_from(&self.own_paths);
         for question in questions {
             match question {
                 Question::Processes(selector) => {
@@ -91,6 +121,17 @@ impl LinuxHost {
                     base.pid_in_file = pid;
                 }
                 Question::Devices => base.devices = facts::devices(),
+                Question::File(path) => {
+                    let (wanted, most, boot) = (path.clone(), base.policy.max_file_size.0, self.now().clock.boot);
+                    let seen = aside(move || files::look(&wanted, most, &boot)).await?;
+                    base.file = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
+                }
+                Question::Unit(name) => base.unit = Some(self.unit_seen(name).await?),
+                Question::Volume(path) => {
+                    let wanted = path.clone();
+                    let seen = aside(move || files::volume(&wanted)).await?;
+                    base.volume = seen.map_err(|e| Failure(format!("{path} cannot be looked at: {e}")))?;
+                }
             }
         }
         Ok(base)
@@ -133,10 +174,13 @@ impl Host for LinuxHost {
         Box::pin(async move {
             match step {
                 Step::Burn(burn) => self.burn(key, index, burn).await,
+                Step::Fill(fill) => self.fill_disk(key, index, fill).await,
                 Step::Seize { process } => self.seize(key, index, process).await,
                 Step::Suspend { process } => self.suspend(key, index, process).await,
                 Step::Signal { process, signal, .. } => self.shoot(key, process, *signal),
                 Step::Impair(impair) => self.impair(key, index, impair).await,
+                Step::Replace(replace) => self.replace(key, index, replace).await,
+                Step::StopUnit { unit } => self.stop_unit(key, index, unit).await,
                 Step::Redirect { filter, .. } => {
                     self.remember_round_trip(key, filter).await;
                     self.shape(key, step).await
@@ -162,15 +206,23 @@ impl Host for LinuxHost {
                     self.loads.borrow_mut().remove(key);
                     self.release(key, index, handle).await
                 }
+                Step::Fill(_) => {
+                    self.fills.borrow_mut().remove(key);
+                    self.release(key, index, handle).await
+                }
                 Step::Seize { process } => {
                     let released = self.release(key, index, handle).await?;
                     pause::let_go(process).await.map(|()| released)
                 }
-                Step::Suspend { .. } if self.untouched.borrow().contains(&(key.clone(), index)) => {
+                Step::Suspend { .. } | Step::StopUnit { .. }
+                    if self.untouched.borrow().contains(&(key.clone(), index)) =>
+                {
                     Ok(Reverted::NothingThere)
                 }
                 Step::Suspend { process } => pause::resume(process, handle).await,
                 Step::Impair(_) => self.mend(key, index, handle).await,
+                Step::StopUnit { unit } => self.start_unit(key, index, unit, handle).await,
+                Step::Replace(replace) => self.put_back(key, index, replace, handle).await,
                 Step::MakeIfb { .. }
                 | Step::MakeNetem { .. }
                 | Step::MakeClsact { .. }
@@ -194,6 +246,9 @@ impl Host for LinuxHost {
                 }
                 Check::Gone { processes } => self.gone(key, processes).await,
                 Check::Delivered { processes, signal } => self.delivered(key, processes, *signal).await,
+                Check::UnitStopped { unit } => self.unit_stopped(unit).await,
+                Check::DiskUse(fill) => self.disk_use(key, fill).await,
+                Check::Content { path, content } => replace::check(path, content).await,
                 Check::Packets { filter, effect, .. } => self.packets(key, filter, effect).await,
             }
         })

@@ -147,6 +147,11 @@ fn unit(cgroup: &str) -> Option<String> {
     services.map(str::to_owned).next()
 }
 
+/// The systemd unit that this process belongs to.
+pub fn own_unit() -> Option<String> {
+    unit(&fs::read_to_string("/proc/self/cgroup").ok()?)
+}
+
 /// Socket inode of each TCP listener of our network namespace, and its port.
 fn listening() -> BTreeMap<u64, u16> {
     let files = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];

@@ -114,6 +114,10 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             processes: Vec::new(),
             pid_in_file: None,
             devices: Vec::new(),
+            file: None,
+            volume: None,
+            unit: None,
+            own_paths: Vec::new(),
             own_pids: Vec::new(),
             controllers: self.controllers.clone(),
             near_ports: self.near_ports.clone(),
@@ -188,6 +192,9 @@ fn named(claim: &Claim) -> String {
     match claim {
         Claim::Process(pid) => format!("process {pid}"),
         Claim::Core(core) => format!("core {core}"),
+        Claim::File(path) => format!("file {path}"),
+        Claim::Unit(unit) => format!("unit {unit}"),
+        Claim::Space(device) => format!("free space of disk {device}"),
         Claim::Network { direction, dimension, .. } => format!("{direction:?} {dimension}").to_lowercase(),
     }
 }

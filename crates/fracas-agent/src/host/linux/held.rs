@@ -80,9 +80,9 @@ impl Workers {
 }
 
 /// What a worker that has begun left behind.
-struct Begun {
-    worker: Worker,
-    reply: Value,
+pub(super) struct Begun {
+    pub(super) worker: Worker,
+    pub(super) reply: Value,
     between: Between,
 }
 
@@ -106,7 +106,7 @@ impl LinuxHost {
     }
 
     /// Starts a worker and gives it its order. Should this future be dropped, the worker dies with its result.
-    async fn begin(&self, key: &ItemKey, role: &'static str, order: Value) -> Result<Begun, Failure> {
+    pub(super) async fn begin(&self, key: &ItemKey, role: &'static str, order: Value) -> Result<Begun, Failure> {
         let (spawner, clock, left) = (self.spawner.clone(), self.clock.clone(), self.held.borrow().left(key));
         let work = move |go: &Arc<Go>| {
             let mut worker =
@@ -123,7 +123,7 @@ impl LinuxHost {
         self.act(key, work).await
     }
 
-    fn keep(&self, key: &ItemKey, index: usize, begun: Begun) -> (Handle, Between) {
+    pub(super) fn keep(&self, key: &ItemKey, index: usize, begun: Begun) -> (Handle, Between) {
         let pid = begun.worker.pid();
         let ticks = Stat::of(pid).map_or(0, |s| s.start_ticks);
         let held = Held { worker: begun.worker, reported: false };
