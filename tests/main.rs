@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod bugs;
 mod clock;
 mod controller_trial;
 mod crash_trial;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         controller_trial::trials(),
         crash_trial::trials(),
         demo::trials(),
+        bugs::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),

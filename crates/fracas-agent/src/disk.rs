@@ -21,7 +21,10 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::oneshot;
 
-use crate::host::Local;
+use crate::{
+    crash::{self, Task},
+    host::Local,
+};
 
 /// Room kept aside for a disk that others fill: some thousand records of a journal.
 const RESERVE_BYTES: u64 = 1 << 20;
@@ -122,6 +125,7 @@ impl FileDisk {
                 files.keep_reserve();
             }
             while let Ok(call) = called.recv() {
+                crash::within(Task::Disk);
                 call(&mut files);
                 done.fetch_sub(1, Ordering::SeqCst);
             }

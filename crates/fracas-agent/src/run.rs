@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    crash::{self, Boundary},
+    crash::{self, Boundary, Task},
     dial::Contact,
     disk::Disk,
     guard::Guard,
@@ -131,6 +131,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
 /// as this thread runs, every call in it has an end.
 async fn assuring<D>(guard: &RefCell<Option<Guard>>, shared: &Shared<D>) -> Infallible {
     loop {
+        crash::within(Task::Assure);
         assure(guard, shared);
         sleep_until(Instant::now() + LOOK_AROUND).await;
     }
@@ -162,6 +163,7 @@ async fn watching<D: Disk, W: Watcher>(
     shared: &Shared<D>,
 ) {
     loop {
+        crash::within(Task::Watch);
         let sight = tokio::select! {
             biased;
             changed = wanted.changed() => match changed {
@@ -283,6 +285,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     }
 
     async fn round(&mut self) {
+        crash::within(Task::Reconcile);
         {
             let standing = self.shared.standing.borrow();
             let controllers = standing.controllers.iter().map(ToString::to_string).collect();

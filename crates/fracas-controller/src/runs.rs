@@ -432,6 +432,7 @@ fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> 
                     generation: 1,
                 },
                 mode: Mode::Rehearse,
+                experiment: experiment.name.clone(),
                 fault: fault.clone(),
                 params: params.clone(),
                 duration: *duration,

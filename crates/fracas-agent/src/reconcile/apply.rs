@@ -40,7 +40,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
                 _ if self.newer.than(self.taken()) => return,
                 Ok(_) if !self.lease.runs(self.now_ns()) => {}
                 Ok(admitted) => self.apply(&item, admitted).await,
-                Err(refusal) => self.refuse(&item.key, refusal).await,
+                Err(refusal) => self.refuse(&item, refusal).await,
             }
             self.close_due().await;
         }
@@ -58,10 +58,12 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             slot: admitted.slot,
             boot: at.clock.boot.clone(),
             deadline_ns: at.boot_ns.saturating_add(admitted.duration.unwrap_or_default().ns()),
+            experiment: item.experiment.clone(),
+            at: Some(at.clone()),
         };
         crash::at(Boundary::BeforePlanRecord);
         if let Err(trouble) = self.journal.write(&[planned], true).await {
-            return self.refuse(key, trouble.refusal()).await;
+            return self.refuse(item, trouble.refusal()).await;
         }
         crash::at(Boundary::AfterPlanRecord);
         self.live.insert(key.clone(), Live::new(Phase::Applying));

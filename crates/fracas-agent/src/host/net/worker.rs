@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 
 use traffic::{Lines, Plane};
 
-use crate::host::worker::{SEQ, orders::numbered};
+use crate::{
+    crash::{self, Task},
+    host::worker::{SEQ, orders::numbered},
+};
 
 /// What the agent asks of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -151,6 +154,7 @@ impl Loop {
     fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(64);
         loop {
+            crash::within(Task::Net);
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}
