@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod branch;
 mod bugs;
 mod clock;
 mod controller_trial;
@@ -13,8 +14,10 @@ mod demo;
 mod fill;
 mod foreign;
 mod gone;
+mod halt_trial;
 mod history;
 mod join;
+mod journal;
 mod kill;
 mod line;
 mod lives;
@@ -56,6 +59,8 @@ fn main() -> ExitCode {
         crash_trial::trials(),
         demo::trials(),
         bugs::trials(),
+        branch::trials(),
+        halt_trial::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
         refused::trials(),
         trouble::trials(),
         join::trials(),
+        journal::trials(),
         clock::trials(),
         lives::trials(),
         line::trials(),

@@ -7,6 +7,7 @@ mod datagrams;
 mod house;
 pub(crate) mod look;
 mod prober;
+mod rollcall;
 mod striker;
 mod supervisor;
 
@@ -46,6 +47,9 @@ pub(crate) fn play() -> Option<ExitCode> {
         }
         ("answer", [port]) => datagrams::answer(number(port)),
         ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),
+        ("roll-call", [period_ms, addresses @ ..]) => rollcall::roll_call(number(period_ms), addresses),
+        ("echo", [address]) => rollcall::echo(address),
+        ("session", [address]) => rollcall::session(address),
         ("relay", [name]) => crowd::relay(name),
         ("crowd", [name, size]) => crowd::crowd(name, number(size)),
         ("rest", [name]) => crowd::rest(name),

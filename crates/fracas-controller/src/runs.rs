@@ -396,9 +396,9 @@ impl Runs {
         let view = |(id, record): (HostId, crate::fleet::HostRecord)| HostView {
             id,
             labels: record.all_labels(),
+            quarantined: record.distrust(),
             name: record.name,
             connected: record.connected,
-            quarantined: record.quarantined.map(|run| format!("run {run} was left unconfirmed on it")),
             taken: record.taken,
             observer: record.observer,
         };

@@ -12,7 +12,7 @@ use fracas_model::{
 use rustix::fs::{Access, access};
 use serde_json::{Value, json};
 
-use super::{StateArgs, code, history::Output, journal_shown, policy_source, runtime, say};
+use super::{StateArgs, code, journal_shown, policy_source, runtime, say};
 use crate::{
     host::{
         Host as _,
@@ -34,9 +34,9 @@ pub struct CheckArgs {
     /// The rules' file
     #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
     pub policy: Option<std::path::PathBuf>,
-    /// How to print it: for people, or one JSON object
-    #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Everything that is looked at.
@@ -60,9 +60,10 @@ pub(super) fn check(args: CheckArgs) -> anyhow::Result<u8> {
         running: Lock::is_held(&dir, lock::AGENT),
         clock: wall_clock(),
     };
-    match args.output {
-        Output::Text => say(found.text().trim_end())?,
-        Output::Json => say(&found.json().to_string())?,
+    if args.json {
+        say(&found.json().to_string())?;
+    } else {
+        say(found.text().trim_end())?;
     }
     Ok(code(&found.look))
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use chrono::{DateTime, SecondsFormat};
-use clap::{Args, ValueEnum};
+use clap::Args;
 use fracas_model::{id::ItemKey, report::cause_text, time::Stamp, units::Dur};
 use serde_json::{Value, json};
 
@@ -25,19 +25,9 @@ pub struct HistoryArgs {
     /// Show only this run
     #[arg(long, value_name = "RUN")]
     pub run: Option<String>,
-    /// How to print it: for people, or one JSON object
-    #[arg(long, value_enum, default_value_t)]
-    pub output: Output,
-}
-
-/// How the history is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// One JSON object.
-    Json,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// One item as the journal tells of it.
@@ -152,7 +142,7 @@ fn shown(dir: &Path, args: &HistoryArgs) -> String {
     runs.reverse();
     let of = |run: &&str| lines.iter().filter(|line| line.key.run.as_str() == *run).collect::<Vec<_>>();
     let running = Lock::is_held(dir, lock::AGENT);
-    if args.output == Output::Json {
+    if args.json {
         let items: Vec<Value> = runs.iter().flat_map(|run| of(run).into_iter().map(Line::json)).collect();
         let trouble = look.trouble.as_ref().map(ToString::to_string);
         return json!({ "stateDir": dir, "trouble": trouble, "runs": all, "items": items }).to_string();
@@ -209,14 +199,14 @@ mod tests {
         Record::Closed { key: key(run, entry), ended, tell: Vec::new(), past: Some(past) }
     }
 
-    fn args(last: usize, run: Option<&str>, output: Output) -> HistoryArgs {
-        HistoryArgs { state: StateArgs::default(), last, run: run.map(str::to_owned), output }
+    fn args(last: usize, run: Option<&str>, json: bool) -> HistoryArgs {
+        HistoryArgs { state: StateArgs::default(), last, run: run.map(str::to_owned), json }
     }
 
     #[test]
     fn runs_are_told_with_what_they_did_the_last_one_last() {
         let dir = tempfile::tempdir().unwrap();
-        assert!(shown(dir.path(), &args(20, None, Output::Text)).starts_with("no run did anything"));
+        assert!(shown(dir.path(), &args(20, None, false)).starts_with("no run did anything"));
         let open = Record::Planned {
             key: key("r3", "now"),
             fault: "f".into(),
@@ -244,10 +234,10 @@ mod tests {
         let bytes: Vec<u8> = records.iter().flat_map(|r| encode_frame(1, &serde_json::to_vec(r).unwrap())).collect();
         fs::write(dir.path().join(FILE), bytes).unwrap();
 
-        let text = shown(dir.path(), &args(20, None, Output::Text));
+        let text = shown(dir.path(), &args(20, None, false));
         let places: Vec<usize> = [
             "run r1  taste",
-            "slow  undone after 10s: its duration ended",
+            "slow  undone after 10.0 s: its duration ended",
             "kill  spent",
             "run r2",
             "no  refused",
@@ -263,16 +253,16 @@ mod tests {
         assert!(places.is_sorted(), "{text}");
         assert!(text.contains("2026-11-18T"), "{text}");
 
-        let last = shown(dir.path(), &args(1, None, Output::Text));
+        let last = shown(dir.path(), &args(1, None, false));
         assert!(last.contains("run r3") && !last.contains("run r1") && last.contains("2 earlier runs"), "{last}");
-        let one: Value = serde_json::from_str(&shown(dir.path(), &args(20, Some("r1"), Output::Json))).unwrap();
+        let one: Value = serde_json::from_str(&shown(dir.path(), &args(20, Some("r1"), true))).unwrap();
         assert_eq!(one["items"].as_array().unwrap().len(), 2, "{one}");
         assert_eq!(
             (one["items"][0]["state"].as_str(), one["items"][0]["cause"].as_str()),
             (Some("undone"), Some("expired"))
         );
         assert_eq!(one["items"][0]["seconds"], 10.0);
-        assert!(shown(dir.path(), &args(20, Some("r9"), Output::Text)).starts_with("run r9 did nothing"));
+        assert!(shown(dir.path(), &args(20, Some("r9"), false)).starts_with("run r9 did nothing"));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "asking makes no files");
     }
 }
