@@ -1,12 +1,12 @@
-//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial`, `crash-trial` and `vm`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, trials and `vm`. Product code never depends on this.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a chore speaks to the person who started it")]
 
 mod bench;
 mod codegen;
-mod controller_trial;
 mod crash_trial;
 mod tidy;
+mod trial;
 mod vm;
 
 use std::process::ExitCode;
@@ -20,7 +20,7 @@ fn main() -> ExitCode {
     let done = match word.as_str() {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
-        "controller-trial" => controller_trial::run(&words),
+        "controller-trial" | "halt-trial" | "loss-trial" => trial::run(&word, &words),
         "crash-trial" => match crash_trial::run(&words) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
             );
             return ExitCode::from(2);
         }
