@@ -1,4 +1,4 @@
-//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial`, `crash-trial` and `vm`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial`, `crash-trial`, `power-trial` and `vm`. Product code never depends on this.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a chore speaks to the person who started it")]
 
@@ -6,6 +6,7 @@ mod bench;
 mod codegen;
 mod controller_trial;
 mod crash_trial;
+mod power_trial;
 mod tidy;
 mod vm;
 
@@ -25,12 +26,16 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        "power-trial" => match power_trial::run(&words) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | power-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
             );
             return ExitCode::from(2);
         }
