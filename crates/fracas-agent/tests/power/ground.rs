@@ -69,14 +69,16 @@ fn walk(path: &Path, lines: &mut Vec<String>) {
         return;
     }
     line += &format!(
-        " names={} bytes={} modified={}.{:09} accessed={}.{:09}",
+        " names={} bytes={} modified={}.{:09}",
         about.nlink(),
         about.size(),
         about.mtime(),
-        about.mtime_nsec(),
-        about.atime(),
-        about.atime_nsec()
+        about.mtime_nsec()
     );
+    // Looking at where a link leads leaves its trace.
+    if !about.is_symlink() {
+        line += &format!(" accessed={}.{:09}", about.atime(), about.atime_nsec());
+    }
     line += &format!(" attributes=[{}] content={}", attributes(path), content(path, &about));
     lines.push(line);
 }
