@@ -28,13 +28,15 @@ use crate::{
     vm::{self, guest, kernel},
 };
 
-const HELP: &str = "usage: cargo xtask power-trial [--cuts N] [--seed S] [--planted] [--verbose]
+const HELP: &str = "usage: cargo xtask power-trial [--cuts N] [--seed S] [--at BOUNDARY[:NTH[:recovery|death]]] [--planted] [--verbose]
 
 Cuts the power of a virtual machine N times (30 unless told), every other time at a random instant, else at a numbered
 boundary between the steps of a plan: while faults are applied, while they are undone, while an agent undoes at its start.
 After each cut the machine boots with the same disks; the agent undoes as at every start; then files, attributes, free
 space, devices and journal must be as before the first fault, what has ended must not be applied again when it is asked
-for again, and every end must have been told. With --planted the same is done with a sync left out, once for each that can
+for again, and every end must have been told. With --at each cut is at that place, with disks that keep what is written in
+memory for as long as they can: while faults are applied and undone, or in the undo at the start, or in the first plan after
+the agent alone was killed there. With --planted the same is done with a sync left out, once for each that can
 be: that must be found, or this fails. Needs qemu-system-x86, musl-tools and e2fsprogs; no rights. Prints a table, and at
 last `cuts N residues M seed S`; fails if M > 0.";
 
@@ -65,6 +67,7 @@ const PLANTED_CUTS: u32 = 6;
 struct Words {
     cuts: u32,
     seed: u64,
+    at: Option<When>,
     planted: bool,
     verbose: bool,
 }
@@ -77,7 +80,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     };
     let mut machine = build(words.verbose)?;
     let mut trial = Trial::default();
-    trial.cut(&mut machine, words.seed, words.cuts)?;
+    trial.cut(&mut machine, &words)?;
     let mut well = trial.residues == 0 && (words.cuts == 0 || trial.counted > 0);
     if words.cuts > 0 {
         trial.print(&machine);
@@ -96,17 +99,16 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
 }
 
 fn read(words: &[String]) -> Result<Option<Words>> {
-    let mut read = Words { cuts: 30, seed: 0, planted: false, verbose: false };
+    let mut read = Words { cuts: 30, seed: 0, at: None, planted: false, verbose: false };
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        let mut value = || {
-            let text = words.next().with_context(|| format!("{word} needs a value\n{HELP}"))?;
-            text.parse::<u64>().with_context(|| format!("{word} {text}: not a number"))
-        };
+        let mut text = || words.next().with_context(|| format!("{word} needs a value\n{HELP}"));
+        let number = |text: &String| text.parse::<u64>().with_context(|| format!("{word} {text}: not a number"));
         match word.as_str() {
             "--help" | "-h" => return Ok(None),
-            "--cuts" => read.cuts = u32::try_from(value()?)?,
-            "--seed" => read.seed = value()?,
+            "--cuts" => read.cuts = u32::try_from(number(text()?)?)?,
+            "--seed" => read.seed = number(text()?)?,
+            "--at" => read.at = Some(When::read(text()?).with_context(|| format!("{word}: no such place\n{HELP}"))?),
             "--planted" => read.planted = true,
             "--verbose" => read.verbose = true,
             other => bail!("unknown word {other:?}\n{HELP}"),
@@ -183,7 +185,8 @@ struct Cut {
 
 impl Trial {
     /// Cuts so often, and boots once more.
-    fn cut(&mut self, machine: &mut Machine, seed: u64, cuts: u32) -> Result<()> {
+    fn cut(&mut self, machine: &mut Machine, words: &Words) -> Result<()> {
+        let (seed, cuts) = (words.seed, words.cuts);
         if cuts == 0 {
             return Ok(());
         }
@@ -191,8 +194,11 @@ impl Trial {
         let mut before: Option<Cut> = None;
         let mut number = 0;
         // A cut that was aimed at something which did not happen is drawn anew.
-        while self.counted < cuts && number < 2 * cuts + 10 {
-            let aim = Aim::draw(seed, number, before.as_ref().map(|cut| &cut.when));
+        while self.counted + u32::from(before.is_some()) < cuts && number < 2 * cuts + 10 {
+            let mut aim = Aim::draw(seed, number, before.as_ref().map(|cut| &cut.when));
+            if let Some(at) = &words.at {
+                aim = Aim::hostile(at.clone(), aim.seed);
+            }
             before = self.life(machine, &aim, None, number, before)?;
             number += 1;
         }
@@ -261,7 +267,9 @@ impl Trial {
             && !looked
         {
             // Nothing was done in this life but to undo; both cuts are judged by the next one.
-            self.row(&life, &aim.when, 0);
+            if !life.open.is_empty() {
+                self.row(&life, &aim.when, 0);
+            }
             before.life.did.append(&mut life.did);
             return Ok(Some(before));
         }
@@ -297,7 +305,6 @@ impl Trial {
             }
         }
         let bad = u32::from(!residues.is_empty());
-        self.counted += 1;
         self.residues += bad;
         self.row(after, &cut.when, bad);
         if bad > 0 {
@@ -311,6 +318,7 @@ impl Trial {
 
     fn row(&mut self, after: &Life, when: &When, residues: u32) {
         let changed = !self.otherwise(after, "found").is_empty();
+        self.counted += 1;
         let row = self.rows.entry(when.kind()).or_default();
         row.cuts += 1;
         row.open += u32::from(!after.open.is_empty());

@@ -171,6 +171,9 @@ impl<'r> Place<'r> {
     /// Nothing of ours is beside the file.
     fn without_kept(&self, there: Option<&Stat>, inode: Option<u64>, boot: &BootId) -> Result<Reverted, Failure> {
         let (path, was) = (&self.replace.path, &self.replace.was);
+        // An agent may have died right after it had cleared up, before that was safe on the disk; once this item is said
+        // to have ended, nobody would look again for what a cut of power brings back.
+        self.settle()?;
         let original = |there: &Stat| there.st_ino == was.inode || self.reads(&was.sha256, was.size_bytes);
         let rebooted = *boot != was.boot;
         if there.is_some_and(original) || was.in_memory && rebooted {

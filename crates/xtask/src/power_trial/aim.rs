@@ -97,6 +97,20 @@ impl Aim {
 }
 
 impl When {
+    /// As on the command line: `BOUNDARY[:NTH[:recovery|death]]`.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let mut words = text.split(':');
+        let asked = words.next()?;
+        let (_, name) = *BOUNDARIES.iter().find(|(_, name)| *name == asked)?;
+        let nth = words.next().map_or(Some(1), |nth| nth.parse().ok())?;
+        match words.next() {
+            None => Some(Self::Boundary { name, nth }),
+            Some("recovery") => Some(Self::Recovery { name, nth }),
+            Some("death") => Some(Self::AfterDeath { name, nth }),
+            Some(_) => None,
+        }
+    }
+
     /// For tables: how the instant was chosen, and in the middle of what.
     pub(crate) fn kind(&self) -> (&'static str, &'static str) {
         match self {
@@ -137,6 +151,12 @@ mod tests {
         assert_eq!(random, 50);
         assert!((0..100).all(|n| draw(n).words() == draw(n).words()));
         assert!((0..100).any(|n| matches!(draw(n).when, When::Recovery { .. })));
+        assert_eq!(When::read("after-step"), Some(before.clone()));
+        assert_eq!(When::read("amid-step:2:death"), Some(When::AfterDeath { name: "amid-step", nth: 2 }));
+        assert_eq!(
+            (When::read("soon"), When::read("after-step:x"), When::read("after-step:1:now")),
+            (None, None, None)
+        );
         let known = |name: &str| BOUNDARIES.iter().any(|(_, known)| *known == name);
         assert!(IN_RECOVERY.iter().chain(&DEATHS).all(|name| known(name)));
     }

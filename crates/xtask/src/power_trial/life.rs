@@ -47,6 +47,8 @@ pub(crate) struct Life {
     pub(crate) journal: String,
     /// The power was cut in this phase.
     pub(crate) cut: Option<String>,
+    /// The agent was killed in it.
+    died: bool,
     /// It powered itself off.
     pub(crate) ended: bool,
     /// The phase it is in, and since when.
@@ -123,6 +125,9 @@ impl Life {
         let (word, rest) = said.split_once(' ').unwrap_or((said, ""));
         let rest = rest.trim().to_owned();
         match word {
+            // What the agent's own death left has nothing to do with the cut.
+            "dump" | "open" | "journal" if self.died && (word != "dump" || rest.starts_with("found ")) => {}
+            "died" => self.died = true,
             "dump" => {
                 let (name, line) = rest.split_once(' ')?;
                 self.dumps.entry(name.to_owned()).or_default().push(line.to_owned());
