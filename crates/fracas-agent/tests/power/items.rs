@@ -54,6 +54,13 @@ pub(crate) fn all(run: &str, cycle: u32) -> Vec<FaultItem> {
     entries().into_iter().map(|entry| item(run, cycle, entry)).collect()
 }
 
+/// A file on the second disk, a process, space of the second disk, in this order.
+pub(crate) fn few(run: &str, cycle: u32) -> Vec<FaultItem> {
+    let mut all = all(run, cycle);
+    all.retain(|item| ["far-file", "kill", "fill"].contains(&item.key.entry.as_str()));
+    all
+}
+
 /// Some of them, in some order; one file at least.
 pub(crate) fn drawn(run: &str, cycle: u32, seed: u64) -> Vec<FaultItem> {
     let mut dice = ChaCha8Rng::seed_from_u64(seed ^ u64::from(cycle) << 48);

@@ -81,7 +81,11 @@ pub(crate) async fn play(words: &Words) {
     say("phase work 0");
     let first = if again { CYCLES } else { 0 };
     for cycle in first..first + CYCLES {
-        agent.cycle(&items::drawn(&run, cycle, words.number("seed")), cycle).await;
+        let wanted = match words.text("seed") {
+            Some(_) => items::drawn(&run, cycle, words.number("seed")),
+            None => items::few(&run, cycle),
+        };
+        agent.cycle(&wanted, cycle).await;
     }
 }
 

@@ -27,8 +27,8 @@ pub(crate) struct Aim {
     pub(crate) mount: String,
     /// How long, in hundredths of a second, what is written stays in memory alone.
     pub(crate) dirty: u32,
-    /// Which faults are drawn.
-    pub(crate) seed: u64,
+    /// Which faults are drawn; `None` for the same few in each cycle, a file on the second disk first.
+    pub(crate) seed: Option<u64>,
 }
 
 /// What is passed in an undo at the start; the others are not, or only with the power on.
@@ -70,18 +70,18 @@ impl Aim {
         let data = ["ordered", "writeback", "ordered,nodelalloc"].choose(&mut dice).copied().unwrap_or_default();
         let barrier = ["barrier", "nobarrier"].choose(&mut dice).copied().unwrap_or_default();
         let dirty = [0, 0, 10].choose(&mut dice).copied().unwrap_or(0);
-        Self { when, mount: format!("commit={commit},data={data},{barrier}"), dirty, seed: dice.next_u64() }
+        Self { when, mount: format!("commit={commit},data={data},{barrier}"), dirty, seed: Some(dice.next_u64()) }
     }
 
     /// An aim at a boundary, with disks that keep what is written in memory for as long as they can.
-    pub(crate) fn hostile(when: When, seed: u64) -> Self {
+    pub(crate) fn hostile(when: When, seed: Option<u64>) -> Self {
         Self { when, mount: "commit=300,data=ordered,barrier".into(), dirty: 0, seed }
     }
 
     /// For the guest.
     pub(crate) fn words(&self) -> Vec<String> {
-        let mut words =
-            vec![format!("mount={}", self.mount), format!("dirty={}", self.dirty), format!("seed={}", self.seed)];
+        let mut words = vec![format!("mount={}", self.mount), format!("dirty={}", self.dirty)];
+        words.extend(self.seed.map(|seed| format!("seed={seed}")));
         match &self.when {
             When::Instant { .. } => {}
             When::Boundary { name, nth } => words.push(format!("work={name}:{nth}:agent:stop")),

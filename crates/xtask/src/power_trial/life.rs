@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
 
 use super::aim::{Aim, When};
 use crate::vm::guest::{Guest, Serial};
@@ -22,6 +23,8 @@ pub(crate) struct Machine {
     pub(crate) kernel: PathBuf,
     pub(crate) initramfs: PathBuf,
     pub(crate) disks: [PathBuf; 2],
+    /// Where the disks are, and not any more when all is over.
+    pub(crate) _home: TempDir,
     /// How long each phase took, over all lives.
     pub(crate) spans: BTreeMap<String, Vec<Duration>>,
     /// Shows the serial line.
