@@ -28,7 +28,8 @@ pub enum Boundary {
     BeforeStepRecord,
     /// After that record, before the step.
     AfterStepRecord,
-    /// In the middle of a step: its worker lives and has no order, or the signal to stop is sent and not seen to work.
+    /// In the middle of a step: its worker lives and has no order, the signal to stop is sent and not seen to work, or two
+    /// files have changed places and nothing says that this is on the disk.
     AmidStep,
     /// The step is applied; no record says so.
     AfterStep,

@@ -5,6 +5,7 @@
 mod bench;
 mod codegen;
 mod crash_trial;
+mod power_trial;
 mod tidy;
 mod trial;
 mod vm;
@@ -25,12 +26,16 @@ fn main() -> ExitCode {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
+        "power-trial" => match power_trial::run(&words) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS]"
             );
             return ExitCode::from(2);
         }

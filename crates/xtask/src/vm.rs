@@ -5,10 +5,14 @@
 //! kernel's command line says which tests to run. The program prints `fracas-vm: exit N` at the end and powers off.
 
 mod cpio;
-mod guest;
-mod kernel;
+pub(crate) mod guest;
+pub(crate) mod kernel;
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
@@ -43,28 +47,16 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let began = Instant::now();
     guest::present()?;
     let kernel = kernel::find(&root().join("target/vm"))?;
-    let program = build()?;
+    let program = build("net")?;
     let built = began.elapsed().as_secs_f64();
-    let mut image = cpio::Archive::default();
-    for folder in ["dev", "proc", "sys", "tmp", "run", "modules"] {
-        image.folder(folder);
-    }
-    image.console();
-    image.file("init", 0o755, &std::fs::read(&program)?);
-    let mut order = String::new();
-    for (name, bytes) in kernel.modules(MODULES)? {
-        image.file(&format!("modules/{name}"), 0o644, &bytes);
-        order.push_str(&name);
-        order.push('\n');
-    }
-    image.file("modules/order", 0o644, order.as_bytes());
     let initramfs = root().join("target/vm/initramfs");
-    std::fs::write(&initramfs, image.finish()).context("cannot write target/vm/initramfs")?;
+    write_initramfs(&initramfs, &kernel, &program, MODULES)?;
     let limit = match std::env::var("FRACAS_VM_SECONDS") {
         Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number"))?,
         Err(_) => LIMIT_SECONDS,
     };
-    let outcome = guest::boot(&kernel.image, &initramfs, arguments, limit)?;
+    let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments };
+    let outcome = guest::boot(&guest, limit)?;
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
     match outcome.code {
         Some(0) if outcome.ran() => Ok(()),
@@ -73,8 +65,26 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// The test program, linked statically.
-fn build() -> Result<PathBuf> {
+/// Writes the guest's first file system: its only program, and modules of its kernel in an order to load them in.
+pub(crate) fn write_initramfs(to: &Path, kernel: &kernel::Kernel, program: &Path, modules: &[&str]) -> Result<()> {
+    let mut image = cpio::Archive::default();
+    for folder in ["dev", "proc", "sys", "tmp", "run", "modules"] {
+        image.folder(folder);
+    }
+    image.console();
+    image.file("init", 0o755, &std::fs::read(program)?);
+    let mut order = String::new();
+    for (name, bytes) in kernel.modules(modules)? {
+        image.file(&format!("modules/{name}"), 0o644, &bytes);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    image.file("modules/order", 0o644, order.as_bytes());
+    std::fs::write(to, image.finish()).with_context(|| format!("cannot write {}", to.display()))
+}
+
+/// A test program of the agent, linked statically.
+pub(crate) fn build(test: &str) -> Result<PathBuf> {
     let targets = Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLE]).output()?;
     if !PathBuf::from(String::from_utf8_lossy(&targets.stdout).trim()).is_dir() {
         bail!("the target {TRIPLE} is missing: rustup target add {TRIPLE}");
@@ -84,7 +94,7 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["test", "--locked", "--no-run", "-p", "fracas-agent", "--test", "net"]);
+    command.current_dir(root()).args(["test", "--locked", "--no-run", "-p", "fracas-agent", "--test", test]);
     // What cargo tells this program about itself would make build scripts run again each time.
     for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
         command.env_remove(name);
@@ -94,7 +104,7 @@ fn build() -> Result<PathBuf> {
     let output = command.args(["--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     let built = Message::parse_stream(output.stdout.as_slice()).filter_map(Result::ok).find_map(|m| match m {
-        Message::CompilerArtifact(a) if a.target.name == "net" => a.executable,
+        Message::CompilerArtifact(a) if a.target.name == test => a.executable,
         _ => None,
     });
     Ok(built.context("cargo did not build the test program")?.into())

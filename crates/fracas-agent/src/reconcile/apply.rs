@@ -12,6 +12,7 @@ use super::{DEADLINE_SLACK, Live, Phase, Reconciler, STEP_LIMIT, admit::Admitted
 use crate::{
     crash::{self, Boundary},
     disk::Disk,
+    forget::{self, Sync},
     host::{Failure, Host},
     journal::{Ended, Record},
 };
@@ -62,7 +63,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             at: Some(at.clone()),
         };
         crash::at(Boundary::BeforePlanRecord);
-        if let Err(trouble) = self.journal.write(&[planned], true).await {
+        if let Err(trouble) = self.journal.write(&[planned], forget::keeps(Sync::Intent)).await {
             return self.refuse(item, trouble.refusal()).await;
         }
         crash::at(Boundary::AfterPlanRecord);
@@ -105,7 +106,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             Record::Intent { key: key.clone(), step: index }
         };
         // A held step ends with the power; only its item must be known after a cut.
-        let sync = step.kind() != Kind::Held;
+        let sync = step.kind() != Kind::Held && forget::keeps(Sync::Intent);
         crash::at(Boundary::BeforeStepRecord);
         self.journal.write(&[before], sync).await.map_err(|trouble| Failure(trouble.to_string()))?;
         crash::at(Boundary::AfterStepRecord);
