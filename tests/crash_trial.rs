@@ -6,19 +6,24 @@
 //! numbers of trials and of residues. `cargo xtask crash-trial` does this with many.
 
 mod draw;
+pub(crate) mod ground;
 pub(crate) mod hand;
 mod tally;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Mutex,
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use fracas_model::units::Dur;
 use fracas_sim::{
-    lab::{LinkState, Stream},
+    lab::{LinkState, Options, Stream},
     need::Need,
 };
 use libtest_mimic::Trial;
@@ -27,6 +32,7 @@ use serde_json::{Value, json};
 
 use self::{
     draw::{Kill, Plan},
+    ground::{DISK, VOLUME},
     hand::CREW,
     tally::{Record, Tally},
 };
@@ -38,7 +44,14 @@ use crate::{
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let needs = &[Need::Lab, Need::Program("nft"), Need::Program("tc"), Need::Program("ip")];
+    let needs = &[
+        Need::Lab,
+        Need::Program("nft"),
+        Need::Program("tc"),
+        Need::Program("ip"),
+        Need::Program("mount"),
+        Need::Program("sleep"),
+    ];
     vec![trial("whoever_dies_the_host_is_as_it_was", needs, whoever_dies_the_host_is_as_it_was)]
 }
 
@@ -162,6 +175,8 @@ fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, 
 /// A lab with everything that faults hit.
 struct Stage {
     rig: Rig,
+    /// On a disk of the machine: a directory for each host.
+    disk: Folder,
     hands: [Going; 2],
     before: [Dump; 2],
     /// Programs that live as long as the lab.
@@ -170,14 +185,15 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
-        let rig = Rig::bare(&HOSTS);
+        let disk = Folder::make();
+        let rig = Rig::bare_with(Options::default().share(&disk.0), &HOSTS);
         rig.start_controller();
-        let tokens = HOSTS.map(|host| rig.token(&[("role", host)]));
-        for (host, token) in HOSTS.iter().zip(tokens) {
-            rig.start_agent_as(host, agent(&rig, host).env("FRACAS_JOIN_TOKEN", token));
-        }
         let mut cast = Vec::new();
         for host in HOSTS {
+            let given = rig.say(host, part(&["ground", &disk.of(host)])).good().out;
+            eprint!("crash trial: on {host} {given}");
+            rig.shell(host, &format!("mount -i -n -t tmpfs -o size=96m volume {VOLUME}"));
+            cast.push(rig.go(host, "units", part(&["units"])).ready());
             for n in ["a", "b"] {
                 let name = format!("{CREW}{n}");
                 cast.push(rig.go(host, &name, part(&["rest", &name])).ready());
@@ -187,10 +203,15 @@ impl Stage {
             victim.find("the victim lives", |line| (line["ready"] == true).then_some(()));
             cast.push(victim);
         }
-        let hands = HOSTS.map(|host| rig.go(host, "hand", part(&["hand", STATE, ORDER]).stdin(Stream::Pipe)));
+        let tokens = HOSTS.map(|host| rig.token(&[("role", host)]));
+        for (host, token) in HOSTS.iter().zip(tokens) {
+            rig.start_agent_as(host, agent(&rig, host).env("FRACAS_JOIN_TOKEN", token));
+        }
         rig.until_connected(&HOSTS);
-        let before = HOSTS.map(|host| Dump::of(&rig, host));
-        Self { rig, hands, before, _cast: cast }
+        let hand = |host| rig.go(host, "hand", part(&["hand", STATE, ORDER, &disk.of(host)]).stdin(Stream::Pipe));
+        let hands = HOSTS.map(|host| hand(host).ready());
+        let before = HOSTS.map(|host| dump(&rig, host, &disk));
+        Self { rig, disk, hands, before, _cast: cast }
     }
 
     fn play(&mut self, plan: &Plan, lease: Dur) -> Record {
@@ -206,6 +227,7 @@ impl Stage {
         heard(hand, "armed");
         let mut runs = Vec::new();
         for (host, document) in plan.experiments(HOSTS, lease) {
+            let document = document.replace(DISK, &self.disk.of(host));
             let path = rig.document(host, &document);
             runs.push(rig.fracas_going(&["run", &path, "--yes", "--output", "json"]));
         }
@@ -310,7 +332,7 @@ impl Stage {
         let until = Instant::now() + SETTLE;
         let mut late = false;
         loop {
-            let left = Dump::of(&self.rig, HOSTS[n]).residue(&self.before[n]);
+            let left = dump(&self.rig, HOSTS[n], &self.disk).residue(&self.before[n]);
             if left.is_empty() {
                 return (None, late);
             }
@@ -328,6 +350,34 @@ impl Stage {
         let runs = told["runs"].as_array().expect("runs");
         assert!(runs.iter().all(|run| run["state"] == "finished"), "{told}");
         self.rig.stop();
+    }
+}
+
+/// All of a host, with its directory on the machine's disk and its small file system.
+fn dump(rig: &Rig, host: &str, disk: &Folder) -> Dump {
+    Dump::with(rig, host, &[&disk.of(host), VOLUME])
+}
+
+/// A directory of the machine that goes with the lab.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let n = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("fracas-crash-{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory");
+        Self(path)
+    }
+
+    fn of(&self, host: &str) -> String {
+        self.0.join(host).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -156,7 +156,7 @@ impl Tally {
         {
             let held = |r: &&Record| {
                 r.steps.iter().any(|s| s == "impair") == packets
-                    && r.steps.iter().any(|s| ["burn", "seize", "impair"].contains(&s.as_str()))
+                    && r.steps.iter().any(|s| ["burn", "fill", "seize", "impair"].contains(&s.as_str()))
             };
             let these: Vec<&Record> = dead.iter().copied().filter(held).collect();
             row(&mut text, name, these.len(), &these, |record| record.freed);
