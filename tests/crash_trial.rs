@@ -2,8 +2,11 @@
 //! between the steps of a plan; networks are cut and leases run out. Whatever it is: the host must be as it was.
 //!
 //! `FRACAS_CRASH_TRIALS=N` asks for so many trials that count, `FRACAS_SEED_BASE=N` for those after that number,
-//! `FRACAS_SEED=N` for that one alone, and `FRACAS_CRASH_LEASE=2s` for that lease. `FRACAS_CRASH_RESULT=FILE` is given the
-//! numbers of trials and of residues. `cargo xtask crash-trial` does this with many.
+//! `FRACAS_SEED=N` for that one alone, `FRACAS_CRASH_LEASE=2s` for that lease, `FRACAS_CRASH_KILL=agent` for that death in
+//! every one, and `FRACAS_CRASH_LABS=N` for so many labs at the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of
+//! trials and of residues. `cargo xtask crash-trial` does this with many.
+//!
+//! Numbered boundaries are a switch of programs with debug assertions. Without them every instant is a random one.
 
 mod draw;
 pub(crate) mod ground;
@@ -59,7 +62,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const TRIALS: u64 = 20;
 /// Trials with one lab: what a host went through before must not hide what comes after.
 const PER_LAB: usize = 12;
-/// Labs at the same time.
+/// Labs at the same time unless told.
 const LABS: u64 = 3;
 /// Of the trials that were asked for, at most so many times as many are played: those that do not count are played anew.
 const MOST: u64 = 3;
@@ -69,6 +72,9 @@ const LEASE: &str = "2s";
 const ORDER: &str = "/run/data/agent.crash";
 /// How long a host may take until it shows no difference: a supervisor starts a victim again, a guard ends.
 const SETTLE: Duration = Duration::from_secs(4);
+
+/// A guard that takes longer than this is looked at.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// The hosts: on the second, the agent may trace nobody, so that a pause is a SIGSTOP from the journal.
 const HOSTS: [&str; 2] = ["box", "plain"];
@@ -110,7 +116,7 @@ fn whoever_dies_the_host_is_as_it_was() {
     let tally = Mutex::new(Tally::default());
     let begun = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..LABS.min(wanted.div_ceil(3)) {
+        for _ in 0..given("FRACAS_CRASH_LABS").unwrap_or(LABS).min(wanted.div_ceil(3)) {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = queue.lock().expect("lock").take() else { break };
@@ -132,10 +138,11 @@ fn whoever_dies_the_host_is_as_it_was() {
 /// Some trials in a lab of their own, beginning with this seed.
 fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, begun: Instant) {
     let mut seed = Some(first);
+    let only = std::env::var("FRACAS_CRASH_KILL").ok().map(|name| Kill::named(&name));
     let (mut stage, mut well) = (None, true);
     for n in 0..PER_LAB {
         let Some(now) = seed.take() else { break };
-        let plan = Plan::draw(now);
+        let plan = Plan::draw(now, only);
         let whole = catch_unwind(AssertUnwindSafe(|| stage.get_or_insert_with(Stage::set).play(&plan, lease)));
         let record = whole.unwrap_or_else(|_| Record::broken(&plan));
         let (bad, counts) = (record.residue.is_some(), record.counts());
@@ -164,7 +171,7 @@ fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, 
     if let Some(stage) = stage.filter(|_| well) {
         let ended = catch_unwind(AssertUnwindSafe(|| stage.end()));
         if ended.is_err() {
-            let mut record = Record::broken(&Plan::draw(first));
+            let mut record = Record::broken(&Plan::draw(first, only));
             record.residue = Some("the lab of this and the trials after it did not end well".into());
             eprintln!("RESIDUE at the end of the lab that began with seed {first}");
             tally.lock().expect("lock").add(record);
@@ -191,7 +198,7 @@ impl Stage {
         let mut cast = Vec::new();
         for host in HOSTS {
             let given = rig.say(host, part(&["ground", &disk.of(host)])).good().out;
-            eprint!("crash trial: on {host} {given}");
+            assert!(given.contains("given"), "{given}");
             rig.shell(host, &format!("mount -i -n -t tmpfs -o size=96m volume {VOLUME}"));
             cast.push(rig.go(host, "units", part(&["units"])).ready());
             for n in ["a", "b"] {
@@ -305,11 +312,19 @@ impl Stage {
             residue.push(format!("log of the agent:\n{}", lines[lines.len().saturating_sub(40)..].join("\n")));
             residue.push(format!("what the hand saw: {struck} {cleaned:?}"));
         }
-        let since = |from: i64, key: &str| {
+        let since = |from: i64, key: &str| -> Option<Duration> {
             let at = cleaned.as_ref()?[key].as_i64()?;
             Some(Duration::from_nanos((at - from).max(0).unsigned_abs()))
         };
+        let clean = since(deed_ns, "clean");
+        if alone && clean > Some(SLOW) {
+            let log = rig.agent_log(host);
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(30)..].join("\n");
+            eprintln!("SLOW {clean:?} {plan:?}: {struck} {cleaned:?}\n{last}");
+        }
         Record {
+            seed: plan.seed,
             kill: plan.kill.done(&killed),
             boundary: plan.boundary().filter(|_| struck["hit"] == true),
             at_boundary: plan.boundary().is_some(),
@@ -319,7 +334,7 @@ impl Stage {
             applied: struck["applied"] == true,
             present: struck["now"] == true,
             freed: since(deed_ns, "freed"),
-            clean: since(deed_ns, "clean"),
+            clean,
             after_start: started_ns.and_then(|at| since(at, "clean")),
             again,
             late,

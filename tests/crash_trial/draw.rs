@@ -161,11 +161,13 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn draw(seed: u64) -> Self {
+    /// The trial of this seed; with this death, if one is named.
+    pub(super) fn draw(seed: u64, only: Option<Kill>) -> Self {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
-        let kill = kill(random);
+        let drawn = kill(random);
+        let kill = only.unwrap_or(drawn);
         // Every other trial, and the boundaries in turn.
-        let boundary = seed.is_multiple_of(2).then(|| (seed / 2) as usize % BOUNDARIES.len());
+        let boundary = (cfg!(debug_assertions) && seed.is_multiple_of(2)).then(|| (seed / 2) as usize % BOUNDARIES.len());
         let place = boundary.map(|n| BOUNDARIES[n].0);
         let undoing = place.is_some_and(|place| place >= Boundary::BeforeUndoRecord);
         // Before the first step there is nothing on the host: so it is the boundary of another fault than the first.
@@ -309,6 +311,13 @@ impl Plan {
 }
 
 impl Kill {
+    /// By its name, as `FRACAS_CRASH_KILL` has it.
+    pub(super) fn named(name: &str) -> Self {
+        let of = |kill: &Self| format!("{kill:?}").to_lowercase() == name;
+        let found = KILLS.iter().map(|(kill, _)| *kill).find(of);
+        found.unwrap_or_else(|| panic!("FRACAS_CRASH_KILL is {name:?}, none of {KILLS:?} in small letters"))
+    }
+
     /// Whether it is done elsewhere than on the host.
     pub(super) fn elsewhere(self) -> bool {
         matches!(self, Self::Controller | Self::Cut | Self::Lease)
