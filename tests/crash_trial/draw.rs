@@ -59,7 +59,7 @@ const PLAIN: usize = 1;
 /// The faults that every namespace lab can have. All that share no claim hold at the same time. What they hit is made by
 /// [`ground`](super::ground).
 const CASES: &[Case] = &[
-    Case { name: "cpu-load", text: "cpu-load: { percent: 10%, cores: 1 }", held: true, weight: 7, ..LASTING },
+    Case { name: "cpu-load", text: "cpu-load: { percent: 10%, cores: 1 }", held: true, weight: 8, ..LASTING },
     Case { name: "process-kill", text: "process-kill: { name: victim }", lasting: false, weight: 8, ..LASTING },
     Case { name: PAUSE, text: "process-pause: { name: crew-a }", claim: "a", weight: 3, ..LASTING },
     Case { name: PAUSE, text: "process-pause: { name: crew-b }", claim: "b", weight: 3, ..LASTING },
@@ -78,38 +78,39 @@ const CASES: &[Case] = &[
     Case {
         name: "file-replace plain",
         text: "file-replace: { path: /run/site/plain.conf, content: \"broken {\" }",
-        ..LASTING
+        ..FILE
     },
     Case {
         name: "file-replace owner, mode, xattrs",
         text: "file-replace: { path: /run/site/odd, content: \"\" }",
-        ..LASTING
+        ..FILE
     },
     Case {
         name: "file-replace by a link",
         text: "file-replace: { path: /run/site/link, content: \"other\" }",
-        ..LASTING
+        ..FILE
     },
     Case {
         name: "file-replace on disk, hard link, xattrs",
         text: "file-replace: { path: DISK/linked, content: \"one line instead of 400 kB\" }",
-        ..LASTING
+        ..FILE
     },
     Case {
         name: "file-replace on disk, empty, access list",
         text: "file-replace: { path: DISK/empty, content: \"not empty\" }",
-        ..LASTING
+        ..FILE
     },
     Case { name: "disk-fill used", text: "disk-fill: { path: /run/volume, used: 30% }", claim: "volume", ..FILL },
     Case { name: "disk-fill size", text: "disk-fill: { path: /run/volume, size: 8MiB }", claim: "volume", ..FILL },
     Case { name: "disk-fill left", text: "disk-fill: { path: /run/volume, left: 70MiB }", claim: "volume", ..FILL },
     Case { name: "disk-fill size, on disk", text: "disk-fill: { path: DISK, size: 5MiB }", ..FILL },
-    Case { name: "service-stop", text: "service-stop: { unit: web.service }", weight: 4, ..LASTING },
-    Case { name: "service-stop slow", text: "service-stop: { unit: app.service }", weight: 4, ..LASTING },
+    Case { name: "service-stop", text: "service-stop: { unit: web.service }", weight: 5, ..LASTING },
+    Case { name: "service-stop slow", text: "service-stop: { unit: app.service }", weight: 5, ..LASTING },
 ];
 
 const PAUSE: &str = "process-pause";
 const NET: Case = Case { net: true, held: true, weight: 3, ..LASTING };
+const FILE: Case = Case { weight: 3, ..LASTING };
 const FILL: Case = Case { held: true, ..LASTING };
 
 /// All cases in an order that is drawn by their weights, without those whose claim another before them has.
@@ -179,9 +180,10 @@ impl Plan {
         let fits = |case: &usize| CASES[*case].lasting && (kill != Kill::Worker || CASES[*case].held);
         let first = cases.iter().position(fits).expect("one");
         cases.swap(0, first);
-        let host = if random.random_bool(0.5) { PLAIN } else { 1 - PLAIN };
-        // Both ways of a pause, one on each host, are to be seen often.
-        if random.random_bool(0.4) && (kill != Kill::Worker || host != PLAIN) {
+        let host = if random.random_bool(0.55) { PLAIN } else { 1 - PLAIN };
+        // Both ways of a pause, one on each host, are to be seen often; half of all trials are to have a step that stays
+        // until it is undone.
+        if random.random_bool(0.5) && (kill != Kill::Worker || host != PLAIN) {
             let pause = cases.iter().position(|case| CASES[*case].name == PAUSE).expect("one");
             cases.swap(0, pause);
         }

@@ -126,13 +126,15 @@ impl Hand {
         let at = boot_ns();
         let workers = workers(self.agent);
         let mut killed = self.kill(order, &workers, !switch.is_empty() && !guarded && hit);
-        let mut hit = hit;
+        let (mut hit, mut waited) = (hit, false);
         if guarded && hit {
             // The agent is dead; now its guard gets as far as that, if it has so much to do.
             hit = self.wait(FINE, Duration::from_secs(3), || Path::new(&reached).exists());
             if hit {
                 killed.push("guard".into());
             }
+            // Meanwhile nobody looked whether the host was clean.
+            waited = !hit;
         }
         let again = order["again"].as_str();
         match again {
@@ -145,6 +147,7 @@ impl Hand {
         self.look();
         say(&json!({
             "seed": self.seed, "struck": at, "hit": hit, "applied": self.applied.ever, "now": self.applied.now,
+            "waited": waited,
             "steps": self.applied.steps, "reversible": self.applied.reversible, "killed": killed,
         }));
         if order["wait"] == true {

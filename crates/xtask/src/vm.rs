@@ -5,6 +5,7 @@
 //! kernel's command line says which tests to run. The program prints `fracas-vm: exit N` at the end and powers off.
 
 mod cpio;
+pub(crate) mod crash;
 mod guest;
 mod kernel;
 

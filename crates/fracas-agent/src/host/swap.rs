@@ -25,6 +25,7 @@ use super::{
     Failure, Reverted,
     files::{digest, quietly_at},
 };
+use crate::crash::{self, Boundary};
 
 /// Attributes that say something of the content, which is another here.
 const OF_THE_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
@@ -68,6 +69,7 @@ impl<'r> Place<'r> {
             return Err(Failure(format!("{path} was changed since it was planned to replace it; nothing was done")));
         }
         let inode = self.write(&original, &about)?;
+        crash::at(Boundary::AmidStep);
         effective(&mut || self.swap().map_err(|e| Failure(unswappable(path, e))))?;
         self.settle()?;
         if self.stat(&self.beside).ok().flatten().is_some_and(|kept| kept.st_ino == about.st_ino) {
@@ -134,6 +136,7 @@ impl<'r> Place<'r> {
     fn swap_back(&self, kept: &Stat) -> Result<Reverted, Failure> {
         let path = &self.replace.path;
         self.swap().map_err(|e| Failure(format!("{path} cannot be put back: {e}")))?;
+        crash::at(Boundary::BeforeReadBack);
         self.settle()?;
         let beside = self.stat(&self.beside).ok().flatten();
         if !beside.is_some_and(|ours| self.begins_ours(&ours)) {
