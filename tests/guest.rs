@@ -14,6 +14,9 @@ use rustix::{
     system::{RebootCommand, finit_module, reboot},
 };
 
+/// A variable that only programs in such a machine have.
+pub(crate) const VARIABLE: &str = "FRACAS_GUEST";
+
 /// Where file systems go, and of which kind.
 const MOUNTS: [(&str, &str); 6] = [
     ("devtmpfs", "/dev"),
@@ -36,6 +39,7 @@ pub(crate) fn run() -> ! {
     let environment = fs::read_to_string("/modules/environment").expect("the environment");
     let mut trials = Command::new("/proc/self/exe");
     trials.args(std::env::args().skip(1)).env_clear().envs(environment.lines().filter_map(|line| line.split_once('=')));
+    trials.env(VARIABLE, "1");
     let mut child = trials.spawn().expect("the trials start");
     let code = loop {
         // Orphans of what was killed end here too.

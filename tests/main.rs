@@ -20,6 +20,7 @@ mod line;
 mod lives;
 mod load;
 mod loss;
+mod misfortunes;
 mod nobody;
 mod offline;
 mod pause;
@@ -32,6 +33,7 @@ mod stage;
 mod terminal;
 mod trouble;
 mod truth;
+mod untouched;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -67,6 +69,8 @@ fn main() -> ExitCode {
         replace::trials(),
         fill::trials(),
         residue::trials(),
+        untouched::trials(),
+        misfortunes::trials(),
         refused::trials(),
         trouble::trials(),
         join::trials(),

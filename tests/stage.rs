@@ -8,6 +8,7 @@ mod house;
 mod inventory;
 pub(crate) mod look;
 mod prober;
+mod reborn;
 mod striker;
 mod supervisor;
 pub(crate) mod units;
@@ -53,6 +54,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("rest", [name]) => crowd::rest(name),
         ("hand", [state, file, disk]) => crate::crash_trial::hand::hand(state, file, disk),
         ("ground", [disk]) => crate::crash_trial::ground::lay(disk),
+        ("reborn", [pid, name]) => reborn::reborn(number(pid), name),
         ("units", []) => units::units(),
         ("inventory", words) => inventory::inventory(words),
         ("mark", [path, name, value]) => inventory::mark(path, name, value),
