@@ -376,14 +376,25 @@ fn dump(rig: &Rig, host: &str, disk: &Folder) -> Dump {
     Dump::with(rig, host, &[&disk.of(host), VOLUME])
 }
 
+/// What names of such directories begin with; a process number follows.
+const FOLDER: &str = "fracas-crash-";
+
 /// A directory of the machine that goes with the lab.
 struct Folder(PathBuf);
 
 impl Folder {
     fn make() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
-        let n = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = std::env::temp_dir().join(format!("fracas-crash-{}-{n}", std::process::id()));
+        let (all, n) = (std::env::temp_dir(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // What trials that were killed themselves have left.
+        for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = all.join(format!("{FOLDER}{}-{n}", std::process::id()));
         std::fs::create_dir(&path).expect("a directory");
         Self(path)
     }
