@@ -70,7 +70,10 @@ const SECTIONS: &[(&str, &str)] = &[
     ),
     ("links", "ip -o link show 2>/dev/null"),
     ("addresses", "ip -o address show 2>/dev/null | sed 's/valid_lft.*//'"),
-    ("routes", "ip route show table all 2>/dev/null; ip -6 route show table all 2>/dev/null; ip neighbour show nud permanent 2>/dev/null"),
+    (
+        "routes",
+        "ip route show table all 2>/dev/null; ip -6 route show table all 2>/dev/null; ip neighbour show nud permanent 2>/dev/null",
+    ),
     ("policies", "ip rule show 2>/dev/null; ip -6 rule show 2>/dev/null"),
     (
         "settings",
@@ -311,7 +314,8 @@ fn planted_clock_is_found() {
     // Its program is standard input: other ways to it are barred in there.
     let words = ["--user", "--map-root-user", "--time", "--boottime", "1", "--fork", "--", "/proc/self/fd/0"];
     let this = std::fs::File::open("/proc/self/exe").expect("this program");
-    let looker = Program::new("unshare").stdin(Stream::File(this.into())).args(words).args([MARK_OF_PARTS, "inventory"]);
+    let looker =
+        Program::new("unshare").stdin(Stream::File(this.into())).args(words).args([MARK_OF_PARTS, "inventory"]);
     let told = rig.say("box", looker).good().json().remove(0);
     after.clock_ns = told["clockNs"].as_i64().expect("a number");
     before.expect_change(&after, "clock");

@@ -61,14 +61,31 @@ const fn maybe(name: &'static str, make: &'static str, show: &'static str, clear
     Thing { name, must: false, make, show, clear }
 }
 
-/// A table at the hooks that faults use, at the same priorities and right beside them. `WHO` is replaced.
-const TABLE: &str = "for f in inet ip ip6 netdev; do nft add table $f WHO; done; \
-    for p in -301 -300 -299 -151 -150 -149 0 300; do for h in prerouting input forward output postrouting; do \
-    c=$h$(echo $p | tr - m); nft add chain inet WHO $c \"{ type filter hook $h priority $p; policy accept; }\"; \
-    nft add rule inet WHO $c tcp dport 9999 drop; nft add rule inet WHO $c udp dport 7007 accept; done; done; \
-    nft add chain netdev WHO in '{ type filter hook ingress device eth0 priority 0; }'; \
-    nft add rule netdev WHO in udp dport 9998 drop; \
-    nft add set inet WHO some '{ type ipv4_addr; flags interval; }'; nft add element inet WHO some '{ 10.1.0.0/16, 10.2.0.1 }'";
+/// Stands for [`tables`].
+const TABLE: &str = "TABLES";
+
+/// Tables at the hooks that faults use, at the same priorities and right beside them.
+fn tables(who: &str) -> String {
+    let mut text = String::from("nft -f - <<'END'\n");
+    for family in ["inet", "ip", "ip6", "netdev"] {
+        writeln!(text, "add table {family} {who}").expect("text");
+    }
+    for priority in [-301, -300, -299, -151, -150, -149, 0, 300] {
+        for hook in ["prerouting", "input", "forward", "output", "postrouting"] {
+            let chain = format!("inet {who} {hook}{}", priority + 1000);
+            writeln!(text, "add chain {chain} {{ type filter hook {hook} priority {priority}; policy accept; }}")
+                .expect("text");
+            writeln!(text, "add rule {chain} tcp dport 9999 drop\nadd rule {chain} udp dport 7007 accept")
+                .expect("text");
+        }
+    }
+    writeln!(text, "add chain netdev {who} in {{ type filter hook ingress device eth0 priority 0; }}").expect("text");
+    writeln!(text, "add rule netdev {who} in udp dport 9998 drop").expect("text");
+    writeln!(text, "add set inet {who} some {{ type ipv4_addr; flags interval; }}").expect("text");
+    writeln!(text, "add element inet {who} some {{ 10.1.0.0/16, 10.2.0.1 }}\nEND").expect("text");
+    text
+}
+
 const SHOW_TABLE: &str = "for f in inet ip ip6 netdev; do nft -a list table $f WHO; done";
 const CLEAR_TABLE: &str = "for f in inet ip ip6 netdev; do nft delete table $f WHO; done";
 
@@ -94,9 +111,24 @@ const BEFORE: &[Thing] = &[
         "tc filter show dev eth0 parent 1:",
         "",
     ),
-    maybe("fq_codel", "ip link add codel0 type ifb; ip link set codel0 up; tc qdisc add dev codel0 root handle 7: fq_codel limit 500 target 7ms", "tc qdisc show dev codel0 | grep -v clsact", ""),
-    maybe("mq", "ip link add mq0 numtxqueues 4 type ifb; ip link set mq0 up; tc qdisc add dev mq0 root handle 8: mq", "tc qdisc show dev mq0 | grep -v clsact", ""),
-    maybe("netem of theirs", "ip link add netem0 type ifb; ip link set netem0 up; tc qdisc add dev netem0 root handle 9: netem delay 7ms 1ms", "tc qdisc show dev netem0 | grep -v clsact", ""),
+    maybe(
+        "fq_codel",
+        "ip link add codel0 type ifb; ip link set codel0 up; tc qdisc add dev codel0 root handle 7: fq_codel limit 500 target 7ms",
+        "tc qdisc show dev codel0 | grep -v clsact",
+        "",
+    ),
+    maybe(
+        "mq",
+        "ip link add mq0 numtxqueues 4 type ifb; ip link set mq0 up; tc qdisc add dev mq0 root handle 8: mq",
+        "tc qdisc show dev mq0 | grep -v clsact",
+        "",
+    ),
+    maybe(
+        "netem of theirs",
+        "ip link add netem0 type ifb; ip link set netem0 up; tc qdisc add dev netem0 root handle 9: netem delay 7ms 1ms",
+        "tc qdisc show dev netem0 | grep -v clsact",
+        "",
+    ),
     thing(
         "a clsact with filters both ways",
         "ip link add theirs0 type ifb; ip link set theirs0 up; tc qdisc add dev theirs0 clsact; for w in ingress egress; do \
@@ -116,14 +148,24 @@ const BEFORE: &[Thing] = &[
         "cat /proc/sys/net/ipv4/tcp_sack /proc/sys/net/ipv4/ip_default_ttl; ip -o link show eth0",
         "",
     ),
-    maybe("a cgroup", "mkdir -p /sys/fs/cgroup/theirs/below; echo 1 > /sys/fs/cgroup/theirs/below/cgroup.freeze", "find /sys/fs/cgroup/theirs -type d | sort; cat /sys/fs/cgroup/theirs/below/cgroup.freeze", ""),
+    maybe(
+        "a cgroup",
+        "mkdir -p /sys/fs/cgroup/theirs/below; echo 1 > /sys/fs/cgroup/theirs/below/cgroup.freeze",
+        "find /sys/fs/cgroup/theirs -type d | sort; cat /sys/fs/cgroup/theirs/below/cgroup.freeze",
+        "",
+    ),
     thing(
         "files beside the one that is replaced",
         "printf 1 > /run/site/.one.swp; printf 2 > /run/site/.fracas-of-somebody-else; mkdir -m 700 /run/site/folder",
         "cd /run/site; stat -c '%n %i %a %u %g %s %y %h' .one.swp .fracas-of-somebody-else folder; cat .one.swp .fracas-of-somebody-else",
         "",
     ),
-    maybe("NFQUEUE rules", "iptables-nft -t raw -A PREROUTING -p udp --dport 9995 -j NFQUEUE --queue-num 4242 --queue-bypass", "iptables-nft-save -t raw | grep -v '^[#:]'", ""),
+    maybe(
+        "NFQUEUE rules",
+        "iptables-nft -t raw -A PREROUTING -p udp --dport 9995 -j NFQUEUE --queue-num 4242 --queue-bypass",
+        "iptables-nft-save -t raw | grep -v '^[#:]'",
+        "",
+    ),
 ];
 
 /// What comes while faults are there.
@@ -147,10 +189,30 @@ const DURING: &[Thing] = &[
         "for w in ingress egress; do tc filter show dev theirs0 $w prio 30; done",
         "for w in ingress egress; do tc filter del dev theirs0 $w prio 30; done",
     ),
-    thing("a file", "printf 3 > /run/site/during; ln /run/site/during /run/site/during.too", "stat -c '%n %i %a %s %y %h' /run/site/during", "rm /run/site/during /run/site/during.too"),
-    thing("a route", "ip route add 10.94.0.0/16 dev theirs0", "ip route show 10.94.0.0/16", "ip route del 10.94.0.0/16"),
-    maybe("a cgroup", "mkdir /sys/fs/cgroup/theirs/during", "ls -d /sys/fs/cgroup/theirs/during", "rmdir /sys/fs/cgroup/theirs/during"),
-    thing("a device with a qdisc", "ip link add during0 type ifb; ip link set during0 up; tc qdisc add dev during0 root handle 5: pfifo limit 17", "tc qdisc show dev during0 | grep -v clsact; ip -o link show during0", "ip link del during0"),
+    thing(
+        "a file",
+        "printf 3 > /run/site/during; ln /run/site/during /run/site/during.too",
+        "stat -c '%n %i %a %s %y %h' /run/site/during",
+        "rm /run/site/during /run/site/during.too",
+    ),
+    thing(
+        "a route",
+        "ip route add 10.94.0.0/16 dev theirs0",
+        "ip route show 10.94.0.0/16",
+        "ip route del 10.94.0.0/16",
+    ),
+    maybe(
+        "a cgroup",
+        "mkdir /sys/fs/cgroup/theirs/during",
+        "ls -d /sys/fs/cgroup/theirs/during",
+        "rmdir /sys/fs/cgroup/theirs/during",
+    ),
+    thing(
+        "a device with a qdisc",
+        "ip link add during0 type ifb; ip link set during0 up; tc qdisc add dev during0 root handle 5: pfifo limit 17",
+        "tc qdisc show dev during0 | grep -v clsact; ip -o link show during0",
+        "ip link del during0",
+    ),
 ];
 
 /// Their things of one time, those that this kernel knows.
@@ -163,7 +225,7 @@ impl Theirs {
     fn make(rig: &Rig, who: &str, things: &'static [Thing]) -> Self {
         let mut made = Vec::new();
         for thing in things {
-            let said = rig.say("box", script(&format!("set -e; {}", thing.make.replace("WHO", who))));
+            let said = rig.say("box", script(&format!("set -e; {}", thing.make.replace(TABLE, &tables(who)))));
             if said.code == 0 {
                 made.push(thing);
             } else {
@@ -237,7 +299,11 @@ fn what_others_made_is_as_they_left_it() {
         during.clear(&rig);
         same(&shown, &before.shown(&rig), ending);
         Dump::of(&rig, "box").expect_no_fault(&dump);
-        eprintln!("{ending}: {} things from before and {} from meanwhile are the same", before.things.len(), during.things.len());
+        eprintln!(
+            "{ending}: {} things from before and {} from meanwhile are the same",
+            before.things.len(),
+            during.things.len()
+        );
     }
     rig.stop();
 }

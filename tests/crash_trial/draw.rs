@@ -85,11 +85,7 @@ const CASES: &[Case] = &[
         text: "file-replace: { path: /run/site/odd, content: \"\" }",
         ..FILE
     },
-    Case {
-        name: "file-replace by a link",
-        text: "file-replace: { path: /run/site/link, content: \"other\" }",
-        ..FILE
-    },
+    Case { name: "file-replace by a link", text: "file-replace: { path: /run/site/link, content: \"other\" }", ..FILE },
     Case {
         name: "file-replace on disk, hard link, xattrs",
         text: "file-replace: { path: DISK/linked, content: \"one line instead of 400 kB\" }",
@@ -168,7 +164,8 @@ impl Plan {
         let drawn = kill(random);
         let kill = only.unwrap_or(drawn);
         // Every other trial, and the boundaries in turn.
-        let boundary = (cfg!(debug_assertions) && seed.is_multiple_of(2)).then(|| (seed / 2) as usize % BOUNDARIES.len());
+        let boundary =
+            (cfg!(debug_assertions) && seed.is_multiple_of(2)).then(|| (seed / 2) as usize % BOUNDARIES.len());
         let place = boundary.map(|n| BOUNDARIES[n].0);
         let undoing = place.is_some_and(|place| place >= Boundary::BeforeUndoRecord);
         // Before the first step there is nothing on the host: so it is the boundary of another fault than the first.

@@ -55,9 +55,10 @@ pub(crate) fn lay(disk: &str) {
 
     let whole: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
     file(&disk.join("linked"), &whole, 0o640, 1_234_567_890);
-    keep("attributes on disk", mark(&disk.join("linked"), "user.origin", b"test") && {
-        mark(&disk.join("linked"), "user.empty", b"")
-    });
+    keep(
+        "attributes on disk",
+        mark(&disk.join("linked"), "user.origin", b"test") && { mark(&disk.join("linked"), "user.empty", b"") },
+    );
     fs::hard_link(disk.join("linked"), disk.join("linked.too")).expect("a link");
     file(&disk.join("empty"), b"", 0o600, 1_700_000_000);
     keep("access list", mark(&disk.join("empty"), "system.posix_acl_access", ACCESS));

@@ -175,8 +175,11 @@ impl Tally {
         row(&mut text, "agent+guard dead: from next start", both.len(), &both, |record| record.after_start);
         let alone: Vec<&Record> = everybody.iter().copied().filter(|r| r.kill == "agent").collect();
         row(&mut text, "agent dead, guard alive: all", alone.len(), &alone, |record| record.clean);
-        let run_out: Vec<&Record> =
-            everybody.iter().copied().filter(|r| ["controller", "lease expiry", "network cut"].contains(&r.kill)).collect();
+        let run_out: Vec<&Record> = everybody
+            .iter()
+            .copied()
+            .filter(|r| ["controller", "lease expiry", "network cut"].contains(&r.kill))
+            .collect();
         row(&mut text, "lease run out: all", run_out.len(), &run_out, |record| record.clean);
         let mut slow: Vec<&Record> = alone.into_iter().filter(|r| r.clean.is_some()).collect();
         slow.sort_by_key(|r| std::cmp::Reverse(r.clean));

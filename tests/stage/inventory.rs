@@ -87,9 +87,9 @@ fn digest(path: &Path) -> String {
         return "unreadable".into();
     }
     let start: u128 = 0x6c62_272e_07bb_0142_62b8_2175_6295_c58d;
-    let hash = bytes.iter().fold(start, |hash, byte| {
-        (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b)
-    });
+    let hash = bytes
+        .iter()
+        .fold(start, |hash, byte| (hash ^ u128::from(*byte)).wrapping_mul(0x0000_0000_0100_0000_0000_0000_0000_013b));
     format!("{hash:032x}")
 }
 

@@ -24,6 +24,8 @@ who may make user namespaces. Touches nothing of the machine but a folder for te
   --release   an optimised agent; it has no numbered boundaries, so every instant is a random one
   --vm        in a virtual machine whose kernel has netem, clsact and ifb; emulated, so slow and its times mean little";
 
+/// Its name among the tests.
+const TRIAL: &str = "whoever_dies_the_host_is_as_it_was";
 /// Seconds that a guest may take for each trial, beside those for all of it.
 const GUEST_SECONDS: (u64, u64) = (30, 300);
 
@@ -85,7 +87,9 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     };
     let (success, told) = if asked.guest {
         let (each, all) = GUEST_SECONDS;
-        vm::crash::run(&asked.environment(), each * asked.trials + all)?
+        let words = [TRIAL, "--exact"];
+        let (passed, told) = vm::labs::run(&words, &asked.environment(), each * asked.trials + all, "fracas-crash: ")?;
+        (passed, told.context("the trial did not come to its end")?)
     } else {
         here(&asked)?
     };
@@ -107,9 +111,8 @@ fn here(asked: &Asked) -> Result<(bool, String)> {
     if asked.release {
         command.arg("--release");
     }
-    command.args(["--", "whoever_dies_the_host_is_as_it_was", "--exact", "--test-threads", "1"]);
-    let status =
-        command.envs(asked.environment()).env("FRACAS_CRASH_RESULT", &result).current_dir(root()).status()?;
+    command.args(["--", TRIAL, "--exact", "--test-threads", "1"]);
+    let status = command.envs(asked.environment()).env("FRACAS_CRASH_RESULT", &result).current_dir(root()).status()?;
     let told = fs::read_to_string(&result);
     let _ = fs::remove_file(&result);
     Ok((status.success(), told.context("the trial did not come to its end")?))

@@ -1,5 +1,6 @@
-//! The crash trial in a virtual machine, whose kernel has netem, clsact and ifb: the workspace's test program and the few
-//! tools it looks with, taken from this machine with their libraries. Slow: everything in there is emulated.
+//! The workspace's end-to-end tests in a virtual machine, whose kernel has netem, clsact and ifb, and whose clock may be
+//! set: the test program and the tools it looks with, taken from this machine with their libraries. Slow: all of it is
+//! emulated.
 
 use std::{
     collections::BTreeSet,
@@ -15,18 +16,30 @@ use cargo_metadata::Message;
 use super::{MODULES, cpio, guest, kernel};
 use crate::codegen::root;
 
-/// Programs that the trial starts in its labs.
+/// Programs that tests start in their labs.
 const TOOLS: &[&str] = &[
-    "cat", "cut", "find", "grep", "head", "ip", "ls", "mount", "nft", "sed", "sh", "sleep", "sort", "tc", "true",
+    "cat", "chmod", "chown", "cp", "cut", "df", "find", "grep", "head", "ip", "ls", "ln", "mkdir", "mount", "mv",
+    "nft", "renice", "rm", "rmdir", "sed", "seq", "sh", "sleep", "sort", "stat", "tail", "tc", "touch", "tr", "true",
     "umount", "uname", "xargs",
 ];
+/// The same, where this machine has them; a test that needs one is skipped there.
+const MORE_TOOLS: &[&str] = &["iptables-nft", "iptables-nft-save", "ip6tables-nft", "ip6tables-nft-save", "unshare"];
+/// Where Debian keeps what iptables loads when it is asked for.
+const EXTENSIONS: &str = "/usr/lib/x86_64-linux-gnu/xtables";
 /// Where tools are looked for, there and here.
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 /// What the lab needs of the kernel beside what the trials of network faults need.
-const MORE: &[&str] = &["nft_fib_inet", "overlay"];
+const MORE: &[&str] =
+    &["sch_fq_codel", "sch_htb", "sch_prio", "cls_u32", "xt_tcpudp", "xt_mark", "nft_chain_nat", "nft_reject_inet"];
 
-/// Runs the trial with these variables of its environment; how the guest ended, and what the trial told as its result.
-pub(crate) fn run(environment: &[(&str, String)], limit_seconds: u64) -> Result<(bool, String)> {
+/// Runs the tests that these words choose, with these variables of their environment; whether they passed, and the rest
+/// of the last line that began with `mark`.
+pub(crate) fn run(
+    words: &[&str],
+    environment: &[(&str, String)],
+    limit_seconds: u64,
+    mark: &str,
+) -> Result<(bool, Option<String>)> {
     let began = Instant::now();
     guest::present()?;
     let kernel = kernel::find(&root().join("target/vm"))?;
@@ -42,6 +55,14 @@ pub(crate) fn run(environment: &[(&str, String)], limit_seconds: u64) -> Result<
         let found = PATH.split(':').map(|place| Path::new(place).join(tool)).find(|path| path.exists());
         let found = found.with_context(|| format!("{tool} is missing here"))?;
         image.program(&found, &Path::new("/usr/bin").join(tool))?;
+    }
+    for tool in MORE_TOOLS {
+        if let Some(found) = PATH.split(':').map(|place| Path::new(place).join(tool)).find(|path| path.exists()) {
+            image.program(&found, &Path::new("/usr/bin").join(tool))?;
+        }
+    }
+    for extension in fs::read_dir(EXTENSIONS).into_iter().flatten().flatten() {
+        image.put(&extension.path(), &fs::read(extension.path())?)?;
     }
     let (mut order, mut modules) = (String::new(), kernel.modules(MODULES)?);
     for more in MORE {
@@ -59,16 +80,17 @@ pub(crate) fn run(environment: &[(&str, String)], limit_seconds: u64) -> Result<
     let told: String = environment.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
     let told = format!("PATH={PATH}\nRUST_BACKTRACE=0\n{told}");
     image.put(Path::new("/modules/environment"), told.as_bytes())?;
-    let initramfs = root().join(format!("target/vm/crash-{}", std::process::id()));
+    let initramfs = root().join(format!("target/vm/labs-{}", std::process::id()));
     fs::write(&initramfs, image.archive.finish()).context("cannot write the initramfs")?;
-    let arguments = ["whoever_dies_the_host_is_as_it_was", "--exact", "--test-threads", "1"].map(str::to_owned);
+    let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
+    arguments.extend(["--test-threads", "1"].map(str::to_owned));
     let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments: &arguments };
     eprintln!("vm: {:.0} s to build", began.elapsed().as_secs_f64());
-    let outcome = guest::boot_and_hear(&guest, limit_seconds, "fracas-crash: ");
+    let outcome = guest::boot_and_hear(&guest, limit_seconds, mark);
     let _ = fs::remove_file(&initramfs);
     let (outcome, heard) = outcome?;
     eprintln!("vm: {}", outcome.words());
-    Ok((outcome.code == Some(0) && outcome.ran(), heard.context("the trial did not come to its end")?))
+    Ok((outcome.code == Some(0) && outcome.ran(), heard))
 }
 
 /// The workspace's test program.
