@@ -78,19 +78,16 @@ impl Unit {
                 state.1 = if state.0 { "activating" } else { "deactivating" };
                 state.0
             };
-            match child.take() {
-                Some(mut child) => {
-                    thread::sleep(stop);
-                    let pid = Pid::from_raw(child.id().cast_signed()).expect("a number");
-                    kill_process(pid, Signal::TERM).expect("it is not reaped");
-                    child.wait().expect("waited");
-                }
-                None => {
-                    thread::sleep(start);
-                    let mut command = Command::new(SERVICE);
-                    command.arg0(self.name).arg("1000000").process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
-                    child = Some(command.spawn().expect("started"));
-                }
+            if let Some(mut child) = child.take() {
+                thread::sleep(stop);
+                let pid = Pid::from_raw(child.id().cast_signed()).expect("a number");
+                kill_process(pid, Signal::TERM).expect("it is not reaped");
+                child.wait().expect("waited");
+            } else {
+                thread::sleep(start);
+                let mut command = Command::new(SERVICE);
+                command.arg0(self.name).arg("1000000").process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
+                child = Some(command.spawn().expect("started"));
             }
             self.state.lock().expect("a unit").1 = if wanted { "active" } else { "inactive" };
             self.changed.notify_all();
