@@ -15,6 +15,7 @@ mod fill;
 mod foreign;
 mod gone;
 mod halt_trial;
+mod guest;
 mod history;
 mod join;
 mod journal;
@@ -23,6 +24,7 @@ mod line;
 mod lives;
 mod load;
 mod loss;
+mod misfortunes;
 mod nobody;
 mod offline;
 mod pause;
@@ -35,6 +37,7 @@ mod stage;
 mod terminal;
 mod trouble;
 mod truth;
+mod untouched;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -51,6 +54,9 @@ fn main() -> ExitCode {
     }
     if let Some(code) = stage::play() {
         return code;
+    }
+    if std::process::id() == 1 {
+        guest::run();
     }
     // The longest first, so that the others run beside it.
     let trials = [
@@ -70,6 +76,8 @@ fn main() -> ExitCode {
         replace::trials(),
         fill::trials(),
         residue::trials(),
+        untouched::trials(),
+        misfortunes::trials(),
         refused::trials(),
         trouble::trials(),
         join::trials(),

@@ -28,8 +28,9 @@ pub enum Boundary {
     BeforeStepRecord,
     /// After that record, before the step.
     AfterStepRecord,
-    /// In the middle of a step: its worker lives and has no order, the signal to stop is sent and not seen to work, or two
-    /// files have changed places and nothing says that this is on the disk.
+    /// In the middle of a step: its worker lives and has no order, the signal or the order to stop is given and not seen to
+    /// work, what will stand in for a file is written beside it, two files have changed places and nothing says that this is
+    /// on the disk, or the kernel's network is changed and nobody was told.
     AmidStep,
     /// The step is applied; no record says so.
     AfterStep,
@@ -49,7 +50,7 @@ pub enum Boundary {
     AfterUndoRecord,
     /// Before the inverse of a step.
     BeforeInverse,
-    /// The inverse was run; nothing was read back.
+    /// The inverse was run; nothing was read back, or nobody was told.
     BeforeReadBack,
     /// The inverse was run and read back; no record says so.
     AfterInverse,

@@ -7,6 +7,7 @@
 mod cpio;
 pub(crate) mod guest;
 pub(crate) mod kernel;
+pub(crate) mod labs;
 
 use std::{
     path::{Path, PathBuf},
@@ -42,8 +43,14 @@ const TRIPLE: &str = "x86_64-unknown-linux-musl";
 /// The guest is ended when it is as old as this; `FRACAS_VM_SECONDS` says otherwise.
 const LIMIT_SECONDS: u64 = 420;
 
-/// Builds program and guest, runs it, fails if a test of it did.
+/// Builds program and guest, runs it, fails if a test of it did. `--labs WORDS...` runs those of the workspace's
+/// end-to-end tests that the words choose.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let Some((_, words)) = arguments.split_first().filter(|(first, _)| *first == "--labs") {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (passed, _) = labs::run(&words, &[("FRACAS_REQUIRE", "all".into())], limit()?, "")?;
+        return if passed { Ok(()) } else { bail!("the guest's tests did not pass, or none ran") };
+    }
     let began = Instant::now();
     guest::present()?;
     let kernel = kernel::find(&root().join("target/vm"))?;
@@ -51,17 +58,21 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let built = began.elapsed().as_secs_f64();
     let initramfs = root().join("target/vm/initramfs");
     write_initramfs(&initramfs, &kernel, &program, MODULES)?;
-    let limit = match std::env::var("FRACAS_VM_SECONDS") {
-        Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number"))?,
-        Err(_) => LIMIT_SECONDS,
-    };
     let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments };
-    let outcome = guest::boot(&guest, limit)?;
+    let outcome = guest::boot(&guest, limit()?)?;
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
     match outcome.code {
         Some(0) if outcome.ran() => Ok(()),
         Some(0) => bail!("the guest ran no test: is there one that matches {arguments:?}?"),
         _ => bail!("the guest's tests did not pass"),
+    }
+}
+
+/// Seconds that a guest may take.
+fn limit() -> Result<u64> {
+    match std::env::var("FRACAS_VM_SECONDS") {
+        Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number")),
+        Err(_) => Ok(LIMIT_SECONDS),
     }
 }
 

@@ -72,6 +72,7 @@ impl<'r> Place<'r> {
             return Err(Failure(format!("{path} was changed since it was planned to replace it; nothing was done")));
         }
         let inode = self.write(&original, &about)?;
+        crash::at(Boundary::AmidStep);
         effective(&mut || self.swap().map_err(|e| Failure(unswappable(path, e))))?;
         crash::at(Boundary::AmidStep);
         self.settle()?;
@@ -142,6 +143,7 @@ impl<'r> Place<'r> {
     fn swap_back(&self, kept: &Stat) -> Result<Reverted, Failure> {
         let path = &self.replace.path;
         self.swap().map_err(|e| Failure(format!("{path} cannot be put back: {e}")))?;
+        crash::at(Boundary::BeforeReadBack);
         self.settle()?;
         let beside = self.stat(&self.beside).ok().flatten();
         if !beside.is_some_and(|ours| self.begins_ours(&ours)) {
