@@ -16,6 +16,7 @@ use crate::{
     journal::Look,
     lock::{self, Lock},
     logging::LogArgs,
+    notify::Notify,
     rules::{Origin, Rules},
     run::Left,
     service::{self, Kind, Options, PolicySource, VERSION},
@@ -186,7 +187,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             }
             tracing::info!("asked to end: undoing everything first");
         };
-        anyhow::Ok(Box::pin(service::serve(options, asked)).await?)
+        anyhow::Ok(Box::pin(service::serve_telling(options, Notify::from_environment(), asked)).await?)
     })?;
     Ok(match left {
         Left::Clean => 0,

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod journal;
 pub mod lock;
 pub mod logging;
+pub mod notify;
 pub mod outbox;
 pub mod reconcile;
 pub mod reexec;
