@@ -64,7 +64,8 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
         Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number"))?,
         Err(_) => LIMIT_SECONDS,
     };
-    let outcome = guest::boot(&kernel.image, &initramfs, arguments, limit)?;
+    let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments };
+    let outcome = guest::boot(&guest, limit)?;
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
     match outcome.code {
         Some(0) if outcome.ran() => Ok(()),

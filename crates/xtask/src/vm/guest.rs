@@ -1,10 +1,12 @@
 //! Runs the guest under software emulation, shows what it prints, and ends it when its time is up.
 
 use std::{
+    ffi::OsString,
     io::{BufRead as _, BufReader},
-    path::Path,
-    process::{Command, Stdio},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
     sync::mpsc,
+    thread::JoinHandle,
     time::{Duration, Instant},
 };
 
@@ -28,55 +30,123 @@ pub(super) struct Outcome {
 }
 
 /// Fails where the emulator is missing.
-pub(super) fn present() -> Result<()> {
+pub(crate) fn present() -> Result<()> {
     if Command::new(EMULATOR).arg("--version").output().is_err() {
         bail!("{EMULATOR} is missing: apt-get install qemu-system-x86");
     }
     Ok(())
 }
 
-/// Boots, shows the serial line, waits for the end.
-pub(super) fn boot(kernel: &Path, initramfs: &Path, arguments: &[String], limit_seconds: u64) -> Result<Outcome> {
-    let began = Instant::now();
-    let mut append = String::from("console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on --");
-    for argument in arguments {
-        append.push(' ');
-        append.push_str(argument);
-    }
-    // KVM is not used although it may be there: nested in another machine it may hang.
-    // Trials measure time, so the guest comes before what else the machine does, where that is allowed.
-    let mut command = Command::new("nice");
-    command.args(["-n", "-15", EMULATOR]);
-    command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
-    command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768"]);
-    command.arg("-kernel").arg(kernel).arg("-initrd").arg(initramfs).arg("-append").arg(append);
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the guest")?;
-    let serial = BufReader::new(child.stdout.take().context("the guest has no serial line")?);
-    let (line, lines) = mpsc::channel();
-    let reader = std::thread::spawn(move || {
-        for text in serial.split(b'\n').map_while(Result::ok) {
-            let _ = line.send(String::from_utf8_lossy(&text).trim_end().to_owned());
+/// What a guest is made of.
+pub(crate) struct Guest<'g> {
+    /// What the boot loader would load.
+    pub(crate) kernel: &'g Path,
+    /// Its first file system.
+    pub(crate) initramfs: &'g Path,
+    /// Raw images that stay when the guest is gone: `/dev/vda`, `/dev/vdb` and so on, for which it needs `virtio_pci`,
+    /// `virtio_blk` and the file system's module. What the guest wrote to a disk is in the image at once, and stays there
+    /// when the guest is killed; what it only had in its memory is lost, as with the power.
+    pub(crate) disks: &'g [PathBuf],
+    /// For the first program.
+    pub(crate) arguments: &'g [String],
+}
+
+/// A guest that runs.
+pub(crate) struct Running {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+    reader: JoinHandle<()>,
+}
+
+/// What the serial line brought.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Serial {
+    /// A line.
+    Line(String),
+    /// Nothing until the time was up.
+    Silent,
+    /// The guest has ended.
+    End,
+}
+
+impl Guest<'_> {
+    /// Boots.
+    pub(crate) fn start(&self) -> Result<Running> {
+        let mut append = String::from("console=ttyS0 quiet panic=-1 mitigations=off random.trust_cpu=on --");
+        for argument in self.arguments {
+            append.push(' ');
+            append.push_str(argument);
         }
-    });
+        // KVM is not used although it may be there: nested in another machine it may hang.
+        // Trials measure time, so the guest comes before what else the machine does, where that is allowed.
+        let mut command = Command::new("nice");
+        command.args(["-n", "-15", EMULATOR]);
+        command.args(["-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio"]);
+        command.args(["-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "768"]);
+        command.arg("-kernel").arg(self.kernel).arg("-initrd").arg(self.initramfs).arg("-append").arg(append);
+        for (number, disk) in self.disks.iter().enumerate() {
+            let mut drive = OsString::from(format!("id=disk{number},if=none,format=raw,cache=writeback,file="));
+            drive.push(disk);
+            command.arg("-drive").arg(drive).args(["-device", &format!("virtio-blk-pci,drive=disk{number}")]);
+        }
+        let mut child =
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn().context("cannot start the guest")?;
+        let serial = BufReader::new(child.stdout.take().context("the guest has no serial line")?);
+        let (line, lines) = mpsc::channel();
+        let reader = std::thread::spawn(move || {
+            for text in serial.split(b'\n').map_while(Result::ok) {
+                let _ = line.send(String::from_utf8_lossy(&text).trim_end().to_owned());
+            }
+        });
+        Ok(Running { child, lines, reader })
+    }
+}
+
+impl Running {
+    /// The next line of the serial line, awaited until then.
+    pub(crate) fn next(&self, until: Instant) -> Serial {
+        match self.lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
+            Ok(text) => Serial::Line(text),
+            Err(mpsc::RecvTimeoutError::Timeout) => Serial::Silent,
+            Err(mpsc::RecvTimeoutError::Disconnected) => Serial::End,
+        }
+    }
+
+    /// Pulls the plug.
+    pub(crate) fn cut(&mut self) -> Result<()> {
+        self.child.kill().context("cannot end the guest")
+    }
+
+    /// Waits for the end, which is near; the lines that were not read yet.
+    pub(crate) fn end(mut self) -> Result<Vec<String>> {
+        self.child.wait()?;
+        let _ = self.reader.join();
+        Ok(self.lines.try_iter().collect())
+    }
+}
+
+/// Boots, shows the serial line, waits for the end.
+pub(super) fn boot(guest: &Guest<'_>, limit_seconds: u64) -> Result<Outcome> {
+    let began = Instant::now();
+    let mut running = guest.start()?;
     let until = began + Duration::from_secs(limit_seconds);
     let mut outcome = Outcome::default();
     loop {
-        match lines.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(text) => {
+        match running.next(until) {
+            Serial::Line(text) => {
                 eprintln!("| {text}");
                 outcome.boot.get_or_insert(began.elapsed());
                 outcome.take(&text);
             }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
+            Serial::End => break,
+            Serial::Silent => {
                 outcome.killed = true;
-                child.kill()?;
+                running.cut()?;
                 break;
             }
         }
     }
-    child.wait()?;
-    let _ = reader.join();
+    running.end()?;
     outcome.whole = began.elapsed();
     Ok(outcome)
 }
