@@ -8,6 +8,7 @@ pub mod enrol;
 pub mod guard;
 pub mod host;
 pub mod identity;
+pub mod install;
 pub mod journal;
 pub mod lock;
 pub mod logging;

@@ -7,8 +7,13 @@
 mod cpio;
 mod guest;
 mod kernel;
+mod systemd;
 
-use std::{path::PathBuf, process::Command, time::Instant};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result, bail};
 use cargo_metadata::Message;
@@ -40,32 +45,18 @@ const LIMIT_SECONDS: u64 = 420;
 
 /// Builds program and guest, runs it, fails if a test of it did.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let Some(("systemd", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return systemd::run(rest);
+    }
     let began = Instant::now();
     guest::present()?;
-    let kernel = kernel::find(&root().join("target/vm"))?;
-    let program = build()?;
+    let folder = root().join("target/vm");
+    let kernel = kernel::find(&folder)?;
+    let program = artifact(&["test", "--no-run", "-p", "fracas-agent", "--test", "net"], &["net"])?;
     let built = began.elapsed().as_secs_f64();
-    let mut image = cpio::Archive::default();
-    for folder in ["dev", "proc", "sys", "tmp", "run", "modules"] {
-        image.folder(folder);
-    }
-    image.console();
-    image.file("init", 0o755, &std::fs::read(&program)?);
-    let mut order = String::new();
-    for (name, bytes) in kernel.modules(MODULES)? {
-        image.file(&format!("modules/{name}"), 0o644, &bytes);
-        order.push_str(&name);
-        order.push('\n');
-    }
-    image.file("modules/order", 0o644, order.as_bytes());
-    let initramfs = root().join("target/vm/initramfs");
-    std::fs::write(&initramfs, image.finish()).context("cannot write target/vm/initramfs")?;
-    let limit = match std::env::var("FRACAS_VM_SECONDS") {
-        Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number"))?,
-        Err(_) => LIMIT_SECONDS,
-    };
+    let initramfs = initramfs(&kernel, MODULES, &program[0], &folder.join("initramfs"))?;
     let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments };
-    let outcome = guest::boot(&guest, limit)?;
+    let outcome = guest::boot(&guest, limit_seconds()?)?;
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
     match outcome.code {
         Some(0) if outcome.ran() => Ok(()),
@@ -74,8 +65,34 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
-/// The test program, linked statically.
-fn build() -> Result<PathBuf> {
+fn limit_seconds() -> Result<u64> {
+    match std::env::var("FRACAS_VM_SECONDS") {
+        Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number")),
+        Err(_) => Ok(LIMIT_SECONDS),
+    }
+}
+
+/// The first file system of a guest: its first program, and modules in an order in which they can be loaded.
+fn initramfs(kernel: &kernel::Kernel, modules: &[&str], program: &Path, place: &Path) -> Result<PathBuf> {
+    let mut image = cpio::Archive::default();
+    for folder in ["dev", "proc", "sys", "tmp", "run", "root", "modules"] {
+        image.folder(folder);
+    }
+    image.console();
+    image.file("init", 0o755, &std::fs::read(program)?);
+    let mut order = String::new();
+    for (name, bytes) in kernel.modules(modules)? {
+        image.file(&format!("modules/{name}"), 0o644, &bytes);
+        order.push_str(&name);
+        order.push('\n');
+    }
+    image.file("modules/order", 0o644, order.as_bytes());
+    std::fs::write(place, image.finish()).with_context(|| format!("cannot write {}", place.display()))?;
+    Ok(place.to_owned())
+}
+
+/// Programs of these names that cargo makes when it is told this, linked statically.
+fn artifact(words: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
     let targets = Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLE]).output()?;
     if !PathBuf::from(String::from_utf8_lossy(&targets.stdout).trim()).is_dir() {
         bail!("the target {TRIPLE} is missing: rustup target add {TRIPLE}");
@@ -85,18 +102,22 @@ fn build() -> Result<PathBuf> {
     }
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["test", "--locked", "--no-run", "-p", "fracas-agent", "--test", "net"]);
+    command.current_dir(root()).args(words);
     // What cargo tells this program about itself would make build scripts run again each time.
     for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
         command.env_remove(name);
     }
     // Nobody debugs in there, and without line tables there is half as much to build, to load and to page in.
     command.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    let output = command.args(["--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
+    let output = command.args(["--locked", "--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
-    let built = Message::parse_stream(output.stdout.as_slice()).filter_map(Result::ok).find_map(|m| match m {
-        Message::CompilerArtifact(a) if a.target.name == "net" => a.executable,
-        _ => None,
-    });
-    Ok(built.context("cargo did not build the test program")?.into())
+    let made: Vec<(String, PathBuf)> = Message::parse_stream(output.stdout.as_slice())
+        .filter_map(Result::ok)
+        .filter_map(|message| match message {
+            Message::CompilerArtifact(a) => Some((a.target.name, a.executable?.into())),
+            _ => None,
+        })
+        .collect();
+    let find = |name: &&str| made.iter().find(|(made, _)| made == name).map(|(_, path)| path.clone());
+    names.iter().map(|name| find(name).with_context(|| format!("cargo did not build {name}"))).collect()
 }
