@@ -15,7 +15,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 
-use super::{MODULES, artifact, cpio, guest, initramfs, kernel, limit_seconds};
+use super::{MODULES, artifact, guest, initramfs, kernel, limit_seconds};
 use crate::codegen::root;
 
 /// What the guest's own system is made of: systemd with its bus, and the foreign tools that confirm what happened.
@@ -154,7 +154,7 @@ const FILES: &[(&str, &str)] = &[
     (
         "etc/systemd/system/victim@.service",
         "[Unit]\nDescription=Something that serves on port %i\n[Service]\nExecStart=/opt/trials victim %i\nRestart=always\n\
-         RestartSec=100ms\nStartLimitIntervalSec=0\n",
+         RestartSec=100ms\nStartLimitIntervalSec=0\n[Install]\nWantedBy=multi-user.target\n",
     ),
 ];
 
