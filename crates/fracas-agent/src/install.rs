@@ -48,9 +48,9 @@ pub const STATE: &str = "/var/lib/fracas-agent";
 const LIST: &str = "/var/lib/fracas-agent/installed";
 
 /// How long a service may take to be active once it was asked; it is ready before it has found its controller.
-const STARTING: Duration = Duration::from_secs(60);
+const STARTING: Duration = Duration::from_mins(1);
 /// How long it may take to undo everything and end: the unit gives it 90 s.
-const STOPPING: Duration = Duration::from_secs(120);
+const STOPPING: Duration = Duration::from_mins(2);
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Exit code of a host that could not be proven clean.
@@ -147,7 +147,10 @@ pub fn install(args: &InstallArgs, program: &str) -> anyhow::Result<u8> {
         let became = write(&mut files, &wanted)?;
         changed |= matches!(became, Became::Replaced | Became::Written);
         if became == Became::Kept && wanted.path.ends_with(name) {
-            anyhow::bail!("{} is there and was not installed by this program: remove it first, or choose another --bin-dir", wanted.path.display());
+            anyhow::bail!(
+                "{} is there and was not installed by this program: remove it first, or choose another --bin-dir",
+                wanted.path.display()
+            );
         }
     }
     let rules = Wanted { path: POLICY.into(), content: policy::template().into_bytes(), mode: 0o644 };
@@ -157,7 +160,8 @@ pub fn install(args: &InstallArgs, program: &str) -> anyhow::Result<u8> {
         write(&mut files, &rules)?;
     }
     if let Some(token) = &token {
-        changed |= write(&mut files, &Wanted { path: TOKEN.into(), content: token.clone(), mode: 0o600 })? != Became::Unchanged;
+        changed |= write(&mut files, &Wanted { path: TOKEN.into(), content: token.clone(), mode: 0o600 })?
+            != Became::Unchanged;
     }
     let asked = !args.controller.is_empty() || args.name.is_some();
     if asked || !files.there(Path::new(SETTINGS)) {
@@ -167,7 +171,8 @@ pub fn install(args: &InstallArgs, program: &str) -> anyhow::Result<u8> {
     if image {
         return enable_in_image(&files).map(|()| 0);
     }
-    let known = !args.controller.is_empty() || Identity::load(Path::new(STATE)).is_ok_and(|identity| identity.is_some());
+    let known =
+        !args.controller.is_empty() || Identity::load(Path::new(STATE)).is_ok_and(|identity| identity.is_some());
     start(args.no_start, known, changed)
 }
 
@@ -264,7 +269,9 @@ fn start(no_start: bool, known: bool, changed: bool) -> anyhow::Result<u8> {
         return Ok(0);
     }
     if at_rest(&active) && !known {
-        tell(&format!("not started: no controller is known; set FRACAS_FLEET in {SETTINGS}, then: systemctl start fracas-agent"));
+        tell(&format!(
+            "not started: no controller is known; set FRACAS_FLEET in {SETTINGS}, then: systemctl start fracas-agent"
+        ));
         return Ok(0);
     }
     match (at_rest(&active), changed) {
@@ -361,7 +368,9 @@ fn stop(systemd: &Systemd, files: &Files) -> anyhow::Result<bool> {
     talk.stop(UNIT).map_err(anyhow::Error::msg)?;
     let state = settles(systemd, STOPPING, at_rest)?;
     if !at_rest(&state) {
-        anyhow::bail!("{UNIT} was asked to stop and is still {state}: see systemctl status fracas-agent; nothing is removed");
+        anyhow::bail!(
+            "{UNIT} was asked to stop and is still {state}: see systemctl status fracas-agent; nothing is removed"
+        );
     }
     tell(&format!("stopped    {UNIT}"));
     Ok(!at_rest(&before))

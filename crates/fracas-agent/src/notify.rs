@@ -8,6 +8,7 @@
 use std::{
     cell::RefCell,
     convert::Infallible,
+    future::Future,
     io,
     os::{
         linux::net::SocketAddrExt as _,
@@ -92,6 +93,14 @@ impl Notify {
         loop {
             self.alive();
             tokio::time::sleep(self.pause()).await;
+        }
+    }
+
+    /// The same while something else is awaited in the same task: a word goes out whenever that lets others have their turn.
+    pub async fn living_while<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::select! {
+            done = work => done,
+            never = self.living() => match never {},
         }
     }
 

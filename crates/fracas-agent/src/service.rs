@@ -162,12 +162,14 @@ pub async fn serve_telling(
             never = systemd.living() => match never {},
             () = &mut shutdown => return Ok(left_of(&reconciler)),
         };
-        reconciler = Reconciler::open(host(Some(&identity)), journal_disk()?, setup(Some(&identity))).await;
-        reconciler.recover().await;
+        let anew = Reconciler::open(host(Some(&identity)), journal_disk()?, setup(Some(&identity)));
+        reconciler = systemd.living_while(anew).await;
+        systemd.living_while(reconciler.recover()).await;
         identity
     };
     let facts = match options.kind {
-        Kind::Full => reconciler.host().facts().await,
+        // Each ability is tried, which may take seconds.
+        Kind::Full => systemd.living_while(reconciler.host().facts()).await,
         Kind::Observer => reconciler.host().described(),
     };
     reconciler.set_facts(facts.clone());

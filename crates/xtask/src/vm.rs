@@ -109,7 +109,12 @@ fn artifact(words: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
     }
     // Nobody debugs in there, and without line tables there is half as much to build, to load and to page in.
     command.env("CARGO_PROFILE_DEV_DEBUG", "0");
-    let output = command.args(["--locked", "--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
+    // What computes all the time is slow enough under emulation.
+    for package in ["sha2", "ring", "libsqlite3-sys"] {
+        command.arg("--config").arg(format!("profile.dev.package.{package}.opt-level=2"));
+    }
+    let output =
+        command.args(["--locked", "--target", TRIPLE, "--message-format", "json-render-diagnostics"]).output()?;
     eprint!("{}", String::from_utf8_lossy(&output.stderr));
     let made: Vec<(String, PathBuf)> = Message::parse_stream(output.stdout.as_slice())
         .filter_map(Result::ok)

@@ -18,7 +18,7 @@ pub mod message;
 /// How long one conversation may take; a step is cut off after five seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
 /// The same where systemd reads all its files anew before it answers.
-const LONG_PATIENCE: Duration = Duration::from_secs(60);
+const LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// Longest line of the greeting.
 const LONGEST_LINE: usize = 4096;
 /// Messages that are not the answer and are passed over, in one call.

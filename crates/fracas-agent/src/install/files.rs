@@ -103,14 +103,16 @@ impl Files {
     pub fn write(&mut self, wanted: &Wanted) -> Result<Became, String> {
         let place = self.place(&wanted.path);
         let asked = digest(&wanted.content);
-        let became = match self.ours(&wanted.path)? {
-            None => Became::Written,
-            Some(_) if fs::read(&place).is_ok_and(|now| now == wanted.content) => Became::Unchanged,
-            Some(true) => Became::Replaced,
-            Some(false) => return Ok(Became::Kept),
+        let became = match fs::read(&place) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Became::Written,
+            Err(error) => return Err(failed("read", &place)(error)),
+            Ok(now) if now == wanted.content => Became::Unchanged,
+            Ok(now) if self.written.get(&wanted.path) == Some(&digest(&now)) => Became::Replaced,
+            Ok(_) => return Ok(Became::Kept),
         };
         if became == Became::Unchanged {
-            fs::set_permissions(&place, fs::Permissions::from_mode(wanted.mode)).map_err(failed("given its mode", &place))?;
+            fs::set_permissions(&place, fs::Permissions::from_mode(wanted.mode))
+                .map_err(failed("given its mode", &place))?;
         } else {
             whole(&place, &wanted.content, wanted.mode)?;
         }
@@ -171,8 +173,7 @@ fn whole(place: &Path, content: &[u8], mode: u32) -> Result<(), String> {
     beside.push(".new");
     let beside = PathBuf::from(beside);
     let write = || -> io::Result<()> {
-        let mut file: File =
-            OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
+        let mut file: File = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&beside)?;
         file.write_all(content)?;
         file.set_permissions(fs::Permissions::from_mode(mode))?;
         file.sync_all()?;

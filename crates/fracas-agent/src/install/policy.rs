@@ -30,7 +30,9 @@ mod tests {
     fn as_it_is_and_with_every_comment_taken_away_the_built_in_rules_hold() {
         let text = template();
         assert_eq!(read_policy("template", &text), Ok(Policy::builtin()));
-        let is_rule = |line: &str| line.strip_prefix("# ").and_then(|l| l.split_once(": ")).is_some_and(|(k, _)| !k.contains(' '));
+        let is_rule = |line: &str| {
+            line.strip_prefix("# ").and_then(|l| l.split_once(": ")).is_some_and(|(k, _)| !k.contains(' '))
+        };
         let bare: String = text
             .lines()
             .map(|line| if is_rule(line) { line.trim_start_matches("# ").to_owned() } else { line.to_owned() })

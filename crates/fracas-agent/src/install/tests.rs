@@ -121,3 +121,20 @@ fn what_cannot_be_is_refused_with_a_word_of_advice() {
     assert!(install(&wish, "fracas-agent").is_err());
     assert!(!root.path().join("etc").exists(), "nothing is written before all is known to be right");
 }
+
+#[test]
+fn the_examples_in_the_help_parse() {
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        agent: crate::command::AgentArgs,
+    }
+    for help in [INSTALL_HELP, UNINSTALL_HELP] {
+        let examples: Vec<&str> = help.lines().filter(|line| line.starts_with("  fracas-agent ")).collect();
+        assert_eq!(examples.len(), 2);
+        for example in examples {
+            let parsed = <Cli as clap::Parser>::try_parse_from(example.split_whitespace());
+            assert!(parsed.is_ok_and(|cli| cli.agent.command.is_some()), "{example}");
+        }
+    }
+}

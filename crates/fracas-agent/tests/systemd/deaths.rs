@@ -6,7 +6,7 @@ use std::{fs, time::Duration};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::{
-    faults::{LONG, PAGE, PEER, STOPPED, begin, document, pings, room},
+    faults::{LONG, PAGE, PEER, STOPPED, begin, document, reached, room},
     guest::{Case, Going, pull_the_plug, say, until},
     look::{AGENT, active, answers, main_pid, ours, restarts, workers},
 };
@@ -58,7 +58,7 @@ impl Everything {
             fs::read_to_string(PAGE).is_ok_and(|text| text == "broken"),
             !active(STOPPED.0),
             self.room.saturating_sub(room()) > 50_000_000,
-            pings().is_empty(),
+            !reached(),
             answers(8080).is_none(),
         ]
         .into_iter()
@@ -145,7 +145,10 @@ fn halted() {
     // The same with nothing open, where only systemd minds.
     let pid = main_pid(AGENT);
     signal(pid, Signal::STOP);
-    println!("an idle agent that hangs is another after {:.2?}", until("the watchdog bites", || main_pid(AGENT) != pid));
+    println!(
+        "an idle agent that hangs is another after {:.2?}",
+        until("the watchdog bites", || main_pid(AGENT) != pid)
+    );
     back(pid);
 }
 

@@ -16,7 +16,7 @@ use serde_json::Value;
 pub(crate) type Case = (&'static str, fn());
 
 /// How long a command may take, and what is waited for.
-pub(crate) const LIMIT: Duration = Duration::from_secs(120);
+pub(crate) const LIMIT: Duration = Duration::from_mins(2);
 /// How many trials are over, on the disk for the next boot.
 const OVER: &str = "/var/lib/trials-over";
 

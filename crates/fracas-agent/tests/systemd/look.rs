@@ -48,7 +48,8 @@ pub(crate) fn answers(port: u16) -> Option<i32> {
 pub(crate) fn ours() -> Vec<(i32, String)> {
     let all = fs::read_dir("/proc").expect("proc").flatten();
     let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let named = pids.filter_map(|pid| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())));
+    let named =
+        pids.filter_map(|pid| Some((pid, fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned())));
     named.filter(|(_, name)| name.starts_with("fracas-")).collect()
 }
 
@@ -82,13 +83,19 @@ impl Dump {
         }
         all.insert("filters", filters);
         let mut files = BTreeSet::new();
-        for folder in ["/etc", "/usr/local", "/opt", "/root", "/run/systemd/system", "/var/lib", "/sys/fs/cgroup/system.slice"] {
+        for folder in
+            ["/etc", "/usr/local", "/opt", "/root", "/run/systemd/system", "/var/lib", "/sys/fs/cgroup/system.slice"]
+        {
             walk(Path::new(folder), &mut files);
         }
         // The controller, systemd and the trials go on working.
         let busy = [
-            "/var/lib/private/fracas/", "/var/lib/trials-over", "/sys/fs/cgroup/system.slice/trials", "/var/lib/systemd/",
-            "/var/lib/fracas ", "/etc/.",
+            "/var/lib/private/fracas/",
+            "/var/lib/trials-over",
+            "/sys/fs/cgroup/system.slice/trials",
+            "/var/lib/systemd/",
+            "/var/lib/fracas ",
+            "/etc/.",
         ];
         files.retain(|line| !busy.iter().any(|busy| line.starts_with(busy)));
         all.insert("files", files);
@@ -118,7 +125,9 @@ impl Dump {
     pub(crate) fn kept(place: &str) -> Self {
         let all: BTreeMap<String, BTreeSet<String>> =
             serde_json::from_slice(&fs::read(place).expect("it was kept")).expect("texts");
-        let name = |text: String| ["rules", "qdiscs", "links", "filters", "files", "processes", "units"].into_iter().find(|n| *n == text);
+        let name = |text: String| {
+            ["rules", "qdiscs", "links", "filters", "files", "processes", "units"].into_iter().find(|n| *n == text)
+        };
         Self(all.into_iter().map(|(section, lines)| (name(section).expect("a section"), lines)).collect())
     }
 }

@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::{
     deaths::connected,
-    faults::{PAGE, PEER, STOPPED},
+    faults::{PAGE, STOPPED, reached},
     guest::{Case, say, until},
     look::{AGENT, Dump, active, answers, main_pid, property},
 };
@@ -16,10 +16,8 @@ pub(crate) const TRIALS: &[Case] = &[
     ("installed_again_nothing_changes", installed_again),
 ];
 /// After all others.
-pub(crate) const LAST: &[Case] = &[
-    ("uninstall_is_refused_while_something_is_left", refused),
-    ("uninstall_leaves_nothing", uninstalled),
-];
+pub(crate) const LAST: &[Case] =
+    &[("uninstall_is_refused_while_something_is_left", refused), ("uninstall_leaves_nothing", uninstalled)];
 
 /// The guest as it was before anything was installed.
 const BEFORE: &str = "/var/lib/trials-over-before";
@@ -30,7 +28,7 @@ const INSTALL: &[&str] = &["install", "--controller", "127.0.0.1:7767", "--join-
 pub(crate) fn cable() {
     for line in [
         "netns add peer",
-        "link add cable type veth peer name eth0 netns peer",
+        "link add cable address 02:00:00:00:00:01 type veth peer name eth0 netns peer",
         "address add 10.9.0.1/24 dev cable",
         "link set cable up",
         "-n peer address add 10.9.0.2/24 dev eth0",
@@ -38,7 +36,7 @@ pub(crate) fn cable() {
     ] {
         say("/bin/ip", &line.split(' ').collect::<Vec<_>>()).good();
     }
-    until("the peer answers", || say("/bin/ping", &["-n", "-c", "1", "-W", "1", PEER]).code == 0);
+    until("the peer answers", reached);
 }
 
 fn controller_starts() {

@@ -23,7 +23,8 @@ const PACKAGES: &str = "systemd,systemd-sysv,dbus,iproute2,nftables,iputils-ping
 /// What the disk needs of the kernel, before all else.
 const DISK_MODULES: &[&str] = &["virtio_pci", "virtio_blk", "ext4"];
 /// Parts of packages that no guest reads.
-const UNREAD: &[&str] = &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/lib/x86_64-linux-gnu/perl"];
+const UNREAD: &[&str] =
+    &["usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/info", "usr/lib/x86_64-linux-gnu/perl"];
 /// Size of the disk; what is not written takes no room.
 const DISK: &str = "600M";
 /// Boots of one run: the first, and one for each restart on purpose.
@@ -82,7 +83,9 @@ fn unpacked(folder: &Path) -> Result<PathBuf> {
     for unread in UNREAD {
         let _ = fs::remove_dir_all(folder.join(unread));
     }
-    for empty in ["proc", "sys", "dev", "run", "tmp", "root", "var/tmp", "var/log/journal", "usr/local/bin", "opt", "etc/fracas"] {
+    for empty in
+        ["proc", "sys", "dev", "run", "tmp", "root", "var/tmp", "var/log/journal", "usr/local/bin", "opt", "etc/fracas"]
+    {
         fs::create_dir_all(folder.join(empty))?;
     }
     fs::write(made_from, PACKAGES)?;
@@ -111,7 +114,10 @@ impl Programs {
         {
             fs::copy(program, system.join(place)).with_context(|| format!("cannot write {place}"))?;
         }
-        fs::copy(root().join("deploy/fracas-controller.service"), system.join("etc/systemd/system/fracas-controller.service"))?;
+        fs::copy(
+            root().join("deploy/fracas-controller.service"),
+            system.join("etc/systemd/system/fracas-controller.service"),
+        )?;
         for (place, text) in FILES {
             let place = system.join(place);
             fs::create_dir_all(place.parent().context("a file below the root")?)?;

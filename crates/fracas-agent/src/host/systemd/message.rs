@@ -85,7 +85,9 @@ fn put(body: &mut Vec<u8>, value: &Value) -> &'static str {
             pad(body, 4);
             let at = body.len();
             body.extend([0; 4]);
-            words.iter().for_each(|word| text(body, word));
+            for word in words {
+                text(body, word);
+            }
             let length = u32::try_from(body.len() - at - 4).unwrap_or(u32::MAX).to_le_bytes();
             body[at..at + 4].copy_from_slice(&length);
             "as"
@@ -312,7 +314,9 @@ mod tests {
         body.extend([0; 4]);
         pad(&mut body, 8);
         let from = body.len();
-        texts.iter().for_each(|t| text(&mut body, t));
+        for word in texts {
+            text(&mut body, word);
+        }
         let length = u32::try_from(body.len() - from).unwrap().to_le_bytes();
         body[at..at + 4].copy_from_slice(&length);
         let mut whole = vec![b'l', RETURN, 0, 1];
