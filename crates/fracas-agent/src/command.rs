@@ -15,9 +15,12 @@ use crate::{
     crash,
     enrol::Token,
     guard::Outcome,
+    identity::Identity,
+    install::{self, InstallArgs, UninstallArgs},
     journal::Look,
     lock::{self, Lock},
     logging::LogArgs,
+    notify::Notify,
     rules::{Origin, Rules},
     run::Left,
     service::{self, Kind, Options, PolicySource, VERSION},
@@ -58,10 +61,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "HOST:PORT", env = "FRACAS_FLEET", value_delimiter = ',')]
     pub controller: Vec<String>,
     /// File with a join token, for the first start; the token itself may stand in FRACAS_JOIN_TOKEN
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", env = "FRACAS_JOIN_TOKEN_FILE")]
     pub join_token_file: Option<PathBuf>,
     /// Name of this host for people [default: its host name]
-    #[arg(long)]
+    #[arg(long, env = "FRACAS_NAME")]
     pub name: Option<String>,
     /// The host owner's rules; without a file at the default place the built-in ones hold
     #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
@@ -115,6 +118,12 @@ pub enum AgentCommand {
         #[arg(long, value_name = "FILE", env = "FRACAS_POLICY")]
         policy: Option<PathBuf>,
     },
+    /// Install this program as a service that starts at boot: program, unit, directories, policy, settings
+    #[command(after_help = install::INSTALL_HELP)]
+    Install(InstallArgs),
+    /// Remove the service again, from a host that is proven clean
+    #[command(after_help = install::UNINSTALL_HELP)]
+    Uninstall(UninstallArgs),
     /// Print the version
     #[command(after_help = "Example:\n  fracas-agent version")]
     Version,
@@ -137,7 +146,10 @@ impl StateArgs {
 impl RunArgs {
     /// As options; the token is read from its file or from `FRACAS_JOIN_TOKEN`.
     fn options(self) -> anyhow::Result<Options> {
+        let dir = self.state.dir();
         let text = match &self.join_token_file {
+            // A token is used once; a service names its file for ever.
+            Some(path) if !path.exists() && Identity::load(&dir).is_ok_and(|identity| identity.is_some()) => None,
             Some(path) => Some(
                 fs::read_to_string(path)
                     .map_err(|e| anyhow::anyhow!("the join token cannot be read from {}: {e}", path.display()))?,
@@ -145,7 +157,7 @@ impl RunArgs {
             None => std::env::var("FRACAS_JOIN_TOKEN").ok().filter(|t| !t.is_empty()),
         };
         Ok(Options {
-            state_dir: self.state.dir(),
+            state_dir: dir,
             controllers: self.controller,
             token: text.map(|t| t.parse::<Token>()).transpose()?,
             name: self.name,
@@ -159,8 +171,9 @@ fn policy_source(given: Option<PathBuf>) -> PolicySource {
     given.map_or_else(|| PolicySource::IfThere(POLICY.into()), PolicySource::File)
 }
 
-/// Does what the arguments say and gives the exit code. It makes its own runtime: an agent runs on one thread.
-pub fn main(args: AgentArgs) -> u8 {
+/// Does what the arguments say and gives the exit code. It makes its own runtime: an agent runs on one thread. `program` is
+/// how it was called: `fracas-agent` or `fracas agent`.
+pub fn main(args: AgentArgs, program: &str) -> u8 {
     let done = match args.command {
         None => run(args.run),
         Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
@@ -170,6 +183,8 @@ pub fn main(args: AgentArgs) -> u8 {
         Some(AgentCommand::Policy { policy, .. }) => {
             policy_shown(&Rules::read(policy_source(policy))).and_then(|(text, code)| say(&text).map(|()| code))
         }
+        Some(AgentCommand::Install(args)) => install::install(&args, program),
+        Some(AgentCommand::Uninstall(args)) => install::uninstall(&args, program),
         Some(AgentCommand::Version) => say(&format!("fracas-agent {VERSION}")).map(|()| 0),
     };
     done.unwrap_or_else(|error| {
@@ -195,7 +210,7 @@ fn run(args: RunArgs) -> anyhow::Result<u8> {
             }
             tracing::info!("asked to end: undoing everything first");
         };
-        anyhow::Ok(Box::pin(service::serve(options, asked)).await?)
+        anyhow::Ok(Box::pin(service::serve_telling(options, Notify::from_environment(), asked)).await?)
     })?;
     Ok(match left {
         Left::Clean => 0,

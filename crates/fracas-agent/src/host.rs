@@ -23,6 +23,7 @@ pub mod linux;
 pub mod net;
 pub mod netlink;
 pub mod processes;
+pub mod residue;
 pub mod seize;
 pub mod signal;
 pub mod swap;

@@ -17,5 +17,5 @@ fn main() -> ExitCode {
     if let Some(code) = fracas_agent::reexec() {
         return fracas_agent::reexec::exit_code(code);
     }
-    ExitCode::from(fracas_agent::command::main(Cli::parse().agent))
+    ExitCode::from(fracas_agent::command::main(Cli::parse().agent, "fracas-agent"))
 }

@@ -29,6 +29,7 @@ use crate::{
     guard::Guard,
     host::Host,
     journal::Trouble,
+    notify::Notify as Systemd,
     outbox::Outbox,
     reconcile::{DEADLINE_SLACK, Reconciler},
     rules::Rules,
@@ -59,6 +60,8 @@ pub struct Agent<H, D, W> {
     pub about: About,
     /// The second process that undoes when this one dies; an observer and a simulated agent have none.
     pub guard: Option<Guard>,
+    /// What systemd is told, if it started this agent.
+    pub systemd: Systemd,
     /// This host's clock.
     pub now: Rc<dyn Fn() -> Stamp>,
     /// Seed of the pauses between attempts to reconnect.
@@ -76,7 +79,7 @@ pub enum Left {
 
 /// Runs an agent until `shutdown` resolves; then everything is undone, told as far as the controller listens, and left.
 pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: impl Future<Output = ()>) -> Left {
-    let Agent { reconciler, outbox, watcher, rules, contact, about, guard, now, seed } = agent;
+    let Agent { reconciler, outbox, watcher, rules, contact, about, guard, systemd, now, seed } = agent;
     let shared = Rc::new(Shared {
         outbox: Mutex::new(outbox),
         more: Notify::new(),
@@ -100,6 +103,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let leaves = Notify::new();
     let asked = async {
         shutdown.await;
+        systemd.stopping();
         // Also for a tick that is at work.
         shared.newer.leave();
         leaves.notify_one();
@@ -115,7 +119,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
         let both = async { tokio::join!(order, watching(watcher, probed, allowed, &shared)).0 };
         let left = tokio::select! {
             left = both => left,
-            never = assuring(&guard, &shared) => match never {},
+            never = assuring(&guard, &systemd, &shared) => match never {},
         };
         leave.send_replace(true);
         left
@@ -127,13 +131,23 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     left
 }
 
-/// Tells the guard again and again how long all is well. It runs beside the reconciler: a tick may take long, and as long
-/// as this thread runs, every call in it has an end.
-async fn assuring<D>(guard: &RefCell<Option<Guard>>, shared: &Shared<D>) -> Infallible {
+/// Tells the guard again and again how long all is well, and systemd that this agent lives. It runs beside the reconciler:
+/// a tick may take long, and as long as this thread runs, every call in it has an end.
+async fn assuring<D>(guard: &RefCell<Option<Guard>>, systemd: &Systemd, shared: &Shared<D>) -> Infallible {
     loop {
         crash::within(Task::Assure);
         assure(guard, shared);
-        sleep_until(Instant::now() + LOOK_AROUND).await;
+        systemd.alive();
+        systemd.status(&open_in_words(shared.standing.borrow().open.len()));
+        sleep_until(Instant::now() + systemd.pause()).await;
+    }
+}
+
+fn open_in_words(open: usize) -> String {
+    match open {
+        0 => "nothing is open on this host".into(),
+        1 => "1 fault is open on this host".into(),
+        open => format!("{open} faults are open on this host"),
     }
 }
 

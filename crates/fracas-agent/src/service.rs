@@ -25,6 +25,7 @@ use crate::{
     host::{Host, clock::Clock, linux::LinuxHost, worker::Spawner},
     identity::{Identity, IdentityError, draft_key, forget_draft_key},
     lock::{self, Lock, LockError},
+    notify::Notify,
     outbox::Outbox,
     reconcile::{ALL, Fault, Reconciler, Setup},
     rules::Rules,
@@ -108,6 +109,15 @@ pub enum ServiceError {
 ///
 /// Needs a single-threaded runtime with I/O and time, and [`crate::reexec()`] called first in `main`.
 pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Result<Left, ServiceError> {
+    serve_telling(options, Notify::nobody(), shutdown).await
+}
+
+/// The same for an agent that has a process to itself, and tells systemd how it is if that started it.
+pub async fn serve_telling(
+    options: Options,
+    systemd: Notify,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Left, ServiceError> {
     let dir = state_dir(&options.state_dir)?;
     // An agent that was just killed may not be quite gone, and then nobody but this one may be left to undo.
     let _agent = Lock::take_over(&dir, lock::AGENT)?;
@@ -140,20 +150,26 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
     // From here on the guard undoes what is still open, should this agent not start.
     let guard = guard.transpose().map_err(ServiceError::Guard)?;
     tokio::pin!(shutdown);
+    // Ready without a controller: it does what it is there for also, and above all, when there is none.
+    systemd.ready();
     let identity = if let Some(identity) = found? {
         identity
     } else {
+        systemd.status("waits for a controller to enrol at");
         let identity = tokio::select! {
             enrolled = join(&dir, &options) => enrolled?,
             never = go_on_undoing(&mut reconciler) => match never {},
+            never = systemd.living() => match never {},
             () = &mut shutdown => return Ok(left_of(&reconciler)),
         };
-        reconciler = Reconciler::open(host(Some(&identity)), journal_disk()?, setup(Some(&identity))).await;
-        reconciler.recover().await;
+        let anew = Reconciler::open(host(Some(&identity)), journal_disk()?, setup(Some(&identity)));
+        reconciler = systemd.living_while(anew).await;
+        systemd.living_while(reconciler.recover()).await;
         identity
     };
     let facts = match options.kind {
-        Kind::Full => reconciler.host().facts().await,
+        // Each ability is tried, which may take seconds.
+        Kind::Full => systemd.living_while(reconciler.host().facts()).await,
         Kind::Observer => reconciler.host().described(),
     };
     reconciler.set_facts(facts.clone());
@@ -169,6 +185,7 @@ pub async fn serve(options: Options, shutdown: impl Future<Output = ()>) -> Resu
         contact: Contact { dial: Arc::new(TcpDial), tls: Some(identity.client_config()?), addresses },
         about: About { version: VERSION.to_owned(), facts, catalogue: catalogue(faults) },
         guard,
+        systemd,
         now: Rc::new(move || clock.now()),
         seed: rand::random(),
     };

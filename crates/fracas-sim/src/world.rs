@@ -18,6 +18,7 @@ use std::{
 
 use fracas_agent::{
     dial::{Contact, Dial, Dialled, Line},
+    notify::Notify,
     outbox::Outbox,
     reconcile::{ALL, Reconciler, Setup},
     rules::{PolicySource, Rules},
@@ -488,6 +489,7 @@ async fn serve(name: &'static str, machine: Machine, probes: &'static [&'static 
         contact: Contact { dial: Arc::new(SimDial), tls: None, addresses: vec![format!("{CONTROLLER}:{PORT}")] },
         about: About { version: "0.0.0".into(), facts, catalogue },
         guard: None,
+        systemd: Notify::nobody(),
         now,
         seed: life,
     };

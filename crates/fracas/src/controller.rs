@@ -9,6 +9,7 @@ use fracas_agent::{
     enrol::Token,
     host::clock,
     logging::LogArgs,
+    notify::Notify,
     service::{Kind, Options, PolicySource},
 };
 use fracas_cli::{args::Global, exit};
@@ -141,6 +142,7 @@ pub(crate) fn main(args: ControllerArgs, global: &Global) -> u8 {
 }
 
 async fn serve(config: &Config) -> anyhow::Result<u8> {
+    let systemd = Notify::from_environment();
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let starting = server::start(config, clock::wall_bound_ns);
     let Some(started) = unless(asked(&mut term, &mut int), starting).await else {
@@ -156,6 +158,8 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
         resumed = running.resumed,
         "controller ready"
     );
+    systemd.ready();
+    systemd.status(&format!("operators at {}, agents at {}", running.front, running.fleet));
     loop {
         let gone = async {
             match &mut observer {
@@ -165,6 +169,7 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
         };
         tokio::select! {
             () = asked(&mut term, &mut int) => break,
+            never = systemd.living() => match never {},
             ended = gone => {
                 // Runs go on; probes without `from` are refused until the next start.
                 tracing::error!(why = ?ended.map(|e| e.map_err(|e| e.to_string())), "the observer ended");
@@ -173,7 +178,11 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
         }
     }
     tracing::info!("asked to end: no new runs");
-    let ended = running.drain(asked(&mut term, &mut int)).await;
+    systemd.stopping();
+    let ended = tokio::select! {
+        ended = running.drain(asked(&mut term, &mut int)) => ended,
+        never = systemd.living() => match never {},
+    };
     if let Some(observer) = observer {
         let _ = observer.leave().await;
     }

@@ -64,7 +64,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     ExitCode::from(match command {
         Command::Demo(args) => demo::main(&args, &global, &world),
         Command::Controller(args) => controller::main(args, &global),
-        Command::Agent(args) => fracas_agent::command::main(args),
+        Command::Agent(args) => fracas_agent::command::main(args, "fracas agent"),
         Command::Operator(command) => operator(global, command),
     })
 }

@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
             );
             return ExitCode::from(2);
         }

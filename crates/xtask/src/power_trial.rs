@@ -122,7 +122,8 @@ fn build(verbose: bool) -> Result<Machine> {
     let home = root().join("target/vm");
     let kernel = kernel::find(&home)?;
     let initramfs = home.join("power-initramfs");
-    vm::write_initramfs(&initramfs, &kernel, &vm::build("power")?, MODULES)?;
+    let program = vm::artifact(&["test", "--no-run", "-p", "fracas-agent", "--test", "power"], &["power"])?;
+    vm::initramfs(&kernel, MODULES, &program[0], &initramfs)?;
     let home = tempfile::Builder::new().prefix("power-").tempdir_in(home)?;
     let disks = ["a", "b"].map(|name| home.path().join(name));
     Ok(Machine { kernel: kernel.image, initramfs, disks, _home: home, spans: BTreeMap::new(), verbose })

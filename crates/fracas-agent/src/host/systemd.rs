@@ -1,4 +1,4 @@
-//! The few words of D-Bus that stopping and starting a unit takes, over the system bus or systemd's own socket. No other
+//! The few words of D-Bus that stopping, starting and installing a unit takes, over the system bus or systemd's own socket. No other
 //! bus, no signals, no introspection: one call, one answer, within a time and a size.
 //!
 //! The wire is described in the D-Bus specification: <https://dbus.freedesktop.org/doc/dbus-specification.html>; the calls in
@@ -17,6 +17,8 @@ pub mod message;
 
 /// How long one conversation may take; a step is cut off after five seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// The same where systemd reads all its files anew before it answers.
+const LONG_PATIENCE: Duration = Duration::from_mins(1);
 /// Longest line of the greeting.
 const LONGEST_LINE: usize = 4096;
 /// Messages that are not the answer and are passed over, in one call.
@@ -137,7 +139,7 @@ impl Talk {
         path: &str,
         interface: &str,
         member: &str,
-        words: &[&str],
+        words: &[Value],
     ) -> Result<Vec<Value>, String> {
         self.serial += 1;
         let failed = |e: io::Error| format!("{member} was not answered: {e}");
@@ -158,20 +160,20 @@ impl Talk {
         Err(format!("{member} was not answered"))
     }
 
-    fn manage(&mut self, member: &str, words: &[&str]) -> Result<Vec<Value>, String> {
+    fn manage(&mut self, member: &str, words: &[Value]) -> Result<Vec<Value>, String> {
         self.call(SYSTEMD, MANAGER, "org.freedesktop.systemd1.Manager", member, words)
     }
 
     /// Path of the unit of a name, which need not exist.
     fn unit(&mut self, name: &str) -> Result<String, String> {
-        match self.manage("LoadUnit", &[name])?.into_iter().next() {
+        match self.manage("LoadUnit", &[name.into()])?.into_iter().next() {
             Some(Value::Text(path)) => Ok(path),
             other => Err(format!("LoadUnit was answered by {other:?}")),
         }
     }
 
     fn property(&mut self, path: &str, name: &str) -> Result<Value, String> {
-        let words = ["org.freedesktop.systemd1.Unit", name];
+        let words = ["org.freedesktop.systemd1.Unit".into(), name.into()];
         let answer = self.call(SYSTEMD, path, "org.freedesktop.DBus.Properties", "Get", &words)?;
         answer.into_iter().next().ok_or_else(|| format!("the property {name} has no value"))
     }
@@ -218,13 +220,47 @@ impl Talk {
 
     /// Asks for a stop; it may take as long as the unit likes.
     pub fn stop(&mut self, name: &str) -> Result<(), String> {
-        self.manage("StopUnit", &[name, "replace"]).map(|_| ())
+        self.manage("StopUnit", &[name.into(), "replace".into()]).map(|_| ())
     }
 
     /// Asks for a start.
     pub fn start(&mut self, name: &str) -> Result<(), String> {
-        self.manage("StartUnit", &[name, "replace"]).map(|_| ())
+        self.manage("StartUnit", &[name.into(), "replace".into()]).map(|_| ())
     }
+
+    /// Asks for a stop and a start, or a start alone if nothing of it runs.
+    pub fn restart(&mut self, name: &str) -> Result<(), String> {
+        self.manage("RestartUnit", &[name.into(), "replace".into()]).map(|_| ())
+    }
+
+    /// Lets systemd read all unit files anew.
+    pub fn reload(&mut self) -> Result<(), String> {
+        self.until = Instant::now() + LONG_PATIENCE;
+        self.manage("Reload", &[]).map(|_| ())
+    }
+
+    /// Lets a unit start at boot, as its file says; what was changed for that, in words.
+    pub fn enable(&mut self, name: &str) -> Result<Vec<String>, String> {
+        self.until = Instant::now() + LONG_PATIENCE;
+        // For good, and no link of others is replaced.
+        let words = [Value::Texts(vec![name.to_owned()]), Value::Flag(false), Value::Flag(false)];
+        self.manage("EnableUnitFiles", &words).map(|answer| changes(&answer))
+    }
+
+    /// The opposite.
+    pub fn disable(&mut self, name: &str) -> Result<Vec<String>, String> {
+        self.until = Instant::now() + LONG_PATIENCE;
+        let words = [Value::Texts(vec![name.to_owned()]), Value::Flag(false)];
+        self.manage("DisableUnitFiles", &words).map(|answer| changes(&answer))
+    }
+}
+
+fn changes(answer: &[Value]) -> Vec<String> {
+    let lists = answer.iter().filter_map(|value| match value {
+        Value::Changes(changes) => Some(changes),
+        _ => None,
+    });
+    lists.flatten().map(|[what, link, _]| format!("{what} {link}")).collect()
 }
 
 /// Nothing of the unit runs.

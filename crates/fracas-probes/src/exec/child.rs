@@ -15,7 +15,7 @@ use std::{
 use rustix::{
     process::{
         Pid, PidfdFlags, Resource, Rlimit, Signal, getpid, getppid, getrlimit, kill_process, kill_process_group,
-        pidfd_open, set_parent_process_death_signal, setrlimit,
+        pidfd_open, set_parent_process_death_signal, setpriority_process, setrlimit,
     },
     thread::{clear_ambient_capability_set, set_no_new_privs},
 };
@@ -122,6 +122,8 @@ fn confine(parent: Pid) -> io::Result<()> {
         return Err(io::ErrorKind::BrokenPipe.into());
     }
     set_no_new_privs(true)?;
+    // An agent that must come before its own load is no measure for a program of others.
+    let _ = setpriority_process(None, 0);
     // Kernels before 4.3 have no ambient set, and then nothing to clear.
     let _ = clear_ambient_capability_set();
     // Not closed yet: the standard library tells its parent of a failed exec through one of them. A kernel before 5.11

@@ -15,6 +15,8 @@ use anyhow::{Context as _, Result, bail};
 const EMULATOR: &str = "qemu-system-x86_64";
 /// What the guest prints before its exit code.
 const EXIT: &str = "fracas-vm: exit ";
+/// What a guest prints that restarts on purpose, and wants to be booted again with the disks it leaves.
+const AGAIN: &str = "fracas-vm: again";
 
 /// How a guest ended.
 #[derive(Debug, Default)]
@@ -24,6 +26,7 @@ pub(super) struct Outcome {
     passed: usize,
     failed: Vec<String>,
     skipped: Vec<String>,
+    again: bool,
     boot: Option<Duration>,
     whole: Duration,
     killed: bool,
@@ -164,6 +167,7 @@ impl Outcome {
         if let Some(code) = text.strip_prefix(EXIT) {
             self.code = code.trim().parse().ok();
         }
+        self.again |= text == AGAIN;
         let Some((name, how)) = text.strip_prefix("test ").and_then(|t| t.split_once(" ... ")) else { return };
         let name = name.trim().to_owned();
         match how.trim() {
@@ -171,6 +175,27 @@ impl Outcome {
             "FAILED" => self.failed.push(name),
             other => self.skipped.push(format!("{name}: {other}")),
         }
+    }
+
+    /// Whether it wants to be booted again.
+    pub(super) fn again(&self) -> bool {
+        self.again && self.code.is_none() && !self.killed
+    }
+
+    /// Takes in what the next boot of the same guest brought.
+    pub(super) fn add(&mut self, next: Self) {
+        self.code = next.code;
+        self.passed += next.passed;
+        self.failed.extend(next.failed);
+        self.skipped.extend(next.skipped);
+        self.boot = self.boot.or(next.boot);
+        self.whole += next.whole;
+        self.killed |= next.killed;
+    }
+
+    /// Whether a test failed, in whichever boot.
+    pub(super) fn failed(&self) -> bool {
+        !self.failed.is_empty()
     }
 
     /// Whether any test came to an end.

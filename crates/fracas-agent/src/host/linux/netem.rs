@@ -90,7 +90,8 @@ fn cookie(key: &ItemKey) -> [u8; 16] {
     cookie
 }
 
-fn marked(cookie: &[u8]) -> bool {
+/// Whether a filter with this cookie was made by an agent.
+pub fn marked(cookie: &[u8]) -> bool {
     cookie.len() == 16 && cookie.starts_with(COOKIE)
 }
 

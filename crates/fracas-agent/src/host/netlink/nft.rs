@@ -395,6 +395,13 @@ pub fn table_flags(socket: &mut Socket, table: &str) -> Result<Option<u32>, Erro
     }
 }
 
+/// Names of the tables of family `inet` that the namespace of this thread holds.
+pub fn tables() -> Result<Vec<String>, Error> {
+    let found = Socket::open(Protocol::Netfilter)?.dump(&header(GET_TABLE, 0))?;
+    let named = found.iter().filter(|r| r.kind == NEW_TABLE);
+    Ok(named.filter_map(|r| r.body.get(4..).and_then(|a| message::find(a, 1)).map(message::text)).collect())
+}
+
 /// Whether the namespace of this thread holds a table of this name.
 pub fn table_exists(table: &str) -> Result<bool, Error> {
     Ok(table_flags(&mut Socket::open(Protocol::Netfilter)?, table)?.is_some())

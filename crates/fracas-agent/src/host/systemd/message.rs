@@ -1,4 +1,4 @@
-//! D-Bus messages as bytes: calls whose arguments are texts, and answers of texts, truth values and lists of texts. Whatever
+//! D-Bus messages as bytes: calls and answers of texts, truth values, lists of texts and lists of changed links. Whatever
 //! else is in an answer makes it no message at all; nothing here trusts a length.
 
 /// Bytes of the fixed part, with the length of the list of fields behind it.
@@ -11,7 +11,7 @@ const CALL: u8 = 1;
 const RETURN: u8 = 2;
 const ERROR: u8 = 3;
 
-/// A value of an answer.
+/// A value of a call or an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Value {
     /// A text or an object path.
@@ -20,6 +20,14 @@ pub enum Value {
     Flag(bool),
     /// A list of texts.
     Texts(Vec<String>),
+    /// What enabling or disabling a unit changed: what was done, to which link, and where that points. Only in answers.
+    Changes(Vec<[String; 3]>),
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
 }
 
 /// A message that came in.
@@ -34,10 +42,10 @@ pub struct Message {
 }
 
 /// A method call as bytes, little-endian.
-pub fn call(serial: u32, to: &str, path: &str, interface: &str, member: &str, words: &[&str]) -> Vec<u8> {
-    let mut body = Vec::new();
+pub fn call(serial: u32, to: &str, path: &str, interface: &str, member: &str, words: &[Value]) -> Vec<u8> {
+    let (mut body, mut signature) = (Vec::new(), String::new());
     for word in words {
-        text(&mut body, word);
+        signature.push_str(put(&mut body, word));
     }
     let mut out = vec![b'l', CALL, 0, 1];
     out.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_le_bytes());
@@ -50,8 +58,8 @@ pub fn call(serial: u32, to: &str, path: &str, interface: &str, member: &str, wo
     }
     if !words.is_empty() {
         pad(&mut out, 8);
-        out.extend([8, 1, b'g', 0, words.len() as u8]);
-        out.extend(words.iter().map(|_| b's'));
+        out.extend([8, 1, b'g', 0, signature.len() as u8]);
+        out.extend(signature.bytes());
         out.push(0);
     }
     let fields = u32::try_from(out.len() - HEAD).unwrap_or(u32::MAX).to_le_bytes();
@@ -59,6 +67,34 @@ pub fn call(serial: u32, to: &str, path: &str, interface: &str, member: &str, wo
     pad(&mut out, 8);
     out.extend(body);
     out
+}
+
+/// Writes an argument; its signature.
+fn put(body: &mut Vec<u8>, value: &Value) -> &'static str {
+    match value {
+        Value::Text(word) => {
+            text(body, word);
+            "s"
+        }
+        Value::Flag(flag) => {
+            pad(body, 4);
+            body.extend(u32::from(*flag).to_le_bytes());
+            "b"
+        }
+        Value::Texts(words) => {
+            pad(body, 4);
+            let at = body.len();
+            body.extend([0; 4]);
+            for word in words {
+                text(body, word);
+            }
+            let length = u32::try_from(body.len() - at - 4).unwrap_or(u32::MAX).to_le_bytes();
+            body[at..at + 4].copy_from_slice(&length);
+            "as"
+        }
+        // No call takes it.
+        Value::Changes(_) => "",
+    }
 }
 
 fn pad(out: &mut Vec<u8>, to: usize) {
@@ -183,7 +219,7 @@ impl<'b> Reader<'b> {
     fn values(&mut self, signature: &str) -> Option<Vec<Value>> {
         let (mut values, mut rest) = (Vec::new(), signature);
         while !rest.is_empty() {
-            let kind = ["s", "o", "b", "v", "as"].into_iter().find(|kind| rest.starts_with(kind))?;
+            let kind = ["s", "o", "b", "v", "as", "a(sss)"].into_iter().find(|kind| rest.starts_with(kind))?;
             let value = if kind == "v" {
                 // A variant in a variant is nothing that systemd says.
                 let inner = self.signature()?;
@@ -217,6 +253,18 @@ impl<'b> Reader<'b> {
                 }
                 (self.at == end).then_some(Value::Texts(texts))
             }
+            "a(sss)" => {
+                let length = self.number()? as usize;
+                // The padding before the first element is not counted.
+                self.align(8)?;
+                let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len())?;
+                let mut changes = Vec::new();
+                while self.at < end {
+                    self.align(8)?;
+                    changes.push([self.text()?, self.text()?, self.text()?]);
+                }
+                (self.at == end).then_some(Value::Changes(changes))
+            }
             _ => None,
         }
     }
@@ -243,11 +291,48 @@ mod tests {
 
     #[test]
     fn a_call_is_as_the_specification_has_it() {
-        let call = call(7, "d", "/p", "i.i", "M", &["x"]);
+        let call = call(7, "d", "/p", "i.i", "M", &["x".into()]);
         let expected: &[u8] = b"l\x01\0\x01\x06\0\0\0\x07\0\0\0\x47\0\0\0\
             \x01\x01o\0\x02\0\0\0/p\0\0\0\0\0\0\x02\x01s\0\x03\0\0\0i.i\0\0\0\0\0\
             \x03\x01s\0\x01\0\0\0M\0\0\0\0\0\0\0\x06\x01s\0\x01\0\0\0d\0\0\0\0\0\0\0\x08\x01g\0\x01s\0\0\x01\0\0\0x\0";
         assert_eq!(call, expected);
+    }
+
+    #[test]
+    fn lists_and_flags_are_as_the_specification_has_them() {
+        let words = [Value::Texts(vec!["a".into()]), Value::Flag(false), Value::Flag(true)];
+        let call = call(7, "d", "/p", "i.i", "M", &words);
+        let body: &[u8] = b"\x06\0\0\0\x01\0\0\0a\0\0\0\0\0\0\0\x01\0\0\0";
+        assert!(call.ends_with(body) && call.windows(6).any(|w| w == b"\x04asbb\0"), "{call:?}");
+    }
+
+    #[test]
+    fn the_answer_to_enabling_is_read() {
+        let texts = ["symlink", "/etc/l", "/x"];
+        let mut body = 1_u32.to_le_bytes().to_vec();
+        let at = body.len();
+        body.extend([0; 4]);
+        pad(&mut body, 8);
+        let from = body.len();
+        for word in texts {
+            text(&mut body, word);
+        }
+        let length = u32::try_from(body.len() - from).unwrap().to_le_bytes();
+        body[at..at + 4].copy_from_slice(&length);
+        let mut whole = vec![b'l', RETURN, 0, 1];
+        whole.extend(u32::try_from(body.len()).unwrap().to_le_bytes());
+        whole.extend(9_u32.to_le_bytes());
+        let fields = b"\x05\x01u\0\x03\0\0\0\x08\x01g\0\x07ba(sss)\0";
+        whole.extend(u32::try_from(fields.len()).unwrap().to_le_bytes());
+        whole.extend(fields);
+        pad(&mut whole, 8);
+        whole.extend(&body);
+        let read = Message::read(&whole).expect("a message");
+        assert_eq!(read.answers, Some(3));
+        assert_eq!(read.body, [Value::Flag(true), Value::Changes(vec![texts.map(str::to_owned)])]);
+        for cut in 0..whole.len() {
+            assert_eq!(Message::read(&whole[..cut]), None, "cut at {cut}");
+        }
     }
 
     proptest! {

@@ -1,0 +1,164 @@
+//! Each fault through the installed service and a real controller, its effect seen by others: the service's walls let it do
+//! what it is for.
+
+use std::{fs, time::Duration};
+
+use crate::{
+    guest::{Case, Going, Said, say, until},
+    look::{AGENT, active, answers, main_pid, restarts},
+};
+
+/// In this order.
+pub(crate) const TRIALS: &[Case] = &[
+    ("fault_process_kill", kill),
+    ("fault_process_pause", pause),
+    ("fault_net_delay_by_netem", || delay("netem")),
+    ("fault_net_delay_by_owned_rules", || delay("owned")),
+    ("fault_net_loss_by_netem", || loss("netem")),
+    ("fault_net_loss_by_owned_rules", || loss("owned")),
+    ("fault_disk_fill", fill),
+    ("fault_file_replace", replace),
+    ("fault_service_stop", stop),
+    ("fault_cpu_load_does_not_starve_the_agent", load),
+];
+
+/// A file to be replaced.
+pub(crate) const PAGE: &str = "/opt/page";
+/// The host behind the cable.
+pub(crate) const PEER: &str = "10.9.0.2";
+/// The unit to be stopped, and its port.
+pub(crate) const STOPPED: (&str, u16) = ("victim@8081.service", 8081);
+/// Length of a fault that is to be ended by something else than its time.
+pub(crate) const LONG: &str = "10m";
+
+/// An experiment on this host: each entry's id and fault, all at once for so long. Without a length they are spent at once.
+pub(crate) fn document(faults: &[(&str, &str)], length: Option<&str>) -> String {
+    let mut text = String::from(
+        "apiVersion: fracas/v1\nkind: Experiment\nname: trial\ntargets: { guest: { select: \"role=guest\" } }\ntimeline:\n",
+    );
+    let length = length.map(|length| format!(", for: {length}")).unwrap_or_default();
+    for (id, fault) in faults {
+        text += &format!("  - {{ id: {id}, at: 0s, fault: {{ {fault} }}, target: guest{length} }}\n");
+    }
+    text += "recovery: { stableFor: 1s, giveUpAfter: 1s }\n";
+    text
+}
+
+/// Starts a run.
+pub(crate) fn begin(document: &str) -> Going {
+    fs::write("/run/trial.yaml", document).expect("a file");
+    Going::start("/usr/local/bin/fracas", &["run", "/run/trial.yaml", "--yes", "--output", "json"])
+}
+
+/// The run must have passed: its fault was verified, and everything is undone.
+fn passed(said: &Said) {
+    assert_eq!(said.code, 0, "{}\n{}", said.out, said.err);
+    assert!(said.out.contains("\"verified\""), "{}", said.out);
+}
+
+fn kill() {
+    let before = answers(8080).expect("the victim answers");
+    passed(&begin(&document(&[("it", "process-kill: { port: 8080 }")], None)).end());
+    until("systemd has started it again", || answers(8080).is_some_and(|pid| pid != before));
+}
+
+fn pause() {
+    let before = answers(8080).expect("the victim answers");
+    let going = begin(&document(&[("it", "process-pause: { port: 8080 }")], Some("4s")));
+    until("it answers no more", || answers(8080).is_none());
+    passed(&going.end());
+    assert_eq!(answers(8080), Some(before));
+}
+
+/// Round trips of some pings to the peer, in milliseconds.
+fn pings() -> Vec<f64> {
+    let said = say("/bin/ping", &["-n", "-c", "4", "-i", "0.2", "-W", "2", PEER]);
+    let times = said.out.lines().filter_map(|line| line.split_once("time=")?.1.split(' ').next()?.parse().ok());
+    times.collect()
+}
+
+/// Whether one ping to the peer comes back.
+pub(crate) fn reached() -> bool {
+    say("/bin/ping", &["-n", "-c", "1", "-W", "1", PEER]).code == 0
+}
+
+fn delay(mechanism: &str) {
+    let fault = format!("net-delay: {{ delay: 300ms, to: [{PEER}/32], mechanism: {mechanism} }}");
+    assert!(pings().iter().all(|ms| *ms < 200.0));
+    let going = begin(&document(&[("it", &fault)], Some("10s")));
+    let mut slow = Vec::new();
+    until("all pings are slow", || {
+        slow = pings();
+        slow.len() == 4 && slow.iter().all(|ms| *ms >= 300.0)
+    });
+    println!("300 ms asked by {mechanism}, pings saw {slow:?}");
+    passed(&going.end());
+    assert!(pings().iter().all(|ms| *ms < 200.0));
+}
+
+fn loss(mechanism: &str) {
+    let fault = format!("net-loss: {{ percent: 100%, to: [{PEER}/32], mechanism: {mechanism} }}");
+    assert_eq!(pings().len(), 4);
+    let going = begin(&document(&[("it", &fault)], Some("10s")));
+    until("no ping comes back", || pings().is_empty());
+    passed(&going.end());
+    assert_eq!(pings().len(), 4);
+}
+
+/// Bytes that programs without privilege may still write where the trials' files are.
+pub(crate) fn room() -> u64 {
+    let seen = rustix::fs::statvfs("/opt").expect("a file system");
+    seen.f_bavail * seen.f_frsize
+}
+
+fn fill() {
+    let before = room();
+    let going = begin(&document(&[("it", "disk-fill: { path: /opt, size: 60MB }")], Some("3s")));
+    until("the room is gone", || before.saturating_sub(room()) > 55_000_000);
+    passed(&going.end());
+    // The journal of the host goes on growing.
+    assert!(room() + 20_000_000 > before, "{before} {}", room());
+}
+
+fn replace() {
+    let read = || fs::read_to_string(PAGE).expect("the page");
+    assert_eq!(read(), "as it was\n");
+    let going = begin(&document(&[("it", &format!("file-replace: {{ path: {PAGE}, content: broken }}"))], Some("3s")));
+    until("it reads otherwise", || read() == "broken");
+    passed(&going.end());
+    assert_eq!(read(), "as it was\n");
+}
+
+fn stop() {
+    let (unit, port) = STOPPED;
+    let before = answers(port).expect("the victim answers");
+    let going = begin(&document(&[("it", &format!("service-stop: {{ unit: {unit} }}"))], Some("4s")));
+    until("it is stopped", || !active(unit) && answers(port).is_none());
+    passed(&going.end());
+    assert!(active(unit));
+    until("it answers again", || answers(port).is_some_and(|pid| pid != before));
+}
+
+/// Idle and all ticks of all cores since boot.
+fn ticks() -> (u64, u64) {
+    let stat = fs::read_to_string("/proc/stat").expect("proc");
+    let all: Vec<u64> =
+        stat.lines().next().expect("cpu").split_whitespace().skip(1).filter_map(|w| w.parse().ok()).collect();
+    (all[3] + all[4], all.iter().take(8).sum())
+}
+
+fn load() {
+    let (pid, before) = (main_pid(AGENT), restarts(AGENT));
+    let watchdog: Duration = Duration::from_secs(5);
+    let going = begin(&document(&[("it", "cpu-load: { percent: 100% }")], Some("17s")));
+    going.event("active");
+    let (idle, all) = ticks();
+    std::thread::sleep(watchdog * 3);
+    let (idle, all) = (ticks().0 - idle, ticks().1 - all);
+    let share = idle as f64 / all as f64;
+    println!("{:.1} % idle in three watchdog periods under load", share * 100.0);
+    assert!(share < 0.05);
+    let said = going.end();
+    passed(&said);
+    assert_eq!((main_pid(AGENT), restarts(AGENT)), (pid, before), "the same agent lives");
+}
