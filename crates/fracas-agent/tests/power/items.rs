@@ -79,6 +79,7 @@ fn item(run: &str, cycle: u32, (entry, fault, params): (&str, &str, Value)) -> F
     FaultItem {
         key: key(run, entry, cycle),
         mode: Mode::Apply,
+        experiment: "power".into(),
         fault: fault.to_owned(),
         params: Params(params.as_object().expect("parameters").clone()),
         duration: lasts.then_some(Dur::from_secs(600)),
