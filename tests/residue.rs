@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    rig::{Rig, STATE},
+    rig::{Going, LIMIT, Rig, STATE},
     stage::{MARK as MARK_OF_PARTS, part},
     trial,
 };
@@ -101,7 +101,8 @@ impl Dump {
     pub(crate) fn with(rig: &Rig, host: &str, places: &[&str]) -> Self {
         let script: String =
             SECTIONS.iter().map(|(name, script)| format!("echo '{MARK}{name}'; ({script})\n")).collect();
-        let said = rig.say(host, Program::new("sh").args(["-c", &script])).out;
+        // Some hundred programs, which take a while where everything is emulated.
+        let said = Going::start(&rig.host(host), Program::new("sh").args(["-c", &script])).end(LIMIT * 5).out;
         let parts = said.split(MARK).skip(1).map(|part| part.split_once('\n').unwrap_or((part, "")));
         let told: BTreeMap<&str, &str> = parts.collect();
         let mut sections: BTreeMap<&'static str, String> = SECTIONS
