@@ -48,6 +48,8 @@ const PLACES: &[&str] = &["/run", "/tmp", "/dev/shm", "/run/data"];
 const UNLIKE: &[(&str, &str)] = &[
     (STATE, "the agent's own journal and its lock, and the tests' orders beside them: uninstalling proves them gone"),
     ("/tmp/pg/", "a database writes there as it runs"),
+    ("/dev/shm/PostgreSQL.", "the same, memory that its processes share"),
+    ("/run/experiment.yaml", "the tests write there what is to be run"),
     ("/run/nginx.pid", "nginx writes its number there whenever it is started again"),
     ("/run/script.sql", "the tests write there what a database is to be asked next"),
 ];
