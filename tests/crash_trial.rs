@@ -338,6 +338,8 @@ impl Stage {
             present: struck["now"] == true,
             freed: since(deed_ns, "freed"),
             clean,
+            // Never seen: clean at the first look, however late.
+            dirty: clean.map(|_| since(deed_ns, "dirty").unwrap_or_default()),
             after_start: started_ns.and_then(|at| since(at, "clean")),
             again,
             late,

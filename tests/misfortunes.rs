@@ -12,7 +12,7 @@ use rustix::{
 };
 
 use crate::{
-    history::{Run, nanoseconds},
+    history::{Run, number},
     residue::Dump,
     rig::{Going, LIMIT, Rig, timed, until},
     stage::part,
@@ -163,8 +163,10 @@ fn clock() {
         });
         set_clock(-by_s);
         let run = rig.finish(run);
-        let lasted = nanoseconds(&run.item("pause")["lasted"]);
-        eprintln!("clock set by {by_s} s: stood still {stood:?}, lasted {lasted} ns: {}", run.reasons());
+        let at = |kind: &str, place: &str| number(run.body(kind), place);
+        let lasted = at("undone", "/between/from/bootNs") - at("active", "/effective/to/bootNs");
+        eprintln!("clock set by {by_s} s: stood still {stood:?}, by the report {lasted} ns");
+        assert!((5_900_000_000..7_500_000_000).contains(&lasted), "{lasted} ns of 6 s\n{}", run.story());
         assert_eq!(run.undo_causes(), ["expired"], "its lease was renewed all the time\n{}", run.story());
         assert!((Duration::from_secs(4)..Duration::from_secs(9)).contains(&stood), "{stood:?}\n{}", run.story());
         Dump::of(&rig, "box").expect_same(&before);

@@ -14,7 +14,7 @@ use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
-    rig::{Rig, STATE},
+    rig::{Going, LIMIT, Rig, STATE},
     stage::{MARK as MARK_OF_PARTS, part},
     trial,
 };
@@ -48,12 +48,17 @@ const PLACES: &[&str] = &["/run", "/tmp", "/dev/shm", "/run/data"];
 const UNLIKE: &[(&str, &str)] = &[
     (STATE, "the agent's own journal and its lock, and the tests' orders beside them: uninstalling proves them gone"),
     ("/tmp/pg/", "a database writes there as it runs"),
+    ("/dev/shm/PostgreSQL.", "the same, memory that its processes share"),
+    ("/run/experiment.yaml", "the tests write there what is to be run"),
     ("/run/nginx.pid", "nginx writes its number there whenever it is started again"),
     ("/run/script.sql", "the tests write there what a database is to be asked next"),
 ];
 
 /// Before the name of a section in what the shell prints.
 const MARK: &str = "=== section ";
+
+/// Files whose times of access are no sign of a fault, by how their paths begin.
+const READ: &[(&str, &str)] = &[("/tmp/site/", "nginx reads what it serves")];
 
 /// Sections and the shell that prints them. A tool that is not installed prints nothing, before and after: tests that
 /// rest on it need it.
@@ -101,7 +106,8 @@ impl Dump {
     pub(crate) fn with(rig: &Rig, host: &str, places: &[&str]) -> Self {
         let script: String =
             SECTIONS.iter().map(|(name, script)| format!("echo '{MARK}{name}'; ({script})\n")).collect();
-        let said = rig.say(host, Program::new("sh").args(["-c", &script])).out;
+        // Some hundred programs, which take a while where everything is emulated.
+        let said = Going::start(&rig.host(host), Program::new("sh").args(["-c", &script])).end(LIMIT * 5).out;
         let parts = said.split(MARK).skip(1).map(|part| part.split_once('\n').unwrap_or((part, "")));
         let told: BTreeMap<&str, &str> = parts.collect();
         let mut sections: BTreeMap<&'static str, String> = SECTIONS
@@ -109,7 +115,8 @@ impl Dump {
             .map(|(name, _)| *name)
             .map(|name| (name, (*told.get(name).unwrap_or_else(|| panic!("no section {name}"))).to_owned()))
             .collect();
-        let but: Vec<String> = UNLIKE.iter().map(|(path, _)| format!("-{path}")).collect();
+        let but = UNLIKE.iter().map(|(path, _)| format!("-{path}"));
+        let but: Vec<String> = but.chain(READ.iter().map(|(path, _)| format!("~{path}"))).collect();
         let words: Vec<&str> = ["inventory"]
             .into_iter()
             .chain(PLACES.iter().copied())

@@ -234,10 +234,11 @@ impl Hand {
         killed
     }
 
-    /// Says when nothing of a fault was to be seen any more.
+    /// Says when nothing of a fault was to be seen any more, and when something was seen for the last time: in between it
+    /// became clean. On a busy machine looks are rare.
     fn watch(&self, workers: &[Seen]) {
         let until = Instant::now() + LIMIT;
-        let mut freed = None;
+        let (mut freed, mut dirty) = (None, None);
         loop {
             // As it was when the look began: what is gone by then was gone.
             let at = boot_ns();
@@ -253,9 +254,10 @@ impl Hand {
             }
             let stopped = all.iter().any(|p| p.name.starts_with(CREW) && matches!(p.state, 'T' | 't'));
             if !held && !stopped && ground(&self.disk, &all) == self.ground {
-                say(&json!({ "seed": self.seed, "clean": at, "freed": freed }));
+                say(&json!({ "seed": self.seed, "clean": at, "freed": freed, "dirty": dirty }));
                 return;
             }
+            dirty = Some(at);
             if Instant::now() > until {
                 say(&json!({ "seed": self.seed, "clean": null, "freed": freed }));
                 return;

@@ -33,6 +33,8 @@ pub(super) struct Record {
     pub(super) freed: Option<Duration>,
     /// Until nothing of a fault was left.
     pub(super) clean: Option<Duration>,
+    /// When something of one was seen last; the truth is between the two.
+    pub(super) dirty: Option<Duration>,
     /// The same, from the next start of the agent.
     pub(super) after_start: Option<Duration>,
     /// That start was killed too, and another one followed.
@@ -58,6 +60,7 @@ impl Record {
             present: false,
             freed: None,
             clean: None,
+            dirty: None,
             after_start: None,
             again: false,
             late: false,
@@ -175,6 +178,7 @@ impl Tally {
         row(&mut text, "agent+guard dead: from next start", both.len(), &both, |record| record.after_start);
         let alone: Vec<&Record> = everybody.iter().copied().filter(|r| r.kill == "agent").collect();
         row(&mut text, "agent dead, guard alive: all", alone.len(), &alone, |record| record.clean);
+        row(&mut text, "  something seen for the last time", alone.len(), &alone, |record| record.dirty);
         let run_out: Vec<&Record> = everybody
             .iter()
             .copied()
@@ -187,7 +191,9 @@ impl Tally {
         for record in slow.into_iter().take(SLOWEST) {
             let (seed, clean) = (record.seed, record.clean.unwrap_or_default().as_secs_f64() * 1e3);
             let place = record.boundary.map_or("a random instant", |(_, name)| name);
-            let _ = writeln!(text, "  {clean:>8.1} ms, seed {seed}, at {place}: {}", record.steps.join(", "));
+            let dirty = record.dirty.unwrap_or_default().as_secs_f64() * 1e3;
+            let steps = record.steps.join(", ");
+            let _ = writeln!(text, "  {dirty:>8.1} to {clean:.1} ms, seed {seed}, at {place}: {steps}");
         }
         text
     }

@@ -22,39 +22,42 @@ const ATTRIBUTES_BYTES: usize = 65_536;
 /// Tries at reading both clocks at the same instant.
 const READS: usize = 20;
 
-/// The part `inventory`: everything below these directories, each on its own file system, but for what begins with `-` and
-/// the rest of a word.
+/// The part `inventory`: everything below these directories, each on its own file system. Left out is what begins with the
+/// rest of a word after `-`; and when it was read last, of what begins with the rest of a word after `~`.
 pub(super) fn inventory(words: &[&str]) {
-    let (but, roots): (Vec<&str>, Vec<&str>) = words.iter().partition(|word| word.starts_with('-'));
-    let but: Vec<&Path> = but.iter().map(|word| Path::new(&word[1..])).collect();
+    let after = |sign: char| words.iter().filter_map(move |word| word.strip_prefix(sign)).map(Path::new).collect();
+    let (but, read): (Vec<&Path>, Vec<&Path>) = (after('-'), after('~'));
+    let roots = words.iter().filter(|word| !word.starts_with(['-', '~']));
     let mut lines = Vec::new();
     for root in roots {
         // A directory that is not there has nothing in it.
         if let Ok(about) = fs::symlink_metadata(root) {
-            walk(Path::new(root), about.dev(), &but, &mut lines);
+            walk(Path::new(root), about.dev(), &but, &read, &mut lines);
         }
     }
     lines.sort();
     say(&json!({ "processes": look::all(), "files": lines, "clockNs": clock_ns() }));
 }
 
-fn walk(path: &Path, device: u64, but: &[&Path], lines: &mut Vec<String>) {
-    if but.iter().any(|but| path.as_os_str().as_bytes().starts_with(but.as_os_str().as_bytes())) {
+fn walk(path: &Path, device: u64, but: &[&Path], read: &[&Path], lines: &mut Vec<String>) {
+    let begins =
+        |these: &[&Path]| these.iter().any(|this| path.as_os_str().as_bytes().starts_with(this.as_os_str().as_bytes()));
+    if begins(but) {
         return;
     }
     // It may have gone while others were read.
     let Ok(about) = fs::symlink_metadata(path) else { return };
-    lines.push(line(path, &about));
+    lines.push(line(path, &about, begins(read)));
     if about.is_dir() && about.dev() == device {
         for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-            walk(&entry.path(), device, but, lines);
+            walk(&entry.path(), device, but, read, lines);
         }
     }
 }
 
 /// All of a file that can be asked for. Not the time of its last change of status, which nobody can set; and of a
 /// directory neither times nor size, which are whatever came and went in it.
-fn line(path: &Path, about: &fs::Metadata) -> String {
+fn line(path: &Path, about: &fs::Metadata, is_read: bool) -> String {
     let kind = about.file_type();
     let mut line = format!("{} {:o} {}:{}", path.display(), about.mode(), about.uid(), about.gid());
     if kind.is_symlink() {
@@ -63,6 +66,7 @@ fn line(path: &Path, about: &fs::Metadata) -> String {
     if kind.is_file() {
         let times = [(about.atime(), about.atime_nsec()), (about.mtime(), about.mtime_nsec())];
         let [read, written] = times.map(|(s, ns)| format!("{s}.{ns:09}"));
+        let read = if is_read { "at some time".into() } else { read };
         line.push_str(&format!(
             " inode {} links {} size {} read {read} written {written} content {}",
             about.ino(),

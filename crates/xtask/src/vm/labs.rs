@@ -83,7 +83,8 @@ pub(crate) fn run(
     let initramfs = root().join(format!("target/vm/labs-{}", std::process::id()));
     fs::write(&initramfs, image.archive.finish()).context("cannot write the initramfs")?;
     let mut arguments: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
-    arguments.extend(["--test-threads", "1"].map(str::to_owned));
+    // With one, a test's name would be told before it ran, and what it says itself would come in between.
+    arguments.extend(["--test-threads", "2"].map(str::to_owned));
     let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments: &arguments };
     eprintln!("vm: {:.0} s to build", began.elapsed().as_secs_f64());
     let outcome = guest::boot_and_hear(&guest, limit_seconds, mark);
