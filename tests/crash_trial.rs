@@ -2,23 +2,31 @@
 //! between the steps of a plan; networks are cut and leases run out. Whatever it is: the host must be as it was.
 //!
 //! `FRACAS_CRASH_TRIALS=N` asks for so many trials that count, `FRACAS_SEED_BASE=N` for those after that number,
-//! `FRACAS_SEED=N` for that one alone, and `FRACAS_CRASH_LEASE=2s` for that lease. `FRACAS_CRASH_RESULT=FILE` is given the
-//! numbers of trials and of residues. `cargo xtask crash-trial` does this with many.
+//! `FRACAS_SEED=N` for that one alone, `FRACAS_CRASH_LEASE=2s` for that lease, `FRACAS_CRASH_KILL=agent` for that death in
+//! every one, and `FRACAS_CRASH_LABS=N` for so many labs at the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of
+//! trials and of residues. `cargo xtask crash-trial` does this with many.
+//!
+//! Numbered boundaries are a switch of programs with debug assertions. Without them every instant is a random one.
 
 mod draw;
+pub(crate) mod ground;
 pub(crate) mod hand;
 mod tally;
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::Mutex,
+    path::PathBuf,
+    sync::{
+        Mutex,
+        atomic::{AtomicU32, Ordering},
+    },
     thread,
     time::{Duration, Instant},
 };
 
 use fracas_model::units::Dur;
 use fracas_sim::{
-    lab::{LinkState, Stream},
+    lab::{LinkState, Options, Stream},
     need::Need,
 };
 use libtest_mimic::Trial;
@@ -27,6 +35,7 @@ use serde_json::{Value, json};
 
 use self::{
     draw::{Kill, Plan},
+    ground::{DISK, VOLUME},
     hand::CREW,
     tally::{Record, Tally},
 };
@@ -38,7 +47,14 @@ use crate::{
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
-    let needs = &[Need::Lab, Need::Program("nft"), Need::Program("tc"), Need::Program("ip")];
+    let needs = &[
+        Need::Lab,
+        Need::Program("nft"),
+        Need::Program("tc"),
+        Need::Program("ip"),
+        Need::Program("mount"),
+        Need::Program("sleep"),
+    ];
     vec![trial("whoever_dies_the_host_is_as_it_was", needs, whoever_dies_the_host_is_as_it_was)]
 }
 
@@ -46,7 +62,7 @@ pub(crate) fn trials() -> Vec<Trial> {
 const TRIALS: u64 = 20;
 /// Trials with one lab: what a host went through before must not hide what comes after.
 const PER_LAB: usize = 12;
-/// Labs at the same time.
+/// Labs at the same time unless told.
 const LABS: u64 = 3;
 /// Of the trials that were asked for, at most so many times as many are played: those that do not count are played anew.
 const MOST: u64 = 3;
@@ -56,6 +72,9 @@ const LEASE: &str = "2s";
 const ORDER: &str = "/run/data/agent.crash";
 /// How long a host may take until it shows no difference: a supervisor starts a victim again, a guard ends.
 const SETTLE: Duration = Duration::from_secs(4);
+
+/// A guard that takes longer than this is looked at.
+const SLOW: Duration = Duration::from_millis(200);
 
 /// The hosts: on the second, the agent may trace nobody, so that a pause is a SIGSTOP from the journal.
 const HOSTS: [&str; 2] = ["box", "plain"];
@@ -97,7 +116,7 @@ fn whoever_dies_the_host_is_as_it_was() {
     let tally = Mutex::new(Tally::default());
     let begun = Instant::now();
     thread::scope(|scope| {
-        for _ in 0..LABS.min(wanted.div_ceil(3)) {
+        for _ in 0..given("FRACAS_CRASH_LABS").unwrap_or(LABS).min(wanted.div_ceil(3)) {
             scope.spawn(|| {
                 loop {
                     let Some(seed) = queue.lock().expect("lock").take() else { break };
@@ -108,9 +127,12 @@ fn whoever_dies_the_host_is_as_it_was() {
     });
     let tally = tally.into_inner().expect("lock");
     eprintln!("{}", tally.table(lease, begun.elapsed()));
+    let result = format!("{} {}", tally.counted(), tally.residues());
     if let Ok(path) = std::env::var("FRACAS_CRASH_RESULT") {
-        std::fs::write(path, format!("{} {}", tally.counted(), tally.residues())).expect("result");
+        std::fs::write(path, &result).expect("result");
     }
+    // For whoever has nothing but this program's output.
+    eprintln!("fracas-crash: {result}");
     assert!(tally.residues() == 0, "{} residues; their seeds and differences are told above", tally.residues());
     assert!(alone.is_some() || tally.counted() > 0, "nothing had been applied in any trial");
     assert!(tally.counted() >= wanted || alone.is_some(), "only {} trials counted", tally.counted());
@@ -119,10 +141,11 @@ fn whoever_dies_the_host_is_as_it_was() {
 /// Some trials in a lab of their own, beginning with this seed.
 fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, begun: Instant) {
     let mut seed = Some(first);
+    let only = std::env::var("FRACAS_CRASH_KILL").ok().map(|name| Kill::named(&name));
     let (mut stage, mut well) = (None, true);
     for n in 0..PER_LAB {
         let Some(now) = seed.take() else { break };
-        let plan = Plan::draw(now);
+        let plan = Plan::draw(now, only);
         let whole = catch_unwind(AssertUnwindSafe(|| stage.get_or_insert_with(Stage::set).play(&plan, lease)));
         let record = whole.unwrap_or_else(|_| Record::broken(&plan));
         let (bad, counts) = (record.residue.is_some(), record.counts());
@@ -151,7 +174,7 @@ fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, 
     if let Some(stage) = stage.filter(|_| well) {
         let ended = catch_unwind(AssertUnwindSafe(|| stage.end()));
         if ended.is_err() {
-            let mut record = Record::broken(&Plan::draw(first));
+            let mut record = Record::broken(&Plan::draw(first, only));
             record.residue = Some("the lab of this and the trials after it did not end well".into());
             eprintln!("RESIDUE at the end of the lab that began with seed {first}");
             tally.lock().expect("lock").add(record);
@@ -162,6 +185,8 @@ fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, 
 /// A lab with everything that faults hit.
 struct Stage {
     rig: Rig,
+    /// On a disk of the machine: a directory for each host.
+    disk: Folder,
     hands: [Going; 2],
     before: [Dump; 2],
     /// Programs that live as long as the lab.
@@ -170,14 +195,15 @@ struct Stage {
 
 impl Stage {
     fn set() -> Self {
-        let rig = Rig::bare(&HOSTS);
+        let disk = Folder::make();
+        let rig = Rig::bare_with(Options::default().share(&disk.0), &HOSTS);
         rig.start_controller();
-        let tokens = HOSTS.map(|host| rig.token(&[("role", host)]));
-        for (host, token) in HOSTS.iter().zip(tokens) {
-            rig.start_agent_as(host, agent(&rig, host).env("FRACAS_JOIN_TOKEN", token));
-        }
         let mut cast = Vec::new();
         for host in HOSTS {
+            let given = rig.say(host, part(&["ground", &disk.of(host)])).good().out;
+            assert!(given.contains("given"), "{given}");
+            rig.shell(host, &format!("mount -i -n -t tmpfs -o size=96m volume {VOLUME}"));
+            cast.push(rig.go(host, "units", part(&["units"])).ready());
             for n in ["a", "b"] {
                 let name = format!("{CREW}{n}");
                 cast.push(rig.go(host, &name, part(&["rest", &name])).ready());
@@ -187,10 +213,15 @@ impl Stage {
             victim.find("the victim lives", |line| (line["ready"] == true).then_some(()));
             cast.push(victim);
         }
-        let hands = HOSTS.map(|host| rig.go(host, "hand", part(&["hand", STATE, ORDER]).stdin(Stream::Pipe)));
+        let tokens = HOSTS.map(|host| rig.token(&[("role", host)]));
+        for (host, token) in HOSTS.iter().zip(tokens) {
+            rig.start_agent_as(host, agent(&rig, host).env("FRACAS_JOIN_TOKEN", token));
+        }
         rig.until_connected(&HOSTS);
-        let before = HOSTS.map(|host| Dump::of(&rig, host));
-        Self { rig, hands, before, _cast: cast }
+        let hand = |host| rig.go(host, "hand", part(&["hand", STATE, ORDER, &disk.of(host)]).stdin(Stream::Pipe));
+        let hands = HOSTS.map(|host| hand(host).ready());
+        let before = HOSTS.map(|host| dump(&rig, host, &disk));
+        Self { rig, disk, hands, before, _cast: cast }
     }
 
     fn play(&mut self, plan: &Plan, lease: Dur) -> Record {
@@ -206,6 +237,7 @@ impl Stage {
         heard(hand, "armed");
         let mut runs = Vec::new();
         for (host, document) in plan.experiments(HOSTS, lease) {
+            let document = document.replace(DISK, &self.disk.of(host));
             let path = rig.document(host, &document);
             runs.push(rig.fracas_going(&["run", &path, "--yes", "--output", "json"]));
         }
@@ -283,11 +315,19 @@ impl Stage {
             residue.push(format!("log of the agent:\n{}", lines[lines.len().saturating_sub(40)..].join("\n")));
             residue.push(format!("what the hand saw: {struck} {cleaned:?}"));
         }
-        let since = |from: i64, key: &str| {
-            let at = cleaned.as_ref()?[key].as_i64()?;
+        let since = |from: i64, key: &str| -> Option<Duration> {
+            let at = cleaned.as_ref().filter(|_| struck["waited"] != true)?[key].as_i64()?;
             Some(Duration::from_nanos((at - from).max(0).unsigned_abs()))
         };
+        let clean = since(deed_ns, "clean");
+        if alone && clean > Some(SLOW) {
+            let log = rig.agent_log(host);
+            let lines: Vec<&str> = log.lines().collect();
+            let last = lines[lines.len().saturating_sub(30)..].join("\n");
+            eprintln!("SLOW {clean:?} {plan:?}: {struck} {cleaned:?}\n{last}");
+        }
         Record {
+            seed: plan.seed,
             kill: plan.kill.done(&killed),
             boundary: plan.boundary().filter(|_| struck["hit"] == true),
             at_boundary: plan.boundary().is_some(),
@@ -297,7 +337,7 @@ impl Stage {
             applied: struck["applied"] == true,
             present: struck["now"] == true,
             freed: since(deed_ns, "freed"),
-            clean: since(deed_ns, "clean"),
+            clean,
             after_start: started_ns.and_then(|at| since(at, "clean")),
             again,
             late,
@@ -310,7 +350,7 @@ impl Stage {
         let until = Instant::now() + SETTLE;
         let mut late = false;
         loop {
-            let left = Dump::of(&self.rig, HOSTS[n]).residue(&self.before[n]);
+            let left = dump(&self.rig, HOSTS[n], &self.disk).residue(&self.before[n]);
             if left.is_empty() {
                 return (None, late);
             }
@@ -328,6 +368,45 @@ impl Stage {
         let runs = told["runs"].as_array().expect("runs");
         assert!(runs.iter().all(|run| run["state"] == "finished"), "{told}");
         self.rig.stop();
+    }
+}
+
+/// All of a host, with its directory on the machine's disk and its small file system.
+fn dump(rig: &Rig, host: &str, disk: &Folder) -> Dump {
+    Dump::with(rig, host, &[&disk.of(host), VOLUME])
+}
+
+/// What names of such directories begin with; a process number follows.
+const FOLDER: &str = "fracas-crash-";
+
+/// A directory of the machine that goes with the lab.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (all, n) = (std::env::temp_dir(), NEXT.fetch_add(1, Ordering::Relaxed));
+        // What trials that were killed themselves have left.
+        for entry in std::fs::read_dir(&all).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name.strip_prefix(FOLDER).and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !PathBuf::from(format!("/proc/{pid}")).exists()) {
+                let _ = std::fs::remove_dir_all(entry.path());
+            }
+        }
+        let path = all.join(format!("{FOLDER}{}-{n}", std::process::id()));
+        std::fs::create_dir(&path).expect("a directory");
+        Self(path)
+    }
+
+    fn of(&self, host: &str) -> String {
+        self.0.join(host).to_str().expect("UTF-8").to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
     }
 }
 

@@ -4,6 +4,8 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod branch;
+mod bugs;
 mod clock;
 mod controller_trial;
 mod crash_trial;
@@ -12,13 +14,17 @@ mod demo;
 mod fill;
 mod foreign;
 mod gone;
+mod guest;
+mod halt_trial;
 mod history;
 mod join;
+mod journal;
 mod kill;
 mod line;
 mod lives;
 mod load;
 mod loss;
+mod misfortunes;
 mod nobody;
 mod offline;
 mod pause;
@@ -31,6 +37,7 @@ mod stage;
 mod terminal;
 mod trouble;
 mod truth;
+mod untouched;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -48,12 +55,18 @@ fn main() -> ExitCode {
     if let Some(code) = stage::play() {
         return code;
     }
+    if std::process::id() == 1 {
+        guest::run();
+    }
     // The longest first, so that the others run beside it.
     let trials = [
         nobody::trials(),
         controller_trial::trials(),
         crash_trial::trials(),
         demo::trials(),
+        bugs::trials(),
+        branch::trials(),
+        halt_trial::trials(),
         gone::trials(),
         kill::trials(),
         pause::trials(),
@@ -63,9 +76,12 @@ fn main() -> ExitCode {
         replace::trials(),
         fill::trials(),
         residue::trials(),
+        untouched::trials(),
+        misfortunes::trials(),
         refused::trials(),
         trouble::trials(),
         join::trials(),
+        journal::trials(),
         clock::trials(),
         lives::trials(),
         line::trials(),

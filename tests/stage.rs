@@ -5,10 +5,14 @@
 mod crowd;
 mod datagrams;
 mod house;
+mod inventory;
 pub(crate) mod look;
 mod prober;
+mod reborn;
+mod rollcall;
 mod striker;
 mod supervisor;
+pub(crate) mod units;
 
 use std::{ffi::OsString, io::Write as _, process::ExitCode, thread};
 
@@ -46,10 +50,19 @@ pub(crate) fn play() -> Option<ExitCode> {
         }
         ("answer", [port]) => datagrams::answer(number(port)),
         ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),
+        ("roll-call", [period_ms, addresses @ ..]) => rollcall::roll_call(number(period_ms), addresses),
+        ("echo", [address]) => rollcall::echo(address),
+        ("session", [address]) => rollcall::session(address),
         ("relay", [name]) => crowd::relay(name),
         ("crowd", [name, size]) => crowd::crowd(name, number(size)),
         ("rest", [name]) => crowd::rest(name),
-        ("hand", [state, file]) => crate::crash_trial::hand::hand(state, file),
+        ("hand", [state, file, disk]) => crate::crash_trial::hand::hand(state, file, disk),
+        ("ground", [disk]) => crate::crash_trial::ground::lay(disk),
+        ("reborn", [pid, name]) => reborn::reborn(number(pid), name),
+        ("units", []) => units::units(),
+        ("inventory", words) => inventory::inventory(words),
+        ("mark", [path, name, value]) => inventory::mark(path, name, value),
+        ("bind-queue", []) => bind_queue(),
         ("without-ptrace", rest) => without_ptrace(rest),
         ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
@@ -116,6 +129,14 @@ fn without_ptrace(words: &[&str]) {
     .expect("a capability less");
     let error = std::process::Command::new("/proc/self/exe").arg(MARK).args(words).exec();
     panic!("{error}");
+}
+
+/// The part `bind-queue`: holds an NFQUEUE until killed.
+fn bind_queue() {
+    use fracas_agent::host::netlink::queue::{Copy, Queue};
+    let _queue = Queue::bind(77, Copy::Meta, 10).expect("a queue");
+    say(&serde_json::json!({ "ready": true }));
+    stay();
 }
 
 /// The part `occupy`: holds a TCP port.

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use fracas_agent::crash::{BOUNDARIES, Boundary};
 use fracas_model::units::Dur;
-use rand::{Rng, RngExt as _, SeedableRng as _, seq::SliceRandom as _};
+use rand::{Rng, RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde_json::{Value, json};
 
@@ -28,49 +28,107 @@ const KILLS: &[(Kill, u32)] = &[
     (Kill::Worker, 14),
     (Kill::AgentAndGuard, 18),
     (Kill::All, 12),
-    (Kill::Controller, 4),
-    (Kill::Cut, 5),
-    (Kill::Lease, 6),
+    (Kill::Controller, 6),
+    (Kill::Cut, 6),
+    (Kill::Lease, 7),
 ];
 
-/// A fault as documents have it; `net` if it makes packet rules, `lasting` if it has to be undone.
+/// A fault as documents have it.
 #[derive(Clone, Copy, Debug)]
 struct Case {
     name: &'static str,
     text: &'static str,
+    /// It makes packet rules.
     net: bool,
+    /// It has to be undone.
     lasting: bool,
+    /// A worker holds it; of a pause, where it may trace.
+    held: bool,
+    /// What it has for itself alone: of those that name the same, one trial has one.
+    claim: &'static str,
+    /// How often it is drawn.
+    weight: u32,
 }
+
+/// Of most of them.
+const LASTING: Case = Case { name: "", text: "", net: false, lasting: true, held: false, claim: "", weight: 2 };
 
 /// Which of the two hosts has an agent that may trace nobody.
 const PLAIN: usize = 1;
 
-/// The faults that every namespace lab can have. All of them hold at the same time.
+/// The faults that every namespace lab can have. All that share no claim hold at the same time. What they hit is made by
+/// [`ground`](super::ground).
 const CASES: &[Case] = &[
-    Case { name: "cpu-load", text: "cpu-load: { percent: 10%, cores: 1 }", net: false, lasting: true },
-    Case { name: "process-kill", text: "process-kill: { name: victim }", net: false, lasting: false },
-    Case { name: "process-pause", text: "process-pause: { name: crew-a }", net: false, lasting: true },
-    Case { name: "process-pause", text: "process-pause: { name: crew-b }", net: false, lasting: true },
-    Case {
-        name: "net-delay in",
-        text: "net-delay: { delay: 30ms, ports: [7007], protocol: udp }",
-        net: true,
-        lasting: true,
-    },
+    Case { name: "cpu-load", text: "cpu-load: { percent: 10%, cores: 1 }", held: true, weight: 8, ..LASTING },
+    Case { name: "process-kill", text: "process-kill: { name: victim }", lasting: false, weight: 8, ..LASTING },
+    Case { name: PAUSE, text: "process-pause: { name: crew-a }", claim: "a", weight: 3, ..LASTING },
+    Case { name: PAUSE, text: "process-pause: { name: crew-b }", claim: "b", weight: 3, ..LASTING },
+    Case { name: "net-delay in", text: "net-delay: { delay: 30ms, ports: [7007], protocol: udp }", ..NET },
     Case {
         name: "net-delay out",
         text: "net-delay: { delay: 20ms, jitter: 5ms, ports: [7007], direction: egress }",
-        net: true,
-        lasting: true,
+        ..NET
     },
-    Case { name: "net-loss in", text: "net-loss: { percent: 30%, ports: ['7000-7010'] }", net: true, lasting: true },
+    Case { name: "net-loss in", text: "net-loss: { percent: 30%, ports: ['7000-7010'] }", ..NET },
     Case {
         name: "net-loss out",
         text: "net-loss: { percent: 100%, ports: [7007], protocol: udp, direction: egress }",
-        net: true,
-        lasting: true,
+        ..NET
     },
+    Case {
+        name: "file-replace plain",
+        text: "file-replace: { path: /run/site/plain.conf, content: \"broken {\" }",
+        ..FILE
+    },
+    Case {
+        name: "file-replace owner, mode, xattrs",
+        text: "file-replace: { path: /run/site/odd, content: \"\" }",
+        ..FILE
+    },
+    Case { name: "file-replace by a link", text: "file-replace: { path: /run/site/link, content: \"other\" }", ..FILE },
+    Case {
+        name: "file-replace on disk, hard link, xattrs",
+        text: "file-replace: { path: DISK/linked, content: \"one line instead of 400 kB\" }",
+        ..FILE
+    },
+    Case {
+        name: "file-replace on disk, empty, access list",
+        text: "file-replace: { path: DISK/empty, content: \"not empty\" }",
+        ..FILE
+    },
+    Case { name: "disk-fill used", text: "disk-fill: { path: /run/volume, used: 30% }", claim: "volume", ..FILL },
+    Case { name: "disk-fill size", text: "disk-fill: { path: /run/volume, size: 8MiB }", claim: "volume", ..FILL },
+    Case { name: "disk-fill left", text: "disk-fill: { path: /run/volume, left: 70MiB }", claim: "volume", ..FILL },
+    Case { name: "disk-fill size, on disk", text: "disk-fill: { path: DISK, size: 5MiB }", ..FILL },
+    Case { name: "service-stop", text: "service-stop: { unit: web.service }", weight: 5, ..LASTING },
+    Case { name: "service-stop slow", text: "service-stop: { unit: app.service }", weight: 5, ..LASTING },
 ];
+
+const PAUSE: &str = "process-pause";
+const NET: Case = Case { net: true, held: true, weight: 3, ..LASTING };
+const FILE: Case = Case { weight: 3, ..LASTING };
+const FILL: Case = Case { held: true, ..LASTING };
+
+/// All cases in an order that is drawn by their weights, without those whose claim another before them has.
+fn ordered(random: &mut impl Rng) -> Vec<usize> {
+    let mut left: Vec<usize> = (0..CASES.len()).collect();
+    let mut order: Vec<usize> = Vec::new();
+    while !left.is_empty() {
+        let mut draw = random.random_range(0..left.iter().map(|case| CASES[*case].weight).sum());
+        let n = left.iter().position(|case| {
+            let weight = CASES[*case].weight;
+            let here = draw < weight;
+            draw = draw.saturating_sub(weight);
+            here
+        });
+        let case = left.remove(n.expect("one of them"));
+        let claim = CASES[case].claim;
+        if claim.is_empty() || order.iter().all(|other| CASES[*other].claim != claim) {
+            order.push(case);
+        }
+    }
+    order
+}
 
 /// A fault of a trial.
 #[derive(Clone, Debug)]
@@ -100,26 +158,30 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    pub(super) fn draw(seed: u64) -> Self {
+    /// The trial of this seed; with this death, if one is named.
+    pub(super) fn draw(seed: u64, only: Option<Kill>) -> Self {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
-        let kill = kill(random);
+        let drawn = kill(random);
+        let kill = only.unwrap_or(drawn);
         // Every other trial, and the boundaries in turn.
-        let boundary = seed.is_multiple_of(2).then(|| (seed / 2) as usize % BOUNDARIES.len());
+        let boundary =
+            (cfg!(debug_assertions) && seed.is_multiple_of(2)).then(|| (seed / 2) as usize % BOUNDARIES.len());
         let place = boundary.map(|n| BOUNDARIES[n].0);
         let undoing = place.is_some_and(|place| place >= Boundary::BeforeUndoRecord);
         // Before the first step there is nothing on the host: so it is the boundary of another fault than the first.
         let early = place.is_some_and(|place| place <= Boundary::AfterStepRecord);
         // The death of a worker ends one fault; of one alone it can be seen when.
         let many = if kill == Kill::Worker && !early { 1 } else { random.random_range(1 + usize::from(early)..=4) };
-        let mut cases: Vec<usize> = (0..CASES.len()).collect();
-        cases.shuffle(random);
-        // Whatever is to be undone, or has a worker, needs a fault that lasts.
-        let first = cases.iter().position(|case| CASES[*case].lasting).expect("one");
+        let mut cases = ordered(random);
+        // Whatever is to be undone needs a fault that lasts, and whoever dies with its worker one that has a worker.
+        let fits = |case: &usize| CASES[*case].lasting && (kill != Kill::Worker || CASES[*case].held);
+        let first = cases.iter().position(fits).expect("one");
         cases.swap(0, first);
-        // Half of all trials are to have a step that stays until it is undone; there a pause is one.
-        let host = if random.random_bool(0.62) { PLAIN } else { 1 - PLAIN };
-        if host == PLAIN && random.random_bool(0.85) {
-            let pause = cases.iter().position(|case| CASES[*case].name == "process-pause").expect("one");
+        let host = if random.random_bool(0.55) { PLAIN } else { 1 - PLAIN };
+        // Both ways of a pause, one on each host, are to be seen often; half of all trials are to have a step that stays
+        // until it is undone.
+        if random.random_bool(0.5) && (kill != Kill::Worker || host != PLAIN) {
+            let pause = cases.iter().position(|case| CASES[*case].name == PAUSE).expect("one");
             cases.swap(0, pause);
         }
         cases.truncate(many);
@@ -248,6 +310,13 @@ impl Plan {
 }
 
 impl Kill {
+    /// By its name, as `FRACAS_CRASH_KILL` has it.
+    pub(super) fn named(name: &str) -> Self {
+        let of = |kill: &Self| format!("{kill:?}").to_lowercase() == name;
+        let found = KILLS.iter().map(|(kill, _)| *kill).find(of);
+        found.unwrap_or_else(|| panic!("FRACAS_CRASH_KILL is {name:?}, none of {KILLS:?} in small letters"))
+    }
+
     /// Whether it is done elsewhere than on the host.
     pub(super) fn elsewhere(self) -> bool {
         matches!(self, Self::Controller | Self::Cut | Self::Lease)

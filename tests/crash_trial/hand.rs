@@ -14,12 +14,14 @@ use std::{
 
 use fracas_agent::{
     crash::REACHED,
+    host::netlink::traffic::Traffic,
     journal::{Look, OpenItem, Progress},
 };
 use fracas_model::plan::Kind;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::ground::Ground;
 use crate::{
     residue::HARMFUL,
     stage::{boot_ns, say},
@@ -61,6 +63,9 @@ struct Applied {
 struct Hand {
     state: PathBuf,
     order: String,
+    disk: String,
+    /// What stands there, before any fault.
+    ground: Ground,
     agent: i32,
     packets: bool,
     seed: Value,
@@ -69,16 +74,20 @@ struct Hand {
 }
 
 /// The part `hand`: one order a line on standard input, until that ends.
-pub(crate) fn hand(state: &str, file: &str) {
+pub(crate) fn hand(state: &str, file: &str, disk: &str) {
     let mut hand = Hand {
         state: state.into(),
         order: file.to_owned(),
+        disk: disk.to_owned(),
+        ground: ground(disk, &all()),
         agent: 0,
         packets: false,
         seed: Value::Null,
         applied: Applied::default(),
         orders: std::io::stdin().lock().lines(),
     };
+    assert!(!hand.ground.replaced(), "{:?}", hand.ground);
+    say(&json!({ "ready": true }));
     while let Some(order) = hand.next() {
         hand.strike(&order);
     }
@@ -117,13 +126,15 @@ impl Hand {
         let at = boot_ns();
         let workers = workers(self.agent);
         let mut killed = self.kill(order, &workers, !switch.is_empty() && !guarded && hit);
-        let mut hit = hit;
+        let (mut hit, mut waited) = (hit, false);
         if guarded && hit {
             // The agent is dead; now its guard gets as far as that, if it has so much to do.
             hit = self.wait(FINE, Duration::from_secs(3), || Path::new(&reached).exists());
             if hit {
                 killed.push("guard".into());
             }
+            // Meanwhile nobody looked whether the host was clean.
+            waited = !hit;
         }
         let again = order["again"].as_str();
         match again {
@@ -136,6 +147,7 @@ impl Hand {
         self.look();
         say(&json!({
             "seed": self.seed, "struck": at, "hit": hit, "applied": self.applied.ever, "now": self.applied.now,
+            "waited": waited,
             "steps": self.applied.steps, "reversible": self.applied.reversible, "killed": killed,
         }));
         if order["wait"] == true {
@@ -235,11 +247,12 @@ impl Hand {
             let working = |seen: &Seen| lives(seen) && !(agent && seen.name == "fracas-net");
             let held = workers.iter().any(working)
                 || all.iter().any(|p| is_worker(p) && p.parent == self.agent && working(p))
-                || self.packets && harmful_rules();
+                || self.packets && (harmful_rules() || shaped());
             if !held && freed.is_none() {
                 freed = Some(at);
             }
-            if !held && !all.iter().any(|p| p.name.starts_with(CREW) && matches!(p.state, 'T' | 't')) {
+            let stopped = all.iter().any(|p| p.name.starts_with(CREW) && matches!(p.state, 'T' | 't'));
+            if !held && !stopped && ground(&self.disk, &all) == self.ground {
                 say(&json!({ "seed": self.seed, "clean": at, "freed": freed }));
                 return;
             }
@@ -314,11 +327,25 @@ fn all() -> Vec<Seen> {
 }
 
 fn is_worker(seen: &Seen) -> bool {
-    ["fracas-burn", "fracas-seize", "fracas-net"].contains(&seen.name.as_str()) && seen.state != 'Z'
+    ["fracas-burn", "fracas-fill", "fracas-seize", "fracas-net"].contains(&seen.name.as_str()) && seen.state != 'Z'
 }
 
 fn workers(agent: i32) -> Vec<Seen> {
     all().into_iter().filter(|seen| is_worker(seen) && seen.parent == agent).collect()
+}
+
+fn ground(disk: &str, all: &[Seen]) -> Ground {
+    Ground::seen(disk, all.iter().filter(|p| p.state != 'Z').map(|p| p.name.as_str()))
+}
+
+/// Whether there is a device of ours, or a clsact.
+fn shaped() -> bool {
+    let devices = fs::read_dir("/sys/class/net").expect("devices").flatten();
+    if devices.filter(|d| d.file_name().to_string_lossy().starts_with("frc")).count() > 0 {
+        return true;
+    }
+    let disciplines = Traffic::open().and_then(|mut traffic| traffic.disciplines()).expect("netlink");
+    disciplines.iter().any(|discipline| discipline.kind == "clsact")
 }
 
 /// Whether a rule does something to packets. An agent that starts tries what it can in a table of its own.

@@ -7,9 +7,13 @@ use fracas_model::units::Dur;
 
 use super::draw::Plan;
 
+/// So many of the slowest are named.
+const SLOWEST: usize = 5;
+
 /// One trial.
 #[derive(Clone, Debug)]
 pub(super) struct Record {
+    pub(super) seed: u64,
     /// Who died, or what else was done.
     pub(super) kill: &'static str,
     /// Number and name of the boundary at which that was.
@@ -43,6 +47,7 @@ impl Record {
     /// A trial that did not come to its end.
     pub(super) fn broken(plan: &Plan) -> Self {
         Self {
+            seed: plan.seed,
             kill: "broken",
             boundary: None,
             at_boundary: plan.boundary().is_some(),
@@ -125,11 +130,16 @@ impl Tally {
                 *steps.entry(step.clone()).or_default() += 1;
             }
         }
-        let list = |counts: &BTreeMap<String, u64>| {
-            counts.iter().map(|(name, count)| format!("{name} {count}")).collect::<Vec<_>>().join(", ")
-        };
-        let _ = writeln!(text, "  trials per fault:     {}", list(&faults));
-        let _ = writeln!(text, "  trials per step kind: {}", list(&steps));
+        let kills = self.all().fold(BTreeMap::<String, u64>::new(), |mut kills, record| {
+            *kills.entry(record.kill.into()).or_default() += 1;
+            kills
+        });
+        for (what, counts) in [("fault", faults), ("step kind applied", steps), ("kill", kills)] {
+            let _ = writeln!(text, "\n  {what:<42} trials");
+            for (name, count) in counts {
+                let _ = writeln!(text, "  {name:<42} {count:>6}");
+            }
+        }
         let _ = writeln!(text, "\n  boundary                    hit");
         for (n, (_, name)) in BOUNDARIES.iter().enumerate() {
             let hit = self.all().filter(|record| record.boundary.is_some_and(|(number, _)| number == n + 1)).count();
@@ -156,13 +166,29 @@ impl Tally {
         {
             let held = |r: &&Record| {
                 r.steps.iter().any(|s| s == "impair") == packets
-                    && r.steps.iter().any(|s| ["burn", "seize", "impair"].contains(&s.as_str()))
+                    && r.steps.iter().any(|s| ["burn", "fill", "seize", "impair"].contains(&s.as_str()))
             };
             let these: Vec<&Record> = dead.iter().copied().filter(held).collect();
             row(&mut text, name, these.len(), &these, |record| record.freed);
         }
         let both: Vec<&Record> = dead.into_iter().filter(|r| r.kill.contains("guard")).collect();
         row(&mut text, "agent+guard dead: from next start", both.len(), &both, |record| record.after_start);
+        let alone: Vec<&Record> = everybody.iter().copied().filter(|r| r.kill == "agent").collect();
+        row(&mut text, "agent dead, guard alive: all", alone.len(), &alone, |record| record.clean);
+        let run_out: Vec<&Record> = everybody
+            .iter()
+            .copied()
+            .filter(|r| ["controller", "lease expiry", "network cut"].contains(&r.kill))
+            .collect();
+        row(&mut text, "lease run out: all", run_out.len(), &run_out, |record| record.clean);
+        let mut slow: Vec<&Record> = alone.into_iter().filter(|r| r.clean.is_some()).collect();
+        slow.sort_by_key(|r| std::cmp::Reverse(r.clean));
+        let _ = writeln!(text, "\n  the slowest with the agent dead and the guard alive:");
+        for record in slow.into_iter().take(SLOWEST) {
+            let (seed, clean) = (record.seed, record.clean.unwrap_or_default().as_secs_f64() * 1e3);
+            let place = record.boundary.map_or("a random instant", |(_, name)| name);
+            let _ = writeln!(text, "  {clean:>8.1} ms, seed {seed}, at {place}: {}", record.steps.join(", "));
+        }
         text
     }
 }

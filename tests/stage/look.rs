@@ -35,6 +35,10 @@ pub(crate) fn all() -> Vec<Value> {
             "tracer": number("TracerPid"),
             "command": read("cmdline").split('\0').filter(|word| !word.is_empty()).collect::<Vec<_>>(),
             "ticks": ticks(&read("stat")),
+            "nice": nice(&read("stat")),
+            "oom": read("oom_score_adj").trim(),
+            // The version 2 hierarchy, as seen from here.
+            "cgroup": read("cgroup").lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default(),
         }));
     }
     told
@@ -44,4 +48,10 @@ pub(crate) fn all() -> Vec<Value> {
 fn ticks(stat: &str) -> u64 {
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     after_name.split_whitespace().skip(11).take(2).filter_map(|word| word.parse::<u64>().ok()).sum()
+}
+
+/// How far it gives way to others.
+fn nice(stat: &str) -> i32 {
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    after_name.split_whitespace().nth(16).and_then(|word| word.parse().ok()).unwrap_or_default()
 }

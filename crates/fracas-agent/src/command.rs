@@ -1,5 +1,8 @@
 //! The arguments of `fracas-agent`, which are those of `fracas agent` too, and what they do.
 
+mod check;
+mod history;
+
 use std::{
     fs,
     io::Write as _,
@@ -7,12 +10,11 @@ use std::{
 };
 
 use clap::{Args, Subcommand};
-use fracas_model::facts::HostFacts;
 
 use crate::{
+    crash,
     enrol::Token,
     guard::Outcome,
-    host::{Host as _, linux::LinuxHost},
     identity::Identity,
     install::{self, InstallArgs, UninstallArgs},
     journal::Look,
@@ -97,8 +99,13 @@ pub enum AgentCommand {
     )]
     Status(StateArgs),
     /// Try what this host can do, and say what is missing and how to get it; works offline, changes nothing
-    #[command(after_help = "Example:\n  fracas-agent check")]
-    Check(StateArgs),
+    #[command(after_help = "Example:\n  fracas-agent check\n\nExit codes: 0 looked, 5 the journal cannot be trusted.")]
+    Check(check::CheckArgs),
+    /// Show which runs touched this host, what they did and how it ended; works offline, changes nothing
+    #[command(
+        after_help = "Example:\n  fracas-agent history --last 5\n\nThe last 10,000 faults are remembered, also across boots and after the controller is gone. Times are UTC.\n\nExit codes: 0 shown, 5 the journal cannot be trusted."
+    )]
+    History(history::HistoryArgs),
     /// Show the rules that hold on this host, and whether their file is valid; works offline
     #[command(
         after_help = "Example:\n  fracas-agent policy show --policy policy.yaml\n\nA running agent follows the file it was started with within a second of each change.\n\nExit codes: 0 these rules hold, 5 the file cannot be used, so nothing is allowed."
@@ -171,7 +178,8 @@ pub fn main(args: AgentArgs, program: &str) -> u8 {
         None => run(args.run),
         Some(AgentCommand::UndoAll(state)) => undo_all(&state.dir()),
         Some(AgentCommand::Status(state)) => status(&state.dir()),
-        Some(AgentCommand::Check(state)) => check(&state.dir()),
+        Some(AgentCommand::Check(args)) => check::check(args),
+        Some(AgentCommand::History(args)) => history::history(&args),
         Some(AgentCommand::Policy { policy, .. }) => {
             policy_shown(&Rules::read(policy_source(policy))).and_then(|(text, code)| say(&text).map(|()| code))
         }
@@ -191,6 +199,7 @@ fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
 
 fn run(args: RunArgs) -> anyhow::Result<u8> {
     args.log.begin();
+    crash::bugs_end_the_process();
     let options = args.options()?;
     let left = runtime()?.block_on(async {
         let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
@@ -264,44 +273,6 @@ fn journal_shown(look: &Look, running: bool) -> String {
 /// A journal that cannot be trusted is a failure, whatever else there is to say.
 fn code(look: &Look) -> u8 {
     if look.trouble.is_some() { FAILED } else { 0 }
-}
-
-fn check(dir: &Path) -> anyhow::Result<u8> {
-    let facts = runtime()?.block_on(async { LinuxHost::start("check".into(), VERSION).facts().await });
-    let look = Look::into_dir(dir);
-    let journal = journal_shown(&look, Lock::is_held(dir, lock::AGENT));
-    say(&format!("{}\n\nstate    {}\n{}", checked(&facts), dir.display(), journal.trim_end()))?;
-    Ok(code(&look))
-}
-
-fn checked(facts: &HostFacts) -> String {
-    let mut text = format!(
-        "host     {}\nsystem   {}, kernel {}, {}\ncores    {}\nuser     {}\n\n",
-        facts.hostname,
-        facts.os,
-        facts.kernel,
-        facts.arch,
-        facts.cpus,
-        if facts.uid == 0 { "root".to_owned() } else { facts.uid.to_string() }
-    );
-    for (capability, ability) in &facts.abilities {
-        let name =
-            serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-        text += &format!("{} {name}\n", if ability.works { "yes" } else { "no " });
-        if !ability.works {
-            text += &format!("      why: {}\n      fix: {}\n", ability.why, ability.fix);
-        }
-    }
-    let (mut can, mut cannot) = (Vec::new(), Vec::new());
-    for info in service::catalogue(crate::reconcile::ALL).faults {
-        let works = info.needs.is_empty() || info.needs.iter().any(|way| way.iter().all(|c| facts.can(*c)));
-        if works { can.push(info.name) } else { cannot.push(info.name) }
-    }
-    text += &format!("\nfaults that work here: {}", can.join(", "));
-    if !cannot.is_empty() {
-        text += &format!("\nfaults that do not:    {}", cannot.join(", "));
-    }
-    text
 }
 
 /// The rules as a policy file, with where they come from as comments, so that the output can be used as one.

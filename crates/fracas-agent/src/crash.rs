@@ -1,11 +1,13 @@
-//! A test switch: the agent, or its guard, ends without warning at a numbered boundary between the steps of a plan. Programs
-//! built without debug assertions do not have it; whatever is done about the end is done elsewhere, as after any other.
+//! How the agent ends without warning: what a bug does in any of its processes, and a test switch by which one ends at a
+//! numbered boundary between the steps of a plan, or within one of its tasks. Programs built without debug assertions do
+//! not have the switch; whatever is done about the end is done elsewhere, as after any other.
 //!
-//! The variable [`VARIABLE`] says where: `BOUNDARY[:NTH[:WHO[:DEED]]]`. `NTH` counts the passes of one process from 1,
-//! `WHO` is `agent` (unless told) or `guard`, and `DEED` is `kill` (unless told: SIGKILL to itself) or `stop` (SIGSTOP to
-//! itself, so that somebody else can do worse). Whatever follows only makes it another order, counted anew. A value with a
-//! slash is the path of a file with that text, which is read at every boundary and need not exist; a process that is about
-//! to do the deed writes its number into the file of that name with [`REACHED`] behind it.
+//! The variable [`VARIABLE`] says where: `PLACE[:NTH[:WHO[:DEED]]]`. `PLACE` is one of [`BOUNDARIES`] or of [`TASKS`], `NTH`
+//! counts the passes of one process from 1, `WHO` is `agent` (unless told) or the role of its guard or a worker, and `DEED`
+//! is `kill` (unless told: SIGKILL to itself), `stop` (SIGSTOP to itself, so that somebody else can do worse) or `panic`.
+//! Whatever follows only makes it another order, counted anew. A value with a slash is the path of a file with that text,
+//! which is read at every place and need not exist; a process that is about to do the deed writes its number into the file
+//! of that name with [`REACHED`] behind it.
 
 /// The variable of the environment.
 pub const VARIABLE: &str = "FRACAS_CRASH_AT";
@@ -26,7 +28,9 @@ pub enum Boundary {
     BeforeStepRecord,
     /// After that record, before the step.
     AfterStepRecord,
-    /// In the middle of a step: its worker lives and has no order, or the signal to stop is sent and not seen to work.
+    /// In the middle of a step: its worker lives and has no order, the signal or the order to stop is given and not seen to
+    /// work, what will stand in for a file is written beside it, two files have changed places and nothing says that this is
+    /// on the disk, or the kernel's network is changed and nobody was told.
     AmidStep,
     /// The step is applied; no record says so.
     AfterStep,
@@ -46,7 +50,7 @@ pub enum Boundary {
     AfterUndoRecord,
     /// Before the inverse of a step.
     BeforeInverse,
-    /// The inverse was run; nothing was read back.
+    /// The inverse was run; nothing was read back, or nobody was told.
     BeforeReadBack,
     /// The inverse was run and read back; no record says so.
     AfterInverse,
@@ -88,11 +92,87 @@ pub const BOUNDARIES: &[(Boundary, &str)] = &[
     (Boundary::AfterToldRecord, "after-told-record"),
 ];
 
+/// A task, thread or process of the agent that goes on for as long as it lives or something is active.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Task {
+    /// One round of the reconciler.
+    Reconcile,
+    /// The session with the controller, at each message and renewal.
+    Session,
+    /// Facts on their way up.
+    Upward,
+    /// Word to the guard, each second.
+    Assure,
+    /// What the probes see on its way to the outbox.
+    Watch,
+    /// The thread of the probes.
+    Probes,
+    /// One probe, at each look.
+    Probe,
+    /// The thread that writes to the disk.
+    Disk,
+    /// The thread that starts workers and the guard.
+    Spawner,
+    /// Work on a blocking thread.
+    Aside,
+    /// The thread that times the end of a process.
+    Exit,
+    /// A worker, or the guard, at each order.
+    Orders,
+    /// A thread that burns.
+    Burn,
+    /// The thread that steers those.
+    Steer,
+    /// The thread that holds disk space.
+    Fill,
+    /// The network worker's loop.
+    Net,
+}
+
+/// All of them, with their names.
+pub const TASKS: &[(Task, &str)] = &[
+    (Task::Reconcile, "task-reconcile"),
+    (Task::Session, "task-session"),
+    (Task::Upward, "task-upward"),
+    (Task::Assure, "task-assure"),
+    (Task::Watch, "task-watch"),
+    (Task::Probes, "task-probes"),
+    (Task::Probe, "task-probe"),
+    (Task::Disk, "task-disk"),
+    (Task::Spawner, "task-spawner"),
+    (Task::Aside, "task-aside"),
+    (Task::Exit, "task-exit"),
+    (Task::Orders, "task-orders"),
+    (Task::Burn, "task-burn"),
+    (Task::Steer, "task-steer"),
+    (Task::Fill, "task-fill"),
+    (Task::Net, "task-net"),
+];
+
+/// From here on a bug in any task ends the whole process, as it does in programs that are built to abort: an agent that
+/// has lost one of its tasks must not seem to live, and its guard undoes what it did.
+pub(crate) fn bugs_end_the_process() {
+    let told = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |bug| {
+        told(bug);
+        std::process::abort();
+    }));
+}
+
+/// Passes a place within a task, as [`at`] does a boundary.
+#[inline]
+pub fn within(task: Task) {
+    #[cfg(debug_assertions)]
+    armed::pass(TASKS[task as usize].1);
+    #[cfg(not(debug_assertions))]
+    let _ = task;
+}
+
 /// Passes a boundary. Does nothing unless the switch is set, and in programs without debug assertions nothing at all.
 #[inline]
 pub fn at(boundary: Boundary) {
     #[cfg(debug_assertions)]
-    armed::pass(boundary);
+    armed::pass(BOUNDARIES[boundary as usize].1);
     #[cfg(not(debug_assertions))]
     let _ = boundary;
 }
@@ -114,8 +194,9 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::{BOUNDARIES, Boundary, REACHED, VARIABLE};
+    use super::{BOUNDARIES, REACHED, TASKS, VARIABLE};
 
+    const AGENT: &str = "agent";
     /// What the environment said when the program started.
     static TOLD: LazyLock<Option<String>> = LazyLock::new(|| std::env::var(VARIABLE).ok());
     /// The last order seen, and how often its boundary was passed.
@@ -124,10 +205,18 @@ mod armed {
     /// An order that was understood.
     #[derive(Debug, PartialEq, Eq)]
     pub(super) struct Order {
-        pub(super) boundary: Boundary,
+        pub(super) place: &'static str,
         pub(super) nth: u64,
-        pub(super) guard: bool,
-        pub(super) stop: bool,
+        pub(super) who: String,
+        pub(super) deed: Deed,
+    }
+
+    /// How it ends.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) enum Deed {
+        Kill,
+        Stop,
+        Panic,
     }
 
     impl Order {
@@ -135,15 +224,21 @@ mod armed {
         pub(super) fn read(text: &str) -> Option<Self> {
             let mut words = text.trim().split(':');
             let name = words.next()?;
-            let (boundary, _) = BOUNDARIES.iter().find(|(_, known)| *known == name)?;
+            let places = BOUNDARIES.iter().map(|(_, known)| *known).chain(TASKS.iter().map(|(_, known)| *known));
+            let place = { places }.find(|known| *known == name)?;
             let nth = words.next().map_or(Some(1), |nth| nth.parse().ok())?;
-            let (who, deed) = (words.next().unwrap_or("agent"), words.next().unwrap_or("kill"));
-            (["agent", "guard"].contains(&who) && ["kill", "stop"].contains(&deed)).then_some(())?;
-            Some(Self { boundary: *boundary, nth, guard: who == "guard", stop: deed == "stop" })
+            let who = words.next().unwrap_or(AGENT).to_owned();
+            let deed = match words.next().unwrap_or("kill") {
+                "kill" => Deed::Kill,
+                "stop" => Deed::Stop,
+                "panic" => Deed::Panic,
+                _ => return None,
+            };
+            Some(Self { place, nth, who, deed })
         }
     }
 
-    pub(super) fn pass(boundary: Boundary) {
+    pub(super) fn pass(place: &'static str) {
         let Some(told) = TOLD.as_ref() else { return };
         let file = told.contains('/').then_some(told);
         let text = match file {
@@ -151,7 +246,7 @@ mod armed {
             None => told.clone(),
         };
         let Some(order) = Order::read(&text) else { return };
-        if order.boundary != boundary || order.guard != is_guard() {
+        if order.place != place || order.who != role() {
             return;
         }
         let nth = {
@@ -169,19 +264,26 @@ mod armed {
             let _ = fs::write(format!("{path}{REACHED}"), getpid().as_raw_nonzero().to_string());
         }
         // To a thread of the own process the signal comes before the call returns.
-        let _ = kill_process(getpid(), if order.stop { Signal::STOP } else { Signal::KILL });
+        let _ = match order.deed {
+            Deed::Kill => kill_process(getpid(), Signal::KILL),
+            Deed::Stop => kill_process(getpid(), Signal::STOP),
+            Deed::Panic => panic!("asked by the test switch: {place}"),
+        };
     }
 
-    fn is_guard() -> bool {
-        let mut words = std::env::args_os().skip(1);
-        words.next().is_some_and(|word| word == crate::reexec::MARK)
-            && words.next().is_some_and(|word| word == crate::guard::ROLE)
+    fn role() -> String {
+        let mut words = std::env::args().skip(1);
+        let marked = words.next().is_some_and(|word| word == crate::reexec::MARK);
+        words.next().filter(|_| marked).unwrap_or_else(|| AGENT.into())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{armed::Order, *};
+    use super::{
+        armed::{Deed, Order},
+        *,
+    };
 
     #[test]
     fn boundaries_stand_in_their_order_under_names_of_their_own() {
@@ -189,16 +291,18 @@ mod tests {
         assert_eq!(BOUNDARIES.last().map(|last| last.0), Some(Boundary::AfterToldRecord));
         let names: std::collections::BTreeSet<_> = BOUNDARIES.iter().map(|(_, name)| name).collect();
         assert_eq!(names.len(), Boundary::AfterToldRecord as usize + 1);
+        assert!(TASKS.iter().enumerate().all(|(place, (task, _))| *task as usize == place));
     }
 
     #[test]
     fn an_order_says_where_when_who_and_what() {
-        let order = |boundary, nth, guard, stop| Some(Order { boundary, nth, guard, stop });
-        assert_eq!(Order::read("after-step\n"), order(Boundary::AfterStep, 1, false, false));
-        assert_eq!(Order::read("before-inverse:3"), order(Boundary::BeforeInverse, 3, false, false));
+        let order = |place, nth, who: &str, deed| Some(Order { place, nth, who: who.into(), deed });
+        assert_eq!(Order::read("after-step\n"), order("after-step", 1, "agent", Deed::Kill));
+        assert_eq!(Order::read("before-inverse:3"), order("before-inverse", 3, "agent", Deed::Kill));
         let full = "before-read-back:2:guard:stop:seed 7";
-        assert_eq!(Order::read(full), order(Boundary::BeforeReadBack, 2, true, true));
-        for wrong in ["", "soon", "after-step:x", "after-step:1:worker", "after-step:1:agent:maim"] {
+        assert_eq!(Order::read(full), order("before-read-back", 2, "guard", Deed::Stop));
+        assert_eq!(Order::read("task-burn:1:burn:panic"), order("task-burn", 1, "burn", Deed::Panic));
+        for wrong in ["", "soon", "after-step:x", "after-step:1:agent:maim"] {
             assert_eq!(Order::read(wrong), None, "{wrong}");
         }
     }

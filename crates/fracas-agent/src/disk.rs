@@ -21,7 +21,10 @@ use std::{
 use rustix::fs::{FallocateFlags, fallocate};
 use tokio::sync::oneshot;
 
-use crate::host::Local;
+use crate::{
+    crash::{self, Task},
+    host::Local,
+};
 
 /// Room kept aside for a disk that others fill: some thousand records of a journal.
 const RESERVE_BYTES: u64 = 1 << 20;
@@ -122,6 +125,7 @@ impl FileDisk {
                 files.keep_reserve();
             }
             while let Ok(call) = called.recv() {
+                crash::within(Task::Disk);
                 call(&mut files);
                 done.fetch_sub(1, Ordering::SeqCst);
             }
@@ -165,12 +169,10 @@ impl Files {
         Ok(match self.open.entry(name.to_owned()) {
             Entry::Occupied(open) => open.into_mut(),
             Entry::Vacant(place) => {
-                let fresh = !path.try_exists()?;
                 let file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(&path)?;
-                if fresh {
-                    // Without this a power cut may lose the name although the content was synced.
-                    File::open(&self.dir)?.sync_all()?;
-                }
+                // Without this a power cut may lose the name although the content was synced. A file that is there already
+                // may have been made by an agent that died before it had done this.
+                File::open(&self.dir)?.sync_all()?;
                 place.insert(file)
             }
         })

@@ -15,7 +15,7 @@ use fracas_model::plan::Refusal;
 
 pub(crate) use self::frame::{End, at as frame_at, encode as encode_frame, scan as scan_frames};
 pub use self::{
-    record::{Ended, Record},
+    record::{Ended, Past, Record},
     state::{CLOSED_KEPT, JournalState, OpenItem, Progress, is_spent},
 };
 use crate::disk::Disk;

@@ -5,6 +5,7 @@ pub mod crash;
 pub mod dial;
 pub mod disk;
 pub mod enrol;
+pub mod forget;
 pub mod guard;
 pub mod host;
 pub mod identity;

@@ -58,14 +58,11 @@ impl Lock {
     pub fn take(dir: &Path, name: &str) -> Result<Self, LockError> {
         let path = dir.join(name);
         let failed = |error: io::Error| LockError::Io { path: path.clone(), error };
-        let mut file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)
-            .map_err(failed)?;
+        let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).mode(0o600).open(&path);
+        let mut file = match opened {
+            Err(error) if error.kind() == io::ErrorKind::ReadOnlyFilesystem => return Self::unwritable(dir, name),
+            opened => opened.map_err(failed)?,
+        };
         match whole(&file, libc::F_OFD_SETLK) {
             Ok(_) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -78,6 +75,19 @@ impl Lock {
         // The number is for people only; a full disk must not keep anybody from undoing.
         let _ = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", std::process::id()));
         Ok(Self { _file: file })
+    }
+
+    /// Stands for the lock on a file system that has become read-only: what is still open must be undone there too, and
+    /// whoever held the lock before holds it still. Two that undo at the same time do no harm; nothing can be applied.
+    fn unwritable(dir: &Path, name: &str) -> Result<Self, LockError> {
+        let path = dir.join(name);
+        if Self::is_held(dir, name) {
+            let holder = Self::holder(dir, name).map(|pid| pid.to_string()).unwrap_or_default();
+            return Err(LockError::Held { path, holder });
+        }
+        // The directory serves where the file was never made.
+        let file = File::open(&path).or_else(|_| File::open(dir));
+        file.map(|file| Self { _file: file }).map_err(|error| LockError::Io { path, error })
     }
 
     /// The same for who may follow a process that was killed a moment ago: refused only if the holder is there to stay.

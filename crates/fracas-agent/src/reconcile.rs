@@ -38,7 +38,7 @@ use crate::{
     crash::{self, Boundary},
     disk::Disk,
     host::{Failure, Host},
-    journal::{Ended, Journal, JournalState, Record, Trouble},
+    journal::{Ended, Journal, JournalState, Past, Record, Trouble},
 };
 
 /// The longest one call of the host may take.
@@ -331,18 +331,33 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
 
     async fn close(&mut self, key: &ItemKey, ended: Ended) {
         let tell = self.live.remove(key).map(|l| l.tell).unwrap_or_default();
+        let past = self.journal.state().open.get(key).map(|open| Past {
+            experiment: open.experiment.clone(),
+            fault: open.fault.clone(),
+            what: open.plan.summary.clone(),
+            from: open.at.clone(),
+            to: self.host.now(),
+        });
         crash::at(Boundary::BeforeCloseRecord);
         // Not synced: an item whose end is lost with the power is found open, undone again and closed then.
-        self.journal.note(&[Record::Closed { key: key.clone(), ended, tell }], false).await;
+        self.journal.note(&[Record::Closed { key: key.clone(), ended, tell, past }], false).await;
         crash::at(Boundary::AfterCloseRecord);
         self.closing.push(key.clone());
     }
 
-    async fn refuse(&mut self, key: &ItemKey, refusal: Refusal) {
-        let body = Body::Refused { item: key.clone(), refusal, at: self.host.now() };
+    async fn refuse(&mut self, item: &FaultItem, refusal: Refusal) {
+        let (key, at) = (&item.key, self.host.now());
+        let past = Past {
+            experiment: item.experiment.clone(),
+            fault: item.fault.clone(),
+            what: refusal.why.clone(),
+            from: None,
+            to: at.clone(),
+        };
+        let body = Body::Refused { item: key.clone(), refusal, at };
         self.emit(key, body.clone());
         // Synced: after a power cut it must not be applied although it was said to be refused.
-        let closed = Record::Closed { key: key.clone(), ended: Ended::Refused, tell: vec![body] };
+        let closed = Record::Closed { key: key.clone(), ended: Ended::Refused, tell: vec![body], past: Some(past) };
         self.journal.note(&[closed], true).await;
         self.refused.insert(key.clone());
         self.closing.push(key.clone());

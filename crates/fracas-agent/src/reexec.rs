@@ -44,6 +44,7 @@ pub fn reexec() -> Option<i32> {
     let Some((_, role)) = ROLES.iter().find(|(n, _)| *n == name) else {
         return Some(2);
     };
+    crate::crash::bugs_end_the_process();
     crate::host::worker::settle(&name);
     Some(role(&rest))
 }

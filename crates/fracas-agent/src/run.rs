@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    crash::{self, Boundary},
+    crash::{self, Boundary, Task},
     dial::Contact,
     disk::Disk,
     guard::Guard,
@@ -135,6 +135,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
 /// a tick may take long, and as long as this thread runs, every call in it has an end.
 async fn assuring<D>(guard: &RefCell<Option<Guard>>, systemd: &Systemd, shared: &Shared<D>) -> Infallible {
     loop {
+        crash::within(Task::Assure);
         assure(guard, shared);
         systemd.alive();
         systemd.status(&open_in_words(shared.standing.borrow().open.len()));
@@ -176,6 +177,7 @@ async fn watching<D: Disk, W: Watcher>(
     shared: &Shared<D>,
 ) {
     loop {
+        crash::within(Task::Watch);
         let sight = tokio::select! {
             biased;
             changed = wanted.changed() => match changed {
@@ -297,6 +299,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
     }
 
     async fn round(&mut self) {
+        crash::within(Task::Reconcile);
         {
             let standing = self.shared.standing.borrow();
             let controllers = standing.controllers.iter().map(ToString::to_string).collect();

@@ -30,6 +30,7 @@ use tokio::{
 use tonic::{Status, Streaming};
 
 use crate::{
+    crash::{self, Task},
     dial::{Contact, Opened},
     disk::Disk,
     outbox::Outbox,
@@ -275,6 +276,7 @@ impl<D: Disk> Session<D> {
             {
                 return Ok(());
             }
+            crash::within(Task::Session);
             self.follow_standing(pace);
             let silent_at = pace.silence().map(|limit| heard + limit);
             tokio::select! {

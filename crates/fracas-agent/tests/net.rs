@@ -32,6 +32,8 @@ mod plane;
 mod run;
 #[path = "net/stage.rs"]
 mod stage;
+#[path = "guest/start.rs"]
+mod start;
 #[path = "net/undo.rs"]
 mod undo;
 

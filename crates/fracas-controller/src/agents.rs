@@ -155,6 +155,7 @@ impl Session {
         let now = self.agents.history.now();
         let connected = self.agents.fleet.connect(&self.host, facts, offer, now);
         let connection = connected.map_err(|e| Status::permission_denied(e.to_string()))?;
+        self.agents.fleet.record(&self.host, |record| record.trouble = told(&hello.journal_trouble));
         let welcome = Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: HEARTBEAT_MS,
@@ -257,6 +258,7 @@ impl Session {
         let mut quarantined = false;
         self.agents.fleet.record(&self.host, |record| {
             record.last_seen = Some(received.clone());
+            record.trouble = told(&renew.journal_trouble);
             quarantined = record.quarantined.is_some();
         });
         if quarantined && says_clean(&renew) {
@@ -314,6 +316,14 @@ impl Session {
 /// A host whose journal cannot be trusted does not know whether it is clean.
 fn says_clean(renew: &Renew) -> bool {
     renew.open_items == 0 && renew.journal_trouble.is_empty()
+}
+
+/// Longest text about the journal of a host that is kept.
+const TROUBLE_CHARS: usize = 300;
+
+/// What an agent says of its journal, as far as it is kept.
+fn told(trouble: &str) -> String {
+    trouble.chars().filter(|c| !c.is_control()).take(TROUBLE_CHARS).collect()
 }
 
 async fn closed(closing: &mut watch::Receiver<bool>) {

@@ -104,7 +104,7 @@ impl Api {
             facts_json: record.facts.as_ref().map(to_json).unwrap_or_default(),
             last_seen_wall_ns: record.last_seen.as_ref().map_or(0, |at| at.wall_ns),
             runs: self.fleet.runs_on(id).iter().map(ToString::to_string).collect(),
-            quarantined: record.quarantined.as_ref().map(ToString::to_string).unwrap_or_default(),
+            quarantined: record.distrust().unwrap_or_default(),
             observer: record.observer,
         }
     }
@@ -325,9 +325,14 @@ impl operator_server::Operator for Api {
         let wire = request.into_inner();
         self.called(&by, "WriteOffHost", "").await?;
         let (id, reason) = (self.find_host(&wire.host)?, reasoned(wire.reason)?);
-        let quarantined = self.fleet.hosts().get(&id).and_then(|record| record.quarantined.clone());
+        let record = self.fleet.hosts().remove(&id).unwrap_or_default();
+        let quarantined = record.quarantined.clone();
         if quarantined.is_none() {
-            return Err(Status::failed_precondition(format!("host {} is not quarantined", wire.host)));
+            return Err(Status::failed_precondition(match record.distrust() {
+                // Not for anybody's word: the agent itself takes no orders.
+                Some(why) => format!("host {} cannot be written off from here: {why}", wire.host),
+                None => format!("host {} is not quarantined", wire.host),
+            }));
         }
         let why = format!("written off by {}: {reason}", by.id);
         let api = self.clone();

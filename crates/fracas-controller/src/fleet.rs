@@ -57,6 +57,8 @@ pub struct HostRecord {
     pub connected: bool,
     /// The run that was left unconfirmed on it.
     pub quarantined: Option<RunId>,
+    /// What is wrong with its journal, as it said last: then nobody can say that it is clean. Empty when all is well.
+    pub trouble: String,
     /// The controller's own unprivileged observer.
     pub observer: bool,
     /// What its agent offered last.
@@ -66,6 +68,14 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
+    /// Why no fault may be drawn onto it, if so.
+    pub fn distrust(&self) -> Option<String> {
+        let left = self.quarantined.as_ref().map(|run| format!("run {run} was left unconfirmed on it"));
+        left.or_else(|| {
+            (!self.trouble.is_empty()).then(|| format!("{}, see it with fracas-agent status", self.trouble))
+        })
+    }
+
     /// Labels given to it, and those made from its facts under `fact/`, which it cannot use to claim others.
     pub fn all_labels(&self) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();

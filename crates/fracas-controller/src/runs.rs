@@ -396,9 +396,9 @@ impl Runs {
         let view = |(id, record): (HostId, crate::fleet::HostRecord)| HostView {
             id,
             labels: record.all_labels(),
+            quarantined: record.distrust(),
             name: record.name,
             connected: record.connected,
-            quarantined: record.quarantined.map(|run| format!("run {run} was left unconfirmed on it")),
             taken: record.taken,
             observer: record.observer,
         };
@@ -432,6 +432,7 @@ fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> 
                     generation: 1,
                 },
                 mode: Mode::Rehearse,
+                experiment: experiment.name.clone(),
                 fault: fault.clone(),
                 params: params.clone(),
                 duration: *duration,

@@ -1,7 +1,7 @@
 //! The fault `service-stop`: a systemd unit is stopped in good order, and started again.
 
 use fracas_model::{
-    catalogue::{FaultInfo, Nature, Params},
+    catalogue::{Capability, FaultInfo, Nature, Params},
     facts::{Facts, Question, UnitSeen},
     plan::{Check, Claim, Plan, Refusal, Step},
     shape::{Field, Shape},
@@ -44,7 +44,7 @@ impl Fault for ServiceStop {
                 "Name of the unit; nginx is nginx.service.",
             )],
             nature: Nature::Lasting,
-            needs: Vec::new(),
+            needs: vec![vec![Capability::Systemd]],
             example: "{ service-stop: { unit: nginx } }".into(),
         }
     }

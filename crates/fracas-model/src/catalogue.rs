@@ -44,6 +44,8 @@ pub enum Capability {
     Cpu,
     /// Listening ports of other users' processes can be resolved to a process.
     PortOwner,
+    /// systemd answers and stops and starts units for the agent.
+    Systemd,
 }
 
 /// What one fault is.

@@ -42,6 +42,9 @@ pub struct FaultItem {
     pub key: ItemKey,
     /// Rehearse or apply.
     pub mode: Mode,
+    /// The experiment's name, for people who read the host's own history.
+    #[serde(default)]
+    pub experiment: String,
     /// Name in the catalogue.
     pub fault: String,
     /// Checked parameters.

@@ -114,6 +114,7 @@ pub fn item(entry: &str, fault: &str) -> FaultItem {
     FaultItem {
         key: key(entry),
         mode: Mode::Apply,
+        experiment: "fixture".into(),
         fault: fault.into(),
         params: Params::default(),
         duration: Some(Dur::from_secs(10)),

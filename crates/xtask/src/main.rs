@@ -1,12 +1,13 @@
-//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, `controller-trial`, `crash-trial` and `vm`. Product code never depends on this.
+//! Chores of the workspace: `cargo xtask codegen`, `tidy`, `bench`, trials and `vm`. Product code never depends on this.
 
 #![expect(clippy::print_stderr, clippy::print_stdout, reason = "a chore speaks to the person who started it")]
 
 mod bench;
 mod codegen;
-mod controller_trial;
 mod crash_trial;
+mod power_trial;
 mod tidy;
+mod trial;
 mod vm;
 
 use std::process::ExitCode;
@@ -20,8 +21,12 @@ fn main() -> ExitCode {
     let done = match word.as_str() {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
-        "controller-trial" => controller_trial::run(&words),
+        "controller-trial" | "halt-trial" | "loss-trial" => trial::run(&word, &words),
         "crash-trial" => match crash_trial::run(&words) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        "power-trial" => match power_trial::run(&words) {
             Ok(code) => return code,
             Err(error) => Err(error),
         },
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | tidy | vm [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
             );
             return ExitCode::from(2);
         }

@@ -5,8 +5,9 @@
 //! kernel's command line says which tests to run. The program prints `fracas-vm: exit N` at the end and powers off.
 
 mod cpio;
-mod guest;
-mod kernel;
+pub(crate) mod guest;
+pub(crate) mod kernel;
+pub(crate) mod labs;
 mod systemd;
 
 use std::{
@@ -43,8 +44,14 @@ const TRIPLE: &str = "x86_64-unknown-linux-musl";
 /// The guest is ended when it is as old as this; `FRACAS_VM_SECONDS` says otherwise.
 const LIMIT_SECONDS: u64 = 420;
 
-/// Builds program and guest, runs it, fails if a test of it did.
+/// Builds program and guest, runs it, fails if a test of it did. `systemd` boots a guest with that, and `--labs WORDS...`
+/// runs those of the workspace's end-to-end tests that the words choose.
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
+    if let Some((_, words)) = arguments.split_first().filter(|(first, _)| *first == "--labs") {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        let (passed, _) = labs::run(&words, &[("FRACAS_REQUIRE", "all".into())], limit_seconds()?, "")?;
+        return if passed { Ok(()) } else { bail!("the guest's tests did not pass, or none ran") };
+    }
     if let Some(("systemd", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
         return systemd::run(rest);
     }
@@ -65,6 +72,7 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     }
 }
 
+/// Seconds that a guest may take.
 fn limit_seconds() -> Result<u64> {
     match std::env::var("FRACAS_VM_SECONDS") {
         Ok(text) => text.parse().with_context(|| format!("FRACAS_VM_SECONDS is {text:?}, not a number")),
@@ -73,7 +81,7 @@ fn limit_seconds() -> Result<u64> {
 }
 
 /// The first file system of a guest: its first program, and modules in an order in which they can be loaded.
-fn initramfs(kernel: &kernel::Kernel, modules: &[&str], program: &Path, place: &Path) -> Result<PathBuf> {
+pub(crate) fn initramfs(kernel: &kernel::Kernel, modules: &[&str], program: &Path, place: &Path) -> Result<PathBuf> {
     let mut image = cpio::Archive::default();
     for folder in ["dev", "proc", "sys", "tmp", "run", "root", "modules"] {
         image.folder(folder);
@@ -92,7 +100,7 @@ fn initramfs(kernel: &kernel::Kernel, modules: &[&str], program: &Path, place: &
 }
 
 /// Programs of these names that cargo makes when it is told this, linked statically.
-fn artifact(words: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
+pub(crate) fn artifact(words: &[&str], names: &[&str]) -> Result<Vec<PathBuf>> {
     let targets = Command::new("rustc").args(["--print", "target-libdir", "--target", TRIPLE]).output()?;
     if !PathBuf::from(String::from_utf8_lossy(&targets.stdout).trim()).is_dir() {
         bail!("the target {TRIPLE} is missing: rustup target add {TRIPLE}");

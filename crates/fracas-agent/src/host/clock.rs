@@ -2,6 +2,8 @@
 
 #![expect(unsafe_code, reason = "adjtimex has no safe wrapper")]
 
+use std::io;
+
 use fracas_model::{
     event::Between,
     id::{BootId, HostId},
@@ -29,12 +31,35 @@ fn ns(clock: Kernel) -> i64 {
 
 /// How far the wall clock may be off: the kernel's `maxerror`. -1 when unsynchronised or unknown.
 pub fn wall_bound_ns() -> i64 {
+    wall_clock().ok().filter(|clock| clock.synchronised).map_or(-1, |clock| clock.bound_ns)
+}
+
+/// What the kernel says of its wall clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WallClock {
+    /// Whether somebody disciplines it.
+    pub synchronised: bool,
+    /// How far it may be off, nanoseconds (`maxerror`); it grows while nobody disciplines it.
+    pub bound_ns: i64,
+    /// How far it most likely is off, nanoseconds (`esterror`).
+    pub estimate_ns: i64,
+}
+
+/// Reads the state of the wall clock; the error is the kernel's.
+pub fn wall_clock() -> io::Result<WallClock> {
     // SAFETY: all-zero is a valid timex, and `modes` 0 makes the call read only.
     let (state, read) = unsafe {
         let mut read: libc::timex = std::mem::zeroed();
         (libc::adjtimex(&raw mut read), read)
     };
-    if state < 0 || read.status & STA_UNSYNC != 0 { -1 } else { read.maxerror.saturating_mul(1000) }
+    if state < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(WallClock {
+        synchronised: read.status & STA_UNSYNC == 0,
+        bound_ns: read.maxerror.saturating_mul(1000),
+        estimate_ns: read.esterror.saturating_mul(1000),
+    })
 }
 
 /// The kernel's random id of this boot.

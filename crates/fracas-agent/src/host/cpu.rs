@@ -24,6 +24,7 @@ use rustix::{
 use serde_json::json;
 
 use super::worker::orders::{Order, Orders};
+use crate::crash::{self, Task};
 
 /// Shortest and longest slice, nanoseconds: short enough that a request of some ten milliseconds sees the average.
 const SLICE_NS: std::ops::Range<i64> = 10_000_000..20_000_000;
@@ -128,6 +129,7 @@ fn run(share: &Share) -> ! {
     let (mut at, mut used) = (ns(ClockId::Monotonic), ns(ClockId::ThreadCPUTime));
     let mut owed = 0.0_f64;
     loop {
+        crash::within(Task::Burn);
         let rate = f64::from_bits(share.rate.load(Ordering::Relaxed));
         let slice = random.random_range(SLICE_NS);
         // What will be owed at the end of the slice is burned at its start.
@@ -170,6 +172,7 @@ fn steer(share: f64, cores: &[(u32, Arc<Share>)]) {
     let mut owed = vec![0.0_f64; cores.len()];
     let mut last: Option<(i64, Vec<i64>, Vec<i64>)> = None;
     loop {
+        crash::within(Task::Steer);
         let idle = idle_ns();
         let now = ns(ClockId::Monotonic);
         let idle: Vec<i64> = cores.iter().map(|(core, _)| idle.get(core).copied().unwrap_or(0)).collect();

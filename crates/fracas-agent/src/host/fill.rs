@@ -25,6 +25,7 @@ use super::{
     files::{space, unnamed},
     worker::orders::{Order, Orders},
 };
+use crate::crash::{self, Task};
 
 /// Largest piece that is reserved at once: some milliseconds on a disk, a tenth of a second in memory.
 const RESERVED: u64 = 256 << 20;
@@ -83,6 +84,7 @@ fn start(fill: &Fill) -> Result<(u64, i32), String> {
         let mut held = Held { file, bytes: 0, reserve, sparing: true };
         let _ = done.send(held.grow(bytes));
         loop {
+            crash::within(Task::Fill);
             thread::sleep(LOOK);
             held.keep_reserve();
         }

@@ -19,6 +19,7 @@ use fracas_model::{
 use super::{
     Failure, Handle, Host, Local, Reverted, clock::Clock, facts, files, processes, systemd::Systemd, worker::Spawner,
 };
+use crate::crash::{self, Task};
 
 mod calls;
 mod fill;
@@ -140,6 +141,10 @@ impl LinuxHost {
 
 /// Does work on a blocking thread.
 async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let work = || {
+        crash::within(Task::Aside);
+        work()
+    };
     let done = tokio::task::spawn_blocking(work).await;
     done.map_err(|e| Failure(format!("a thread of the agent broke: {e}")))
 }

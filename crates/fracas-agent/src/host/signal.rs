@@ -13,6 +13,7 @@ use fracas_model::process::ProcessRef;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
 use super::{Failure, clock, processes, worker::readable};
+use crate::crash::{self, Task};
 
 /// How long an exit is waited for by the watcher; later ones are seen, but not timed.
 const WATCH: Duration = Duration::from_mins(10);
@@ -61,6 +62,7 @@ impl Target {
         let exit = Exit::default();
         let note = exit.clone();
         let watch = move || {
+            crash::within(Task::Exit);
             if readable(self.pidfd.as_fd(), WATCH) {
                 let _ = note.set(clock::boot_ns());
             }

@@ -25,6 +25,10 @@ use super::{
     Failure, Reverted,
     files::{digest, quietly_at},
 };
+use crate::{
+    crash::{self, Boundary},
+    forget::{self, Sync},
+};
 
 /// Attributes that say something of the content, which is another here.
 const OF_THE_CONTENT: [&[u8]; 2] = [b"security.ima", b"security.evm"];
@@ -68,7 +72,9 @@ impl<'r> Place<'r> {
             return Err(Failure(format!("{path} was changed since it was planned to replace it; nothing was done")));
         }
         let inode = self.write(&original, &about)?;
+        crash::at(Boundary::AmidStep);
         effective(&mut || self.swap().map_err(|e| Failure(unswappable(path, e))))?;
+        crash::at(Boundary::AmidStep);
         self.settle()?;
         if self.stat(&self.beside).ok().flatten().is_some_and(|kept| kept.st_ino == about.st_ino) {
             return Ok(inode);
@@ -101,6 +107,9 @@ impl<'r> Place<'r> {
 
     /// What was done to the directory is safe on the disk.
     fn settle(&self) -> Result<(), Failure> {
+        if !forget::keeps(Sync::Directory) {
+            return Ok(());
+        }
         fsync(&self.directory)
             .map_err(|e| Failure(format!("the directory of {} cannot be synced: {e}", self.replace.path)))
     }
@@ -134,6 +143,7 @@ impl<'r> Place<'r> {
     fn swap_back(&self, kept: &Stat) -> Result<Reverted, Failure> {
         let path = &self.replace.path;
         self.swap().map_err(|e| Failure(format!("{path} cannot be put back: {e}")))?;
+        crash::at(Boundary::BeforeReadBack);
         self.settle()?;
         let beside = self.stat(&self.beside).ok().flatten();
         if !beside.is_some_and(|ours| self.begins_ours(&ours)) {
@@ -152,7 +162,10 @@ impl<'r> Place<'r> {
 
     fn clear(&self) -> Result<(), Failure> {
         match unlinkat(&self.directory, self.beside.as_str(), AtFlags::empty()) {
-            Ok(()) | Err(Errno::NOENT) => self.settle(),
+            Ok(()) | Err(Errno::NOENT) => {
+                crash::at(Boundary::BeforeReadBack);
+                self.settle()
+            }
             Err(e) => Err(Failure(format!("{} beside {} cannot be removed: {e}", self.beside, self.replace.path))),
         }
     }
@@ -160,6 +173,9 @@ impl<'r> Place<'r> {
     /// Nothing of ours is beside the file.
     fn without_kept(&self, there: Option<&Stat>, inode: Option<u64>, boot: &BootId) -> Result<Reverted, Failure> {
         let (path, was) = (&self.replace.path, &self.replace.was);
+        // An agent may have died right after it had cleared up, before that was safe on the disk; once this item is said
+        // to have ended, nobody would look again for what a cut of power brings back.
+        self.settle()?;
         let original = |there: &Stat| there.st_ino == was.inode || self.reads(&was.sha256, was.size_bytes);
         let rebooted = *boot != was.boot;
         if there.is_some_and(original) || was.in_memory && rebooted {

@@ -13,6 +13,7 @@ use super::{
         nft::{self, Batch, QueueForm, Rule},
     },
     processes::{Stat, status_field},
+    systemd::Systemd,
     worker::Spawner,
 };
 
@@ -36,6 +37,7 @@ pub fn all(spawner: &Spawner) -> BTreeMap<Capability, Ability> {
         (Capability::NftOwner, nft_owner()),
         (Capability::Nfqueue, nfqueue()),
         (Capability::RawSocket, raw_socket()),
+        (Capability::Systemd, systemd()),
     ];
     tried.into_iter().map(|(capability, tried)| (capability, ability(tried))).collect()
 }
@@ -102,6 +104,17 @@ fn ptrace(spawner: &Spawner) -> Tried {
         return no("only the agent user's own processes can be seized", fix(capability));
     }
     Ok(())
+}
+
+/// Whether systemd answers. Stopping a unit cannot be tried without harm; it lets root do it, and others by a rule only.
+fn systemd() -> Tried {
+    match Systemd::default().talk() {
+        Err(why) => no(why, "on a host that systemd runs, see that its bus answers: /run/dbus/system_bus_socket"),
+        Ok(_) if !rustix::process::geteuid().is_root() => {
+            no("systemd lets only root stop units", "run the agent as root, or stop the service's processes instead")
+        }
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Makes a version 2 cgroup below our own and removes it.

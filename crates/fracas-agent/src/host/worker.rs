@@ -33,6 +33,7 @@ use rustix::{
 use serde_json::{Value, json};
 
 use super::Failure;
+use crate::crash::{self, Task};
 
 pub mod orders;
 
@@ -84,6 +85,7 @@ impl Spawner {
         let (wishes, wanted) = mpsc::channel::<Wish>();
         let forks = move || {
             while let Ok((role, arguments, answer)) = wanted.recv() {
+                crash::within(Task::Spawner);
                 let _ = answer.send(fork(&program, &role, &arguments));
             }
             // The last spawner is gone, but its workers may live: ending now would kill them.
@@ -313,7 +315,7 @@ fn fork(program: &PathBuf, role: &str, arguments: &[String]) -> io::Result<Child
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .env_clear()
-        .envs(crate::crash::inherited())
+        .envs(crash::inherited())
         .current_dir("/")
         .process_group(0);
     let prepare = move || {

@@ -41,6 +41,12 @@ pub enum Record {
         boot: BootId,
         /// Boot time by which it should be over, had it been applied at once.
         deadline_ns: i64,
+        /// The experiment's name.
+        #[serde(default)]
+        experiment: String,
+        /// When this was written.
+        #[serde(default)]
+        at: Option<Stamp>,
     },
     /// A held or reversible step is about to be applied. Synced before reversible ones.
     Intent {
@@ -98,6 +104,9 @@ pub enum Record {
         ended: Ended,
         /// The facts that tell of it, told again after a crash until a [`Record::Reported`] follows.
         tell: Vec<Body>,
+        /// What a person may want to read of it later.
+        #[serde(default)]
+        past: Option<Past>,
     },
     /// The facts of an item's end are in the outbox.
     Reported {
@@ -111,6 +120,22 @@ pub enum Record {
         /// Its revision.
         revision: u64,
     },
+}
+
+/// An item that has ended, in words and times for people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Past {
+    /// The experiment's name.
+    pub experiment: String,
+    /// The fault's name.
+    pub fault: String,
+    /// What it did, or why it was refused.
+    pub what: String,
+    /// When its plan was written; `None` when it came to no plan.
+    pub from: Option<Stamp>,
+    /// When it ended.
+    pub to: Stamp,
 }
 
 /// How an item ended.

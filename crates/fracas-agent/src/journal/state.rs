@@ -10,7 +10,7 @@ use fracas_model::{
     units::Dur,
 };
 
-use super::record::{Ended, Record};
+use super::record::{Ended, Past, Record};
 use crate::host::Handle;
 
 /// How many closed items are remembered. A controller that asks again for one that fell out has had ten thousand
@@ -47,6 +47,10 @@ pub struct OpenItem {
     pub boot: BootId,
     /// As in [`Record::Planned`].
     pub deadline_ns: i64,
+    /// The experiment's name.
+    pub experiment: String,
+    /// When it was planned.
+    pub at: Option<Stamp>,
     /// How far each step of the plan got.
     pub steps: Vec<Progress>,
     /// Set once its undo began.
@@ -79,6 +83,7 @@ pub enum Progress {
 struct ClosedItem {
     ended: Ended,
     tell: Vec<Body>,
+    past: Option<Past>,
 }
 
 impl OpenItem {
@@ -105,7 +110,7 @@ impl JournalState {
                     self.taken = (0, 0);
                 }
             }
-            Record::Planned { key, fault, plan, duration, slot, boot, deadline_ns } => {
+            Record::Planned { key, fault, plan, duration, slot, boot, deadline_ns, experiment, at } => {
                 let item = OpenItem {
                     fault: fault.clone(),
                     steps: vec![Progress::Untouched; plan.steps.len()],
@@ -114,6 +119,8 @@ impl JournalState {
                     slot: *slot,
                     boot: boot.clone(),
                     deadline_ns: *deadline_ns,
+                    experiment: experiment.clone(),
+                    at: at.clone(),
                     undoing: None,
                 };
                 self.open.insert(key.clone(), item);
@@ -128,7 +135,9 @@ impl JournalState {
                     item.undoing = Some(*cause);
                 }
             }
-            Record::Closed { key, ended, tell } => self.close(key, *ended, tell),
+            Record::Closed { key, ended, tell, past } => {
+                self.close(key, ClosedItem { ended: *ended, tell: tell.clone(), past: past.clone() });
+            }
             Record::Reported { key } => {
                 if let Some(item) = self.closed.get_mut(key) {
                     item.tell.clear();
@@ -144,9 +153,9 @@ impl JournalState {
         }
     }
 
-    fn close(&mut self, key: &ItemKey, ended: Ended, tell: &[Body]) {
+    fn close(&mut self, key: &ItemKey, item: ClosedItem) {
         self.open.remove(key);
-        if self.closed.insert(key.clone(), ClosedItem { ended, tell: tell.to_vec() }).is_none() {
+        if self.closed.insert(key.clone(), item).is_none() {
             self.order.push_back(key.clone());
         }
         if self.order.len() > CLOSED_KEPT
@@ -159,6 +168,14 @@ impl JournalState {
     /// Whether and how this item ended here.
     pub fn ended(&self, key: &ItemKey) -> Option<Ended> {
         self.closed.get(key).map(|c| c.ended)
+    }
+
+    /// Items that ended here, the oldest first, as far as they are remembered.
+    pub fn past(&self) -> impl Iterator<Item = (&ItemKey, Ended, Option<&Past>)> {
+        self.order.iter().filter_map(|key| {
+            let item = self.closed.get(key)?;
+            Some((key, item.ended, item.past.as_ref()))
+        })
     }
 
     /// Ends whose facts may not have reached the outbox, oldest first.
@@ -188,7 +205,8 @@ impl JournalState {
             records.push(Record::Taken { epoch: self.taken.0, revision: self.taken.1 });
         }
         for (key, item) in self.order.iter().filter_map(|key| Some((key, self.closed.get(key)?))) {
-            records.push(Record::Closed { key: key.clone(), ended: item.ended, tell: item.tell.clone() });
+            let ClosedItem { ended, tell, past } = item.clone();
+            records.push(Record::Closed { key: key.clone(), ended, tell, past });
         }
         for (key, item) in &self.open {
             records.push(Record::Planned {
@@ -199,6 +217,8 @@ impl JournalState {
                 slot: item.slot,
                 boot: item.boot.clone(),
                 deadline_ns: item.deadline_ns,
+                experiment: item.experiment.clone(),
+                at: item.at.clone(),
             });
             records.extend(item.steps.iter().enumerate().filter_map(|(step, progress)| {
                 let key = key.clone();

@@ -30,6 +30,8 @@ fn planned(entry: &str, slot: u16) -> Record {
         slot,
         boot: "b".into(),
         deadline_ns: 5_000_000_000,
+        experiment: "x".into(),
+        at: Some(stamp()),
     }
 }
 
@@ -38,7 +40,7 @@ fn stamp() -> Stamp {
 }
 
 fn closed(entry: &str) -> Record {
-    Record::Closed { key: key(entry), ended: Ended::Undone(UndoCause::Expired), tell: Vec::new() }
+    Record::Closed { key: key(entry), ended: Ended::Undone(UndoCause::Expired), tell: Vec::new(), past: None }
 }
 
 struct Folder(tempfile::TempDir);

@@ -12,6 +12,7 @@ use super::{DEADLINE_SLACK, Live, Phase, Reconciler, STEP_LIMIT, admit::Admitted
 use crate::{
     crash::{self, Boundary},
     disk::Disk,
+    forget::{self, Sync},
     host::{Failure, Host},
     journal::{Ended, Record},
 };
@@ -40,7 +41,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
                 _ if self.newer.than(self.taken()) => return,
                 Ok(_) if !self.lease.runs(self.now_ns()) => {}
                 Ok(admitted) => self.apply(&item, admitted).await,
-                Err(refusal) => self.refuse(&item.key, refusal).await,
+                Err(refusal) => self.refuse(&item, refusal).await,
             }
             self.close_due().await;
         }
@@ -58,10 +59,12 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             slot: admitted.slot,
             boot: at.clock.boot.clone(),
             deadline_ns: at.boot_ns.saturating_add(admitted.duration.unwrap_or_default().ns()),
+            experiment: item.experiment.clone(),
+            at: Some(at.clone()),
         };
         crash::at(Boundary::BeforePlanRecord);
-        if let Err(trouble) = self.journal.write(&[planned], true).await {
-            return self.refuse(key, trouble.refusal()).await;
+        if let Err(trouble) = self.journal.write(&[planned], forget::keeps(Sync::Intent)).await {
+            return self.refuse(item, trouble.refusal()).await;
         }
         crash::at(Boundary::AfterPlanRecord);
         self.live.insert(key.clone(), Live::new(Phase::Applying));
@@ -103,7 +106,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             Record::Intent { key: key.clone(), step: index }
         };
         // A held step ends with the power; only its item must be known after a cut.
-        let sync = step.kind() != Kind::Held;
+        let sync = step.kind() != Kind::Held && forget::keeps(Sync::Intent);
         crash::at(Boundary::BeforeStepRecord);
         self.journal.write(&[before], sync).await.map_err(|trouble| Failure(trouble.to_string()))?;
         crash::at(Boundary::AfterStepRecord);

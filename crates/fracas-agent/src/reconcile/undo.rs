@@ -143,6 +143,8 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
         // The same failures again are no news.
         if live.failures != failures {
             live.failures.clone_from(&failures);
+            // Of a guard, nobody hears otherwise before the next agent tells it.
+            tracing::warn!(item = %key, failures = failures.join("; "), "not undone yet, trying again");
             self.emit(key, Body::UndoFailed { item: key.clone(), failures, at });
         }
     }

@@ -21,7 +21,10 @@ use super::{
     Broken, Shared,
     offset::{Exchange, Offset, narrower},
 };
-use crate::disk::Disk;
+use crate::{
+    crash::{self, Task},
+    disk::Disk,
+};
 
 /// Size of one report.
 const REPORT_BYTES: usize = 256 * 1024;
@@ -67,6 +70,7 @@ impl<D: Disk> Upward<D> {
 
     /// Sends what waits in the outbox, as far as may be in flight.
     pub(super) async fn report(&mut self) {
+        crash::within(Task::Upward);
         while self.again.is_none() && self.in_flight < IN_FLIGHT {
             let outbox = self.shared.outbox.lock().await;
             let batch = match outbox.pending(self.sent, REPORT_BYTES).await {

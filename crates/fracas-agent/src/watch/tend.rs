@@ -20,6 +20,7 @@ use super::{
     pace::{Alarm as _, Pace},
     record::Recorder,
 };
+use crate::crash::{self, Task};
 
 /// Longest time a reading waits to be told.
 const SEAL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
@@ -94,6 +95,7 @@ impl<P: Pace> Tended<P> {
         let mut looks = FuturesUnordered::new();
         let mut seal_at: Option<Instant> = None;
         loop {
+            crash::within(Task::Probe);
             tokio::select! {
                 biased;
                 rang = alarm.rang() => {

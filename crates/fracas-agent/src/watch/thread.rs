@@ -14,7 +14,10 @@ use super::{
     pace::BootPace,
     roster::{Roster, refused},
 };
-use crate::host::{Local, clock::Clock};
+use crate::{
+    crash::{self, Task},
+    host::{Local, clock::Clock},
+};
 
 /// Most threads for calls that block (names to resolve, processes to list and start); more calls wait their turn.
 const BLOCKING_THREADS: usize = 32;
@@ -81,6 +84,7 @@ async fn serve(
     out: mpsc::UnboundedSender<Sight>,
 ) {
     loop {
+        crash::within(Task::Probes);
         tokio::select! {
             biased;
             order = orders.recv() => match order {

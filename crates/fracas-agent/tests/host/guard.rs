@@ -83,6 +83,8 @@ fn leave_stopped(dir: &Path, pid: i32) {
             slot: 0,
             boot: now.clock.boot,
             deadline_ns: now.boot_ns + 600_000_000_000,
+            experiment: "guarded".into(),
+            at: None,
         },
         Record::Intent { key: key.clone(), step: 0 },
     ];

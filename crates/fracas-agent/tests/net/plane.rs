@@ -102,8 +102,13 @@ pub(crate) fn block<T>(work: impl Future<Output = T>) -> T {
 
 impl OwnerPlane {
     pub(crate) fn open() -> Self {
+        Self::with(&[])
+    }
+
+    /// A worker with these arguments.
+    pub(crate) fn with(arguments: &[String]) -> Self {
         let spawner = Spawner::start();
-        let worker = spawner.spawn("net").expect("the network worker starts");
+        let worker = spawner.spawn_with("net", arguments).expect("the network worker starts");
         Self { worker, _spawner: spawner }
     }
 

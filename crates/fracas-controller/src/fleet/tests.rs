@@ -13,6 +13,7 @@ fn fault(run: &str, host: &str) -> FaultItem {
     FaultItem {
         key,
         mode: Mode::Apply,
+        experiment: String::new(),
         fault: "f".into(),
         params: Params::default(),
         duration: None,

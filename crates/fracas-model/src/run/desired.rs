@@ -20,6 +20,7 @@ impl Run {
             Some(FaultItem {
                 key: key.clone(),
                 mode: Mode::Apply,
+                experiment: self.experiment.name.clone(),
                 fault: fault.clone(),
                 params: params.clone(),
                 duration: *duration,

@@ -47,7 +47,7 @@ fn all_reach_all() {
 fn a_foreign_ping_agrees() {
     let (_lab, hosts) = lab(&["a", "b"]);
     for target in [hosts[1].v4(), hosts[1].v6()] {
-        hosts[0].read(Program::new("ping").args(["-c", "1", "-W", "1", &target.to_string()]));
+        hosts[0].read(Program::new("ping").args(["-c", "1", "-W", "10", &target.to_string()]));
     }
 }
 

@@ -130,6 +130,12 @@ impl Running {
 
 /// Boots, shows the serial line, waits for the end.
 pub(super) fn boot(guest: &Guest<'_>, limit_seconds: u64) -> Result<Outcome> {
+    Ok(boot_and_hear(guest, limit_seconds, EXIT)?.0)
+}
+
+/// The same; gives also the rest of the last line that begins like this.
+pub(super) fn boot_and_hear(guest: &Guest<'_>, limit_seconds: u64, mark: &str) -> Result<(Outcome, Option<String>)> {
+    let mut heard = None;
     let began = Instant::now();
     let mut running = guest.start()?;
     let until = began + Duration::from_secs(limit_seconds);
@@ -140,6 +146,7 @@ pub(super) fn boot(guest: &Guest<'_>, limit_seconds: u64) -> Result<Outcome> {
                 eprintln!("| {text}");
                 outcome.boot.get_or_insert(began.elapsed());
                 outcome.take(&text);
+                heard = text.strip_prefix(mark).map(str::to_owned).or(heard);
             }
             Serial::End => break,
             Serial::Silent => {
@@ -151,7 +158,7 @@ pub(super) fn boot(guest: &Guest<'_>, limit_seconds: u64) -> Result<Outcome> {
     }
     running.end()?;
     outcome.whole = began.elapsed();
-    Ok(outcome)
+    Ok((outcome, heard))
 }
 
 impl Outcome {

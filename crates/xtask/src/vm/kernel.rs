@@ -13,14 +13,14 @@ use anyhow::{Context as _, Result, bail};
 const PACKAGE: &str = "linux-image-cloud-amd64";
 
 /// A kernel on disk.
-pub(super) struct Kernel {
+pub(crate) struct Kernel {
     /// What a boot loader loads.
-    pub(super) image: PathBuf,
+    pub(crate) image: PathBuf,
     modules: PathBuf,
 }
 
 /// The kernel in `folder`, downloaded and unpacked there when it is not yet.
-pub(super) fn find(folder: &Path) -> Result<Kernel> {
+pub(crate) fn find(folder: &Path) -> Result<Kernel> {
     if let Some(kernel) = unpacked(folder) {
         return Ok(kernel);
     }
@@ -60,7 +60,7 @@ impl Kernel {
     /// These modules and all they depend on, unpacked, in an order in which they can be loaded.
     ///
     /// What each depends on is read from the module itself: `modules.dep` is made only when a kernel is installed.
-    pub(super) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
+    pub(crate) fn modules(&self, wanted: &[&str]) -> Result<Vec<(String, Vec<u8>)>> {
         let mut files = BTreeMap::new();
         list(&self.modules.join("kernel"), &mut files);
         let builtin = fs::read_to_string(self.modules.join("modules.builtin"))?;

@@ -23,13 +23,16 @@ use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use super::{LinuxHost, calls::Go};
-use crate::host::{
-    Failure, Handle, Reverted,
-    clock::Clock,
-    netlink::{
-        Error,
-        link::{self, Link, Links},
-        traffic::{self, Discipline, Hook, Netem, Traffic},
+use crate::{
+    crash::{self, Boundary},
+    host::{
+        Failure, Handle, Reverted,
+        clock::Clock,
+        netlink::{
+            Error,
+            link::{self, Link, Links},
+            traffic::{self, Discipline, Hook, Netem, Traffic},
+        },
     },
 };
 
@@ -138,17 +141,20 @@ impl Tools {
             Step::Redirect { .. } | Step::Lose { .. } => return self.filter(clock, key, step),
             other => return Err(not_ours(other)),
         };
+        crash::at(Boundary::AmidStep);
         Ok((handle, clock.since(from)))
     }
 
     fn revert(&mut self, key: &ItemKey, step: &Step, handle: &Value) -> Result<Reverted, Failure> {
-        match step {
+        let reverted = match step {
             Step::MakeIfb { name } => self.remove_ifb(key, name, handle),
             Step::MakeNetem { device, effect, .. } => self.remove_netem(device, effect, handle),
             Step::MakeClsact { device } => self.remove_clsact(device, handle),
             Step::Redirect { .. } | Step::Lose { .. } => self.unfilter(key, step, handle),
             other => Err(not_ours(other)),
-        }
+        };
+        crash::at(Boundary::BeforeReadBack);
+        reverted
     }
 
     /// The device a step means: the one it was applied to, under whatever name now, else the one of that name.

@@ -14,9 +14,12 @@ use fracas_model::{
 use serde_json::json;
 
 use super::{LinuxHost, aside};
-use crate::host::{
-    Failure, Handle, Reverted, processes,
-    systemd::{Systemd, Talk, at_rest},
+use crate::{
+    crash::{self, Boundary},
+    host::{
+        Failure, Handle, Reverted, processes,
+        systemd::{Systemd, Talk, at_rest},
+    },
 };
 
 /// How long a unit may take to stop or start before the answer is given without it.
@@ -49,6 +52,7 @@ impl LinuxHost {
             go.on()?;
             let from = clock.now();
             talk.stop(&name).map_err(Failure)?;
+            crash::at(Boundary::AmidStep);
             // One that takes longer goes on stopping; until it has, the fault is not verified.
             settles(&mut talk, &name, at_rest).map_err(Failure)?;
             Ok((json!({ "stopped": true }), clock.since(from)))
@@ -85,6 +89,7 @@ impl LinuxHost {
         self.act(key, move |_| {
             let mut talk = systemd.talk().map_err(Failure)?;
             talk.start(&name).map_err(Failure)?;
+            crash::at(Boundary::BeforeReadBack);
             match settles(&mut talk, &name, |active| active == "active").map_err(Failure)?.as_str() {
                 "active" => Ok(Reverted::Undone),
                 other => Err(Failure(format!("{name} was asked to start and is {other}: see systemctl status {name}"))),

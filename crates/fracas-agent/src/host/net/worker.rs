@@ -23,7 +23,10 @@ use serde_json::{Value, json};
 
 use traffic::{Lines, Plane};
 
-use crate::host::worker::{SEQ, orders::numbered};
+use crate::{
+    crash::{self, Task},
+    host::worker::{SEQ, orders::numbered},
+};
 
 /// What the agent asks of the worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -92,14 +95,15 @@ const TIMER: u64 = 1;
 const DEADLINE: u64 = 2;
 const FIRST_LINE: u64 = 3;
 
-/// The worker's main loop; returns its exit code.
-pub fn worker_main() -> i32 {
+/// The worker's main loop; returns its exit code. `held_most` is how many bytes packets that are held may take; a quarter
+/// of the free memory unless told.
+fn worker_main(held_most: Option<u64>) -> i32 {
     // Waking late by the default slack of 50 us would be part of every delay.
     let _ = rustix::thread::set_current_timer_slack(core::num::NonZeroU64::new(1));
     // A delay is to be as asked beside a load that fills all processors. 20 ms asked, six spinners on two processors:
     // p99 15 to 62 ms late as everybody, 2 to 7 ms with this. It needs a right; without it the delay is less exact then.
     let _ = rustix::process::setpriority_process(None, -10);
-    match Loop::open().and_then(Loop::run) {
+    match Loop::open(held_most).and_then(Loop::run) {
         Ok(()) => 0,
         Err(error) => {
             // Whoever waits for a reply learns why there will be no other.
@@ -109,9 +113,9 @@ pub fn worker_main() -> i32 {
     }
 }
 
-/// [`worker_main`] as an entry of the table of roles.
-pub fn role(_arguments: &[String]) -> i32 {
-    worker_main()
+/// The role; its only argument, if there is one, is how many bytes held packets may take.
+pub fn role(arguments: &[String]) -> i32 {
+    worker_main(arguments.first().and_then(|bytes| bytes.parse().ok()))
 }
 
 struct Loop {
@@ -128,7 +132,7 @@ struct Loop {
 }
 
 impl Loop {
-    fn open() -> io::Result<Self> {
+    fn open(held_most: Option<u64>) -> io::Result<Self> {
         let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
         let this = Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
@@ -137,7 +141,7 @@ impl Loop {
             deadline: timerfd_create(TimerfdClockId::Boottime, flags)?,
             input: Vec::new(),
             plane: None,
-            lines: Lines::default(),
+            lines: Lines::holding(held_most),
             armed_ns: 0,
             ends: BTreeMap::new(),
         };
@@ -151,6 +155,7 @@ impl Loop {
     fn run(mut self) -> io::Result<()> {
         let mut events = Vec::with_capacity(64);
         loop {
+            crash::within(Task::Net);
             events.clear();
             match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), None) {
                 Ok(_) | Err(rustix::io::Errno::INTR) => {}

@@ -28,7 +28,7 @@ const BUFFER: usize = 32 << 20;
 /// How much of a packet is handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Copy {
-    /// Only that it is there; large packets stay whole.
+    /// Only that it is there and how long it is; large packets stay whole.
     Meta,
     /// All bytes, with checksums, cut to the size of the device.
     Whole,
@@ -53,8 +53,10 @@ pub struct Packet<'a> {
     pub id: u32,
     /// Device it leaves by, 0 when unknown.
     pub out: u32,
-    /// The bytes from the IP header on; empty with [`Copy::Meta`].
+    /// The bytes from the IP header on; next to nothing with [`Copy::Meta`].
     pub bytes: &'a [u8],
+    /// How many there are of them in the kernel.
+    pub length: u32,
 }
 
 /// A bound queue with a socket of its own, so that its configuration is over before the first packet comes.
@@ -96,7 +98,8 @@ fn bind(queue: u16) -> Message {
 
 fn params(queue: u16, copy: Copy, longest: u32) -> Message {
     let (range, mode): (u32, u8) = match copy {
-        Copy::Meta => (0, 1),
+        // One byte, for only then the kernel tells the length too; zero would be all.
+        Copy::Meta => (1, 2),
         Copy::Whole => (0xffff, 2),
     };
     let mut value = range.to_be_bytes().to_vec();
@@ -185,13 +188,17 @@ impl Queue {
 fn packets(datagram: &[u8]) -> impl Iterator<Item = Packet<'_>> {
     message::split(datagram).filter(|(header, _)| header.kind == PACKET).filter_map(|(_, body)| {
         let queue = u16::from_be_bytes([*body.get(2)?, *body.get(3)?]);
-        let mut packet = Packet { queue, id: 0, out: 0, bytes: &[] };
+        let mut packet = Packet { queue, id: 0, out: 0, bytes: &[], length: 0 };
         let mut seen = false;
         for (kind, value) in message::attributes(body.get(4..)?) {
             match kind {
                 1 => (packet.id, seen) = (message::be32(value)?, true),
                 6 => packet.out = message::be32(value)?,
-                10 => packet.bytes = value,
+                10 => {
+                    packet.bytes = value;
+                    packet.length = packet.length.max(u32::try_from(value.len()).unwrap_or(u32::MAX));
+                }
+                13 => packet.length = message::be32(value)?,
                 _ => {}
             }
         }
@@ -222,7 +229,7 @@ mod tests {
     fn configuration_is_the_accepted_bytes() {
         let golden = "1c 00 00 00 02 03 05 00 01 00 00 00 00 00 00 00 00 00 00 07 08 00 01 00 01 00 00 00";
         assert_eq!(bind(7).finish(1), hex(golden));
-        let golden = "28 00 00 00 02 03 05 00 02 00 00 00 00 00 00 00 00 00 00 07 09 00 02 00 00 00 00 00 01 00 00 00
+        let golden = "28 00 00 00 02 03 05 00 02 00 00 00 00 00 00 00 00 00 00 07 09 00 02 00 00 00 00 01 02 00 00 00
             08 00 03 00 00 00 04 00";
         assert_eq!(params(7, Copy::Meta, 1024).finish(2), hex(golden));
         let golden = "24 00 00 00 02 03 05 00 03 00 00 00 00 00 00 00 00 00 00 07 08 00 04 00 00 00 00 05
@@ -239,10 +246,10 @@ mod tests {
     #[test]
     fn a_packet_and_a_count_are_read() {
         let mut m = header(PACKET, 40_001, 0);
-        m.put(1, &[0, 0, 0, 9, 8, 0, 4, 0]).put_be32(6, 3).put(10, &[0x45, 0]);
+        m.put(1, &[0, 0, 0, 9, 8, 0, 4, 0]).put_be32(6, 3).put(10, &[0x45, 0]).put_be32(13, 9000);
         let bytes = m.finish(0);
         let packet = packets(&bytes).next().expect("a packet");
-        assert_eq!(packet, Packet { queue: 40_001, id: 9, out: 3, bytes: &[0x45, 0] });
+        assert_eq!(packet, Packet { queue: 40_001, id: 9, out: 3, bytes: &[0x45, 0], length: 9000 });
         let text = "    7  31337     5 1     0     2     3       11  1\n";
         let count = Count { queue: 7, waiting: 5, queue_dropped: 2, user_dropped: 3, numbered: 11 };
         assert_eq!(parse_counts(text), [count]);

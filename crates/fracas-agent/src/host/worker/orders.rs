@@ -14,6 +14,7 @@ use rustix::{
 use serde_json::{Value, json};
 
 use super::SEQ;
+use crate::crash::{self, Task};
 
 /// Longest order: a filter with many networks fits, a runaway writer does not.
 const LONGEST: usize = 1 << 20;
@@ -52,6 +53,7 @@ impl Orders {
     pub fn next(&mut self, timeout: Option<Duration>) -> Option<Order> {
         let until = timeout.map(|t| Instant::now() + t);
         loop {
+            crash::within(Task::Orders);
             match self.line() {
                 Some(Order::Do(mut order)) => {
                     let Some(ns) = order.get("deadlineNs").and_then(Value::as_u64) else {

@@ -30,6 +30,10 @@ const FIRST_QUEUE: u16 = 40_000;
 const LAST_QUEUE: u16 = 65_000;
 /// Bytes of copied packets kept at most; a worker that dies slowly ends its faults slowly.
 const COPIES: usize = 256 << 20;
+/// What the kernel keeps for each held packet beside its bytes, at least: its `sk_buff` and what that shares.
+const PACKET_OVERHEAD: u64 = 768;
+/// Bytes of held packets at most: a quarter of the memory that is free when the first fault comes, within these bounds.
+const HELD: (u64, u64) = (32 << 20, 1 << 30);
 /// Packets per second that a queue is sized for.
 const RATE: u64 = 200_000;
 /// Numbers tried for a queue.
@@ -66,6 +70,10 @@ pub(super) struct Lines {
     due: BinaryHeap<Reverse<Due>>,
     reinject: Option<Reinject>,
     copied_bytes: usize,
+    /// In the kernel, for packets that are held there.
+    held_bytes: u64,
+    /// The most that may be; set with the first line.
+    held_most: u64,
     next: u32,
     next_seq: u64,
 }
@@ -96,6 +104,16 @@ struct Due {
     arrived_ns: u64,
     device: u32,
     copy: Option<Box<[u8]>>,
+    /// What the kernel keeps for it.
+    bytes: u64,
+}
+
+/// How much may be held: delays must not take the memory that the host needs.
+fn held_most() -> u64 {
+    let told = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = told.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kib: Option<u64> = line.and_then(|line| line.split_ascii_whitespace().next()?.parse().ok());
+    (kib.unwrap_or(0) * 1024 / 4).clamp(HELD.0, HELD.1)
 }
 
 fn now_ns() -> u64 {
@@ -283,9 +301,17 @@ fn unbound() -> Result<u16, String> {
 }
 
 impl Lines {
+    /// None yet; those to come may hold so many bytes together.
+    pub(super) fn holding(most: Option<u64>) -> Self {
+        Self { held_most: most.unwrap_or(0), ..Self::default() }
+    }
+
     fn open(&mut self, copy: Copy, delay_ns: u64, jitter_ns: u64) -> Result<u32, String> {
         let longest =
             (delay_ns.saturating_add(jitter_ns).saturating_mul(RATE) / 1_000_000_000).clamp(8192, 1_000_000) as u32;
+        if self.held_most == 0 {
+            self.held_most = held_most();
+        }
         let queue = self.bind(copy, longest)?;
         let key = self.next;
         self.next += 1;
@@ -341,16 +367,20 @@ impl Lines {
         let Some(line) = self.lines.get_mut(&key) else { return Ok(false) };
         let (mut taken, mut last, mut over) = (Vec::new(), None, Vec::new());
         let (copies, mut room) = (line.copies, COPIES.saturating_sub(self.copied_bytes));
+        let mut free = self.held_most.saturating_sub(self.held_bytes);
         let more = line.queue.read(turns, |packet| {
             let arrived_ns = now_ns();
             last = Some(packet.id);
-            if copies && packet.bytes.len() > room {
+            // A copied packet is let go at once, and weighs on the worker alone.
+            let bytes = if copies { 0 } else { u64::from(packet.length) + PACKET_OVERHEAD };
+            if (copies && packet.bytes.len() > room) || bytes > free {
                 over.push(packet.id);
                 return;
             }
+            free -= bytes;
             let copy = copies.then(|| Box::from(packet.bytes));
             room -= if copies { packet.bytes.len() } else { 0 };
-            taken.push((packet.id, packet.out, arrived_ns, copy));
+            taken.push((packet.id, packet.out, arrived_ns, copy, bytes));
         });
         let more = more.map_err(text)?;
         line.received += (taken.len() + over.len()) as u64;
@@ -364,13 +394,14 @@ impl Lines {
             line.queue.judge_up_to(last, Fate::Drop).map_err(text)?;
         }
         line.held += taken.len() as u64;
-        for (id, device, arrived_ns, copy) in taken {
+        for (id, device, arrived_ns, copy, bytes) in taken {
+            self.held_bytes += bytes;
             self.copied_bytes += copy.as_deref().map_or(0, <[u8]>::len);
             let spread = if line.jitter_ns == 0 { 0 } else { rand::rng().random_range(0..=2 * line.jitter_ns) };
             let at_ns = arrived_ns + (line.delay_ns + spread).saturating_sub(line.jitter_ns);
             let seq = self.next_seq;
             self.next_seq += 1;
-            self.due.push(Reverse(Due { at_ns, seq, line: key, id, arrived_ns, device, copy }));
+            self.due.push(Reverse(Due { at_ns, seq, line: key, id, arrived_ns, device, copy, bytes }));
         }
         Ok(more)
     }
@@ -391,6 +422,7 @@ impl Lines {
 
     fn release(&mut self, due: Due, up_to: &mut BTreeMap<u32, u32>, touched: &mut Vec<u32>) -> Result<(), String> {
         self.copied_bytes -= due.copy.as_ref().map_or(0, |c| c.len());
+        self.held_bytes -= due.bytes;
         // A fault that is gone has been drained.
         let Some(line) = self.lines.get_mut(&due.line) else { return Ok(()) };
         line.held -= 1;
