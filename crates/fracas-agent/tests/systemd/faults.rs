@@ -83,26 +83,28 @@ pub(crate) fn reached() -> bool {
 }
 
 fn delay(mechanism: &str) {
-    let fault = format!("net-delay: {{ delay: 300ms, to: [{PEER}/32], mechanism: {mechanism} }}");
-    assert!(pings().iter().all(|ms| *ms < 200.0));
+    // Far above what an emulated machine on a busy one adds.
+    let fault = format!("net-delay: {{ delay: 1s, to: [{PEER}/32], mechanism: {mechanism} }}");
+    let quick = || pings().iter().filter(|ms| **ms < 700.0).count() == 4;
+    until("pings are quick", quick);
     let going = begin(&document(&[("it", &fault)], Some("10s")));
     let mut slow = Vec::new();
     until("all pings are slow", || {
         slow = pings();
-        slow.len() == 4 && slow.iter().all(|ms| *ms >= 300.0)
+        slow.len() == 4 && slow.iter().all(|ms| *ms >= 1000.0)
     });
-    println!("300 ms asked by {mechanism}, pings saw {slow:?}");
+    println!("1 s asked by {mechanism}, pings saw {slow:?}");
     passed(&going.end());
-    assert!(pings().iter().all(|ms| *ms < 200.0));
+    until("pings are quick again", quick);
 }
 
 fn loss(mechanism: &str) {
     let fault = format!("net-loss: {{ percent: 100%, to: [{PEER}/32], mechanism: {mechanism} }}");
-    assert_eq!(pings().len(), 4);
+    until("all pings come back", || pings().len() == 4);
     let going = begin(&document(&[("it", &fault)], Some("10s")));
     until("no ping comes back", || pings().is_empty());
     passed(&going.end());
-    assert_eq!(pings().len(), 4);
+    until("all pings come back", || pings().len() == 4);
 }
 
 /// Bytes that programs without privilege may still write where the trials' files are.
