@@ -162,6 +162,9 @@ fn load() {
     println!("{:.1} % idle in three watchdog periods under load", share * 100.0);
     assert!(share < 0.05);
     let said = going.end();
-    passed(&said);
+    // How much was used is for the guest's own clock to say, above: the agent's measure of an emulated processor that others
+    // share is not judged here. That it held its lease is.
+    assert!(said.code == 0 || said.code == 3, "{}", said.out);
+    assert!(said.out.contains("\"cause\":\"expired\""), "it lasted as long as it should: {}", said.out);
     assert_eq!((main_pid(AGENT), restarts(AGENT)), (pid, before), "the same agent lives");
 }
