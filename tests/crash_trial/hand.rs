@@ -31,8 +31,10 @@ use crate::{
 const GRAIN: Duration = Duration::from_millis(2);
 /// How often it looks for an instant at which a process has just stopped or killed itself.
 const FINE: Duration = Duration::from_micros(500);
-/// How long it waits for the instant.
-const PATIENCE: Duration = Duration::from_secs(6);
+/// How long it waits for the instant; everything takes longer where the machine itself is emulated.
+fn patience() -> Duration {
+    Duration::from_secs(if std::env::var_os(crate::guest::VARIABLE).is_some() { 40 } else { 6 })
+}
 /// How long it waits until a host is clean.
 const LIMIT: Duration = Duration::from_secs(30);
 /// Names of the targets of a pause begin so.
@@ -116,12 +118,12 @@ impl Hand {
         let hit = if switch.is_empty() || guarded {
             self.instant(Duration::from_micros(order["afterUs"].as_u64().expect("instant")))
         } else {
-            self.wait(FINE, PATIENCE, || Path::new(&reached).exists())
+            self.wait(FINE, patience(), || Path::new(&reached).exists())
         };
         // Who stops itself is killed by this hand; who kills itself is dead in a moment.
         if hit && switch.contains(":stop:") {
             let agent = self.agent;
-            self.wait(FINE, PATIENCE, || state(agent).is_none_or(|s| matches!(s, 'T' | 'Z')));
+            self.wait(FINE, patience(), || state(agent).is_none_or(|s| matches!(s, 'T' | 'Z')));
         }
         let at = boot_ns();
         let workers = workers(self.agent);
@@ -167,7 +169,7 @@ impl Hand {
 
     /// Waits until something of this trial is open, and then for so long.
     fn instant(&mut self, after: Duration) -> bool {
-        let until = Instant::now() + PATIENCE;
+        let until = Instant::now() + patience();
         while !self.applied.open {
             if Instant::now() > until {
                 return false;
