@@ -19,23 +19,12 @@ use crate::{ALL, Fault};
 /// A host that can do everything: 4 cores, two devices, some servers.
 fn facts() -> Facts {
     let ability = Ability { works: true, why: String::new(), fix: String::new() };
-    let every = [
-        Capability::SignalAny,
-        Capability::Ptrace,
-        Capability::NftOwner,
-        Capability::Nfqueue,
-        Capability::RawSocket,
-        Capability::Netem,
-        Capability::Cgroup,
-        Capability::Cpu,
-        Capability::PortOwner,
-    ];
     let device = |name: &str, index, loopback| Device { name: name.into(), index, loopback, up: true, stacked: false };
     Facts {
         host: HostFacts {
             cpus: 4,
             cores: vec![0, 1, 2, 3],
-            abilities: every.into_iter().map(|c| (c, ability.clone())).collect(),
+            abilities: Capability::ALL.into_iter().map(|c| (c, ability.clone())).collect(),
             ..HostFacts::default()
         },
         policy: Policy::builtin(),

@@ -48,6 +48,27 @@ pub enum Capability {
     Systemd,
 }
 
+impl Capability {
+    /// Every one.
+    pub const ALL: [Self; 10] = [
+        Self::SignalAny,
+        Self::Ptrace,
+        Self::NftOwner,
+        Self::Nfqueue,
+        Self::RawSocket,
+        Self::Netem,
+        Self::Cgroup,
+        Self::Cpu,
+        Self::PortOwner,
+        Self::Systemd,
+    ];
+
+    /// Its name as people see it: `nft-owner`.
+    pub fn word(self) -> String {
+        serde_json::to_value(self).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+}
+
 /// What one fault is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

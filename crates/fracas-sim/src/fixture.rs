@@ -23,9 +23,6 @@ use serde_json::Value;
 
 /// A host that can do everything.
 pub fn host_facts() -> HostFacts {
-    use Capability as C;
-    let all =
-        [C::SignalAny, C::Ptrace, C::NftOwner, C::Nfqueue, C::RawSocket, C::Netem, C::Cgroup, C::Cpu, C::PortOwner];
     let works = || Ability { works: true, why: String::new(), fix: String::new() };
     HostFacts {
         hostname: "sim".into(),
@@ -37,7 +34,7 @@ pub fn host_facts() -> HostFacts {
         memory_bytes: 4 << 30,
         agent_version: "0.0.0".into(),
         uid: 0,
-        abilities: all.into_iter().map(|c| (c, works())).collect::<BTreeMap<_, _>>(),
+        abilities: Capability::ALL.into_iter().map(|c| (c, works())).collect::<BTreeMap<_, _>>(),
     }
 }
 

@@ -81,7 +81,7 @@ impl Found<'_> {
             if facts.uid == 0 { "root".to_owned() } else { facts.uid.to_string() }
         );
         for (capability, ability) in &facts.abilities {
-            text += &format!("{} {}\n", if ability.works { "yes" } else { "no " }, word(*capability));
+            text += &format!("{} {}\n", if ability.works { "yes" } else { "no " }, capability.word());
             if !ability.works {
                 text += &format!("      why: {}\n      fix: {}\n", ability.why, ability.fix);
             }
@@ -142,7 +142,7 @@ impl Found<'_> {
         let lacks = |way: &Vec<Capability>| way.iter().copied().find(|c| !self.facts.can(*c));
         let lacking: Vec<Capability> = info.needs.iter().filter_map(lacks).collect();
         if !info.needs.is_empty() && lacking.len() == info.needs.len() {
-            let words: Vec<String> = lacking.into_iter().map(word).collect();
+            let words: Vec<String> = lacking.into_iter().map(Capability::word).collect();
             return Some(format!("needs {} (see above)", words.join(" or ")));
         }
         let allowed = self.rules.policy().allows(&info.name);
@@ -191,10 +191,6 @@ impl Found<'_> {
             Err(e) => format!("the kernel does not say how good it is: {e}"),
         }
     }
-}
-
-fn word(capability: Capability) -> String {
-    serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 #[cfg(test)]

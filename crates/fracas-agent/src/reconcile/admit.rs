@@ -172,7 +172,7 @@ impl<H: Host, D: Disk> Reconciler<H, D> {
             Some(ability) => (format!(": {}", ability.why), ability.fix.clone()),
             None => (String::new(), "see what `fracas hosts` says of this host's abilities".to_owned()),
         };
-        Some(Refusal::new(format!("{} needs {first:?}, which this host does not have{why}", info.name), fix))
+        Some(Refusal::new(format!("{} needs {}, which this host does not have{why}", info.name, first.word()), fix))
     }
 
     /// A claim of an open item that cannot hold together with one of these.

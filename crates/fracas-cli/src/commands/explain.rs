@@ -68,8 +68,11 @@ fn fault_page(fault: &FaultInfo, width: usize) -> String {
         format!("{} ({})\n{}\n\n{}\n", fault.name, nature(fault.nature), fault.summary, fold(&fault.help, width));
     page += &parameters(&fault.params, width);
     if !fault.needs.is_empty() {
-        let ways: Vec<String> =
-            fault.needs.iter().map(|all| all.iter().copied().map(word).collect::<Vec<_>>().join(" + ")).collect();
+        let ways: Vec<String> = fault
+            .needs
+            .iter()
+            .map(|all| all.iter().copied().map(|c| c.word()).collect::<Vec<_>>().join(" + "))
+            .collect();
         page += &format!("\nneeds of the host: {}\n", ways.join(", or "));
     }
     page + "\nexample\n" + &indent(&fault_document(fault))
@@ -147,11 +150,6 @@ fn form(shape: &Shape) -> String {
         }
         Shape::Either(shapes) => shapes.iter().map(form).collect::<Vec<_>>().join(", or "),
     }
-}
-
-/// The kebab-case word of a capability.
-fn word(capability: fracas_model::catalogue::Capability) -> String {
-    serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 fn indent(text: &str) -> String {

@@ -55,14 +55,9 @@ fn row(host: &HostSummary, now: i64) -> Vec<String> {
     let labels: Vec<String> =
         host.labels.iter().filter(|(name, _)| !name.starts_with("fact/")).map(|(n, v)| format!("{n}={v}")).collect();
     let lacking = host.facts.iter().flat_map(|f| &f.abilities).filter(|(_, ability)| !ability.works);
-    let lacking: Vec<String> = lacking.map(|(capability, _)| word(*capability)).collect();
+    let lacking: Vec<String> = lacking.map(|(capability, _)| capability.word()).collect();
     let id = host.id.as_str().split('-').next().unwrap_or_default().to_owned();
     vec![host.name.clone(), id, state, labels.join(","), runs.join(", "), lacking.join(", ")]
-}
-
-/// The kebab-case word of a capability, as in `--output json`.
-fn word(capability: fracas_model::catalogue::Capability) -> String {
-    serde_json::to_value(capability).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }
 
 async fn label(session: &Session<'_>, host: &str, changes: Vec<LabelChange>) -> Result<u8, CliError> {
