@@ -55,13 +55,13 @@ pub(super) fn roll_call(period_ms: u64, addresses: &[&str]) {
     let leave = leaving();
     let pause = Duration::from_millis(period_ms) / u32::try_from(addresses.len().max(1)).expect("few");
     let mut silent = vec![false; addresses.len()];
-    say(&json!({ "ready": true }));
+    let mut ready = false;
     while !leave.load(Ordering::Relaxed) {
         for (number, address) in addresses.iter().enumerate() {
             // A full queue is one question less.
             let _ = socket.send_to(&(number as u64).to_be_bytes(), address);
             let last = heard[number].load(Ordering::SeqCst);
-            if !silent[number] && boot_ns() - last > SILENT_NS {
+            if !silent[number] && last != 0 && boot_ns() - last > SILENT_NS {
                 silent[number] = true;
                 back[number].store(0, Ordering::SeqCst);
                 say(&json!({ "silent": number, "last": last }));
@@ -70,6 +70,10 @@ pub(super) fn roll_call(period_ms: u64, addresses: &[&str]) {
                 say(&json!({ "back": number, "at": back[number].load(Ordering::SeqCst) }));
             }
             thread::sleep(pause);
+        }
+        if !ready && heard.iter().all(|last| last.load(Ordering::SeqCst) != 0) {
+            ready = true;
+            say(&json!({ "ready": true }));
         }
     }
 }

@@ -104,7 +104,7 @@ impl Api {
             facts_json: record.facts.as_ref().map(to_json).unwrap_or_default(),
             last_seen_wall_ns: record.last_seen.as_ref().map_or(0, |at| at.wall_ns),
             runs: self.fleet.runs_on(id).iter().map(ToString::to_string).collect(),
-            quarantined: record.distrust().unwrap_or_default(),
+            quarantined: record.quarantined.as_ref().map_or_else(|| record.trouble.clone(), ToString::to_string),
             observer: record.observer,
         }
     }

@@ -84,7 +84,11 @@ fn a_seed_tells_the_same_story_twice() {
     for seed in seeds().into_iter().take(6) {
         let troubles = troubles(seed);
         let (first, second) = (play(seed, &troubles), play(seed, &troubles));
-        assert_eq!(story(&first), story(&second), "seed {seed}");
+        let (one, other) = (story(&first), story(&second));
+        if let Some((line, (one, other))) = one.lines().zip(other.lines()).enumerate().find(|(_, (a, b))| a != b) {
+            panic!("seed {seed}, line {line}:\n{one}\n{other}\n{troubles:?}");
+        }
+        assert_eq!(one.lines().count(), other.lines().count(), "seed {seed}");
         assert_eq!(first.streams, second.streams, "seed {seed}");
     }
 }

@@ -751,7 +751,7 @@ pub struct Host {
     /// Runs with an active fault here.
     #[prost(string, repeated, tag = "7")]
     pub runs: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
-    /// Why it gets no new fault; empty: it may.
+    /// Why it gets no new fault: a run, or what is wrong with its journal; empty: it may.
     #[prost(string, tag = "8")]
     pub quarantined: ::prost::alloc::string::String,
     #[prost(bool, tag = "9")]
