@@ -1,7 +1,7 @@
 //! `fracas faults` and `fracas probes`: the catalogue as a table, or one entry as a page with an example document.
 
 use fracas_model::{
-    catalogue::{FaultInfo, Nature, ProbeInfo},
+    catalogue::{Capability, FaultInfo, Nature, ProbeInfo},
     shape::{Field, Shape},
 };
 
@@ -71,7 +71,7 @@ fn fault_page(fault: &FaultInfo, width: usize) -> String {
         let ways: Vec<String> = fault
             .needs
             .iter()
-            .map(|all| all.iter().copied().map(|c| c.word()).collect::<Vec<_>>().join(" + "))
+            .map(|all| all.iter().copied().map(Capability::word).collect::<Vec<_>>().join(" + "))
             .collect();
         page += &format!("\nneeds of the host: {}\n", ways.join(", or "));
     }
@@ -180,7 +180,7 @@ fn fold(text: &str, width: usize) -> String {
 
 #[cfg(test)]
 mod tests {
-    use fracas_model::{catalogue::Capability, units::Dur};
+    use fracas_model::units::Dur;
 
     use super::*;
 
