@@ -63,7 +63,11 @@ pub(crate) fn run(arguments: &[String]) -> Result<()> {
     let built = began.elapsed().as_secs_f64();
     let initramfs = initramfs(&kernel, MODULES, &program[0], &folder.join("initramfs"))?;
     let guest = guest::Guest { kernel: &kernel.image, initramfs: &initramfs, disks: &[], arguments };
-    let outcome = guest::boot(&guest, limit_seconds()?)?;
+    let mut outcome = guest::boot(&guest, limit_seconds()?)?;
+    if outcome.hung {
+        eprintln!("vm: the emulator hung, not a test: {}; booted once more", outcome.words());
+        outcome = guest::boot(&guest, limit_seconds()?)?;
+    }
     eprintln!("vm: {built:.0} s to build, {}", outcome.words());
     match outcome.code {
         Some(0) if outcome.ran() => Ok(()),

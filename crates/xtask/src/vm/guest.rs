@@ -18,6 +18,9 @@ const EXIT: &str = "fracas-vm: exit ";
 /// What a guest prints that restarts on purpose, and wants to be booted again with the disks it leaves.
 const AGAIN: &str = "fracas-vm: again";
 
+/// A processor that is stuck for so long does not come back: a host that is busy elsewhere makes some seconds of it.
+const HUNG_SECONDS: u64 = 60;
+
 /// How a guest ended.
 #[derive(Debug, Default)]
 pub(super) struct Outcome {
@@ -29,6 +32,8 @@ pub(super) struct Outcome {
     again: bool,
     boot: Option<Duration>,
     whole: Duration,
+    /// An emulated processor hung: with several of them that happens to the emulator, and says nothing of the tests.
+    pub(super) hung: bool,
     killed: bool,
 }
 
@@ -146,6 +151,10 @@ pub(super) fn boot_and_hear(guest: &Guest<'_>, limit_seconds: u64, mark: &str) -
                 eprintln!("| {text}");
                 outcome.boot.get_or_insert(began.elapsed());
                 outcome.take(&text);
+                if outcome.hung {
+                    running.cut()?;
+                    break;
+                }
                 heard = text.strip_prefix(mark).map(str::to_owned).or(heard);
             }
             Serial::End => break,
@@ -161,6 +170,12 @@ pub(super) fn boot_and_hear(guest: &Guest<'_>, limit_seconds: u64, mark: &str) -
     Ok((outcome, heard))
 }
 
+/// How long a processor of the guest has not run anything else, if its kernel complains of that in this line.
+fn stuck_seconds(text: &str) -> Option<u64> {
+    let (_, behind) = text.split_once("soft lockup - CPU#")?;
+    behind.split_once("stuck for ")?.1.split_once('s')?.0.parse().ok()
+}
+
 impl Outcome {
     /// Takes in a line: a test's end, or the guest's.
     fn take(&mut self, text: &str) {
@@ -168,6 +183,7 @@ impl Outcome {
             self.code = code.trim().parse().ok();
         }
         self.again |= text == AGAIN;
+        self.hung |= stuck_seconds(text).is_some_and(|seconds| seconds >= HUNG_SECONDS);
         let Some((name, how)) = text.strip_prefix("test ").and_then(|t| t.split_once(" ... ")) else { return };
         let name = name.trim().to_owned();
         match how.trim() {
@@ -220,7 +236,9 @@ impl Outcome {
         for name in &self.skipped {
             words.push_str(&format!("\n  skipped: {name}"));
         }
-        if self.killed {
+        if self.hung {
+            words.push_str("\n  one of its processors hung and it was ended");
+        } else if self.killed {
             words.push_str("\n  its time was up and it was ended");
         } else if self.code.is_none() {
             words.push_str("\n  it ended without saying how");
@@ -232,6 +250,17 @@ impl Outcome {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_processor_that_hangs_is_told_from_a_slow_one() {
+        let line =
+            |seconds| format!("[  132.6] watchdog: BUG: soft lockup - CPU#0 stuck for {seconds}s! [kworker/0:1:17]");
+        for (seconds, hung) in [(22, false), (71, true)] {
+            let mut outcome = Outcome::default();
+            outcome.take(&line(seconds));
+            assert_eq!(outcome.hung, hung);
+        }
+    }
 
     #[test]
     fn lines_of_the_serial_line_are_understood() {
