@@ -9,6 +9,7 @@ use fracas_sim::{lab::Stream, need::Need};
 use libtest_mimic::Trial;
 
 use crate::{
+    controller_trial::given,
     history::number,
     rig::{Going, LIMIT, Rig},
     stage::part,
@@ -39,7 +40,7 @@ lease: 2s
 "#;
 
 fn a_lost_network() {
-    let seconds = std::env::var("FRACAS_LOSS_SECONDS").map_or(SECONDS, |text| text.parse().expect("a number"));
+    let seconds = given("FRACAS_LOSS_SECONDS").unwrap_or(SECONDS);
     let rig = Rig::start(&[("box", &[("role", "box")])]);
     let address = rig.address("box");
     let ssh = rig.go("box", "echo", part(&["echo", "0.0.0.0:22"])).ready();

@@ -125,7 +125,8 @@ impl AddAssign for Tally {
     }
 }
 
-fn given(name: &str) -> Option<u64> {
+/// A number that the environment gives.
+pub(crate) fn given(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")))
 }

@@ -40,6 +40,7 @@ use self::{
     tally::{Record, Tally},
 };
 use crate::{
+    controller_trial::given,
     residue::Dump,
     rig::{Going, LIMIT, Rig, STATE},
     stage::{MARK, boot_ns, part},
@@ -78,11 +79,6 @@ const SLOW: Duration = Duration::from_millis(200);
 
 /// The hosts: on the second, the agent may trace nobody, so that a pause is a SIGSTOP from the journal.
 const HOSTS: [&str; 2] = ["box", "plain"];
-
-fn given(name: &str) -> Option<u64> {
-    let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, not a number")))
-}
 
 /// Which seeds are still to be played.
 struct Queue {

@@ -13,6 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rustix::process::Signal;
 
 use crate::{
+    controller_trial::given,
     rig::{Going, LIMIT, RUN_LIMIT, Rig, until},
     stage::{boot_ns, part},
     trial,
@@ -88,13 +89,9 @@ impl Roll {
     }
 }
 
-fn given(name: &str, unless: u64) -> u64 {
-    std::env::var(name).map_or(unless, |text| text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, no number")))
-}
-
 fn a_halt_reaches_every_host() {
-    let (hosts, rounds) = (given("FRACAS_HALT_HOSTS", FEW.0), given("FRACAS_HALT_ROUNDS", FEW.1));
-    let seed = given("FRACAS_SEED_BASE", 0);
+    let (hosts, rounds) = (given("FRACAS_HALT_HOSTS").unwrap_or(FEW.0), given("FRACAS_HALT_ROUNDS").unwrap_or(FEW.1));
+    let seed = given("FRACAS_SEED_BASE").unwrap_or(0);
     let mut random = ChaCha8Rng::seed_from_u64(seed);
     let names: Vec<String> = (0..hosts).map(|n| format!("h{n}")).collect();
     let named: Vec<&str> = names.iter().map(String::as_str).collect();

@@ -34,6 +34,8 @@ mod run;
 mod stage;
 #[path = "guest/start.rs"]
 mod start;
+#[path = "guest/trials.rs"]
+mod trials;
 #[path = "net/undo.rs"]
 mod undo;
 
