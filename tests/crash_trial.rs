@@ -3,7 +3,7 @@
 //!
 //! `FRACAS_CRASH_TRIALS=N` asks for so many trials that count, `FRACAS_SEED_BASE=N` for those after that number,
 //! `FRACAS_SEED=N` for that one alone, `FRACAS_CRASH_LEASE=2s` for that lease, `FRACAS_CRASH_KILL=agent` for that death in
-//! every one, and `FRACAS_CRASH_LABS=N` for so many labs at the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of
+//! every one, `FRACAS_CRASH_FAULTS=net` for faults that begin like this alone, and `FRACAS_CRASH_LABS=N` for so many labs at the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of
 //! trials and of residues. `cargo xtask crash-trial` does this with many.
 //!
 //! Numbered boundaries are a switch of programs with debug assertions. Without them every instant is a random one.
@@ -34,7 +34,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use self::{
-    draw::{Kill, Plan},
+    draw::{Kill, Narrow, Plan},
     ground::{DISK, VOLUME},
     hand::CREW,
     tally::{Record, Tally},
@@ -137,11 +137,11 @@ fn whoever_dies_the_host_is_as_it_was() {
 /// Some trials in a lab of their own, beginning with this seed.
 fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, begun: Instant) {
     let mut seed = Some(first);
-    let only = std::env::var("FRACAS_CRASH_KILL").ok().map(|name| Kill::named(&name));
+    let narrow = Narrow::asked();
     let (mut stage, mut well) = (None, true);
     for n in 0..PER_LAB {
         let Some(now) = seed.take() else { break };
-        let plan = Plan::draw(now, only);
+        let plan = Plan::draw(now, &narrow);
         let whole = catch_unwind(AssertUnwindSafe(|| stage.get_or_insert_with(Stage::set).play(&plan, lease)));
         let record = whole.unwrap_or_else(|_| Record::broken(&plan));
         let (bad, counts) = (record.residue.is_some(), record.counts());
@@ -170,7 +170,7 @@ fn in_a_lab(first: u64, lease: Dur, queue: &Mutex<Queue>, tally: &Mutex<Tally>, 
     if let Some(stage) = stage.filter(|_| well) {
         let ended = catch_unwind(AssertUnwindSafe(|| stage.end()));
         if ended.is_err() {
-            let mut record = Record::broken(&Plan::draw(first, only));
+            let mut record = Record::broken(&Plan::draw(first, &narrow));
             record.residue = Some("the lab of this and the trials after it did not end well".into());
             eprintln!("RESIDUE at the end of the lab that began with seed {first}");
             tally.lock().expect("lock").add(record);

@@ -109,9 +109,33 @@ const NET: Case = Case { net: true, held: true, weight: 3, ..LASTING };
 const FILE: Case = Case { weight: 3, ..LASTING };
 const FILL: Case = Case { held: true, ..LASTING };
 
-/// All cases in an order that is drawn by their weights, without those whose claim another before them has.
-fn ordered(random: &mut impl Rng) -> Vec<usize> {
-    let mut left: Vec<usize> = (0..CASES.len()).collect();
+/// What is asked for instead of all that can be drawn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Narrow {
+    /// This death in every trial.
+    pub(super) kill: Option<Kill>,
+    /// Only faults whose name begins like this.
+    pub(super) faults: String,
+}
+
+impl Narrow {
+    /// From `FRACAS_CRASH_KILL` and `FRACAS_CRASH_FAULTS`.
+    pub(super) fn asked() -> Self {
+        Self {
+            kill: std::env::var("FRACAS_CRASH_KILL").ok().map(|name| Kill::named(&name)),
+            faults: std::env::var("FRACAS_CRASH_FAULTS").unwrap_or_default(),
+        }
+    }
+
+    fn cases(&self) -> Vec<usize> {
+        let all: Vec<usize> = (0..CASES.len()).filter(|n| CASES[*n].name.starts_with(&self.faults)).collect();
+        assert!(all.iter().any(|n| CASES[*n].lasting), "no fault to be undone begins with {:?}", self.faults);
+        all
+    }
+}
+
+/// These cases in an order that is drawn by their weights, without those whose claim another before them has.
+fn ordered(mut left: Vec<usize>, random: &mut impl Rng) -> Vec<usize> {
     let mut order: Vec<usize> = Vec::new();
     while !left.is_empty() {
         let mut draw = random.random_range(0..left.iter().map(|case| CASES[*case].weight).sum());
@@ -158,11 +182,11 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The trial of this seed; with this death, if one is named.
-    pub(super) fn draw(seed: u64, only: Option<Kill>) -> Self {
+    /// The trial of this seed.
+    pub(super) fn draw(seed: u64, narrow: &Narrow) -> Self {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
         let drawn = kill(random);
-        let kill = only.unwrap_or(drawn);
+        let kill = narrow.kill.unwrap_or(drawn);
         // Every other trial, and the boundaries in turn.
         let boundary =
             (cfg!(debug_assertions) && seed.is_multiple_of(2)).then(|| (seed / 2) as usize % BOUNDARIES.len());
@@ -171,18 +195,21 @@ impl Plan {
         // Before the first step there is nothing on the host: so it is the boundary of another fault than the first.
         let early = place.is_some_and(|place| place <= Boundary::AfterStepRecord);
         // The death of a worker ends one fault; of one alone it can be seen when.
-        let many = if kill == Kill::Worker && !early { 1 } else { random.random_range(1 + usize::from(early)..=4) };
-        let mut cases = ordered(random);
+        let drawn = if kill == Kill::Worker && !early { 1 } else { random.random_range(1 + usize::from(early)..=4) };
+        let offered = narrow.cases();
+        let mut cases = ordered(offered.clone(), random);
+        let many = drawn.min(cases.len());
+        let early = early && many > 1;
         // Whatever is to be undone needs a fault that lasts, and whoever dies with its worker one that has a worker.
         let fits = |case: &usize| CASES[*case].lasting && (kill != Kill::Worker || CASES[*case].held);
-        let first = cases.iter().position(fits).expect("one");
-        cases.swap(0, first);
+        let first = cases.iter().position(fits).or_else(|| cases.iter().position(|case| CASES[*case].lasting));
+        cases.swap(0, first.expect("one that lasts"));
         let host = if random.random_bool(0.55) { PLAIN } else { 1 - PLAIN };
         // Both ways of a pause, one on each host, are to be seen often; half of all trials are to have a step that stays
         // until it is undone.
         if random.random_bool(0.5) && (kill != Kill::Worker || host != PLAIN) {
-            let pause = cases.iter().position(|case| CASES[*case].name == PAUSE).expect("one");
-            cases.swap(0, pause);
+            let pause = cases.iter().position(|case| CASES[*case].name == PAUSE);
+            cases.swap(0, pause.unwrap_or(0));
         }
         cases.truncate(many);
         let mut parts: Vec<Part> = cases
@@ -216,7 +243,7 @@ impl Plan {
         let nobody_left = matches!(kill, Kill::AgentAndGuard | Kill::All);
         let again = (nobody_left && boundary.is_none() && random.random_bool(0.3)).then(|| random.random_range(undo));
         let beside = random.random_bool(0.3).then(|| Part {
-            case: random.random_range(0..CASES.len()),
+            case: offered[random.random_range(0..offered.len())],
             at_ms: 0,
             for_ms: random.random_range(300..3_000),
         });

@@ -89,7 +89,8 @@ pub(crate) fn plan(
     let direction = if params.text("direction") == Some("egress") { Direction::Egress } else { Direction::Ingress };
     let filter = filter(params, facts)?;
     let device = device(params, facts)?;
-    let claim = Claim::Network { direction, filter: filter.clone(), dimension: dimension.into() };
+    let claim =
+        Claim::Network { direction, filter: filter.clone(), dimension: dimension.into(), device: device.clone() };
     let steps = match mechanism(params, facts, effect)? {
         Mechanism::Owned => {
             let impair = Impair { direction, filter: filter.clone(), effect: effect.clone(), device: device.clone() };

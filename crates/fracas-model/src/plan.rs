@@ -274,6 +274,9 @@ pub enum Claim {
         filter: Filter,
         /// `delay` or `loss`.
         dimension: String,
+        /// Only on this device; on every one when absent.
+        #[serde(default)]
+        device: Option<String>,
     },
 }
 
@@ -387,9 +390,12 @@ impl Claim {
     pub fn clashes(&self, other: &Self) -> bool {
         match (self, other) {
             (
-                Self::Network { direction, filter, dimension },
-                Self::Network { direction: d2, filter: f2, dimension: k2 },
-            ) => direction == d2 && dimension == k2 && filter.overlaps(f2),
+                Self::Network { direction, filter, dimension, device },
+                Self::Network { direction: d2, filter: f2, dimension: k2, device: on },
+            ) => {
+                let apart = device.as_ref().zip(on.as_ref()).is_some_and(|(a, b)| a != b);
+                direction == d2 && dimension == k2 && !apart && filter.overlaps(f2)
+            }
             (a, b) => a == b,
         }
     }
@@ -444,11 +450,13 @@ mod tests {
 
     #[test]
     fn disjoint_filters_coexist_and_intersecting_ones_clash() {
-        let claim = |f: &Filter, dimension: &str| Claim::Network {
+        let on = |f: &Filter, dimension: &str, device: Option<&str>| Claim::Network {
             direction: Direction::Ingress,
             filter: f.clone(),
             dimension: dimension.into(),
+            device: device.map(str::to_owned),
         };
+        let claim = |f: &Filter, dimension: &str| on(f, dimension, None);
         let wide = filter(&["10.0.0.0/8"], &[]);
         let narrow = filter(&["10.1.0.0/16"], &[(5432, 5432)]);
         let other = filter(&["192.168.0.0/16"], &[]);
@@ -456,5 +464,8 @@ mod tests {
         assert!(!claim(&wide, "delay").clashes(&claim(&narrow, "loss")));
         assert!(!claim(&wide, "delay").clashes(&claim(&other, "delay")));
         assert!(claim(&filter(&[], &[]), "loss").clashes(&claim(&other, "loss")));
+        let (eth0, eth1) = (on(&wide, "delay", Some("eth0")), on(&wide, "delay", Some("eth1")));
+        assert!(!eth0.clashes(&eth1) && eth0.clashes(&eth0));
+        assert!(eth0.clashes(&claim(&narrow, "delay")) && claim(&narrow, "delay").clashes(&eth1));
     }
 }

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::{codegen::root, vm};
 
-const HELP: &str = "usage: cargo xtask crash-trial [--trials N] [--seed S] [--lease 2s] [--kill WHO] [--release | --vm]
+const HELP: &str = "usage: cargo xtask crash-trial [--trials N] [--seed S] [--lease 2s] [--kill WHO] [--faults WORD] [--vm]
 
 Plays N trials that count (200 unless told) in namespace labs. Each applies one to four faults by one or two experiments
 and then kills one of {agent, guard, a worker, agent and guard, these and all workers, controller}, or cuts the network, or
@@ -20,9 +20,11 @@ host must be as it was. Trial k has seed S+k; FRACAS_SEED=K repeats one. Needs n
 who may make user namespaces. Touches nothing of the machine but a folder for temporary files. Prints a table, and at last
 `trials N residues M seed S`; fails if M > 0 or if nothing had been applied in any trial.
 
-  --kill WHO  that death in every trial: agent, guard, worker, agentandguard, all, controller, cut, lease
-  --release   an optimised agent; it has no numbered boundaries, so every instant is a random one
-  --vm        in a virtual machine whose kernel has netem, clsact and ifb; emulated, so slow and its times mean little";
+  --kill WHO     that death in every trial: agent, guard, worker, agentandguard, all, controller, cut, lease
+  --faults WORD  only faults whose name begins so, such as net or file-replace
+  --vm           in a virtual machine whose kernel has netem, clsact and ifb; emulated, so slow and its times mean little
+
+The programs are built by the profile `trial`: optimised, with the numbered boundaries.";
 
 /// Its name among the tests.
 const TRIAL: &str = "whoever_dies_the_host_is_as_it_was";
@@ -35,14 +37,14 @@ struct Asked {
     seed: u64,
     lease: String,
     kill: Option<String>,
-    release: bool,
+    faults: Option<String>,
     guest: bool,
 }
 
 impl Asked {
     /// `None` when only help is wanted.
     fn read(words: &[String]) -> Result<Option<Self>> {
-        let mut asked = Self { trials: 200, seed: 0, lease: "2s".into(), kill: None, release: false, guest: false };
+        let mut asked = Self { trials: 200, seed: 0, lease: "2s".into(), kill: None, faults: None, guest: false };
         let mut words = words.iter();
         while let Some(word) = words.next() {
             let mut text = || words.next().with_context(|| format!("{word} needs a value\n{HELP}"));
@@ -53,13 +55,10 @@ impl Asked {
                 "--seed" => asked.seed = number(text()?)?,
                 "--lease" => asked.lease.clone_from(text()?),
                 "--kill" => asked.kill = Some(text()?.clone()),
-                "--release" => asked.release = true,
+                "--faults" => asked.faults = Some(text()?.clone()),
                 "--vm" => asked.guest = true,
                 other => bail!("unknown word {other:?}\n{HELP}"),
             }
-        }
-        if asked.release && asked.guest {
-            bail!("a virtual machine is too slow to measure times in: leave out --release or --vm");
         }
         Ok(Some(asked))
     }
@@ -73,8 +72,9 @@ impl Asked {
             ("FRACAS_REQUIRE", "all".into()),
         ];
         all.extend(self.kill.clone().map(|kill| ("FRACAS_CRASH_KILL", kill)));
-        // One core, as it were.
-        all.extend(self.guest.then(|| ("FRACAS_CRASH_LABS", "1".into())));
+        all.extend(self.faults.clone().map(|faults| ("FRACAS_CRASH_FAULTS", faults)));
+        // Its memory holds no more of them.
+        all.extend(self.guest.then(|| ("FRACAS_CRASH_LABS", "2".into())));
         all
     }
 }
@@ -88,7 +88,8 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
     let (success, told) = if asked.guest {
         let (each, all) = GUEST_SECONDS;
         let words = [TRIAL, "--exact"];
-        let (passed, told) = vm::labs::run(&words, &asked.environment(), each * asked.trials + all, "fracas-crash: ")?;
+        let (passed, told) =
+            vm::labs::run(&words, &asked.environment(), "trial", each * asked.trials + all, "fracas-crash: ")?;
         (passed, told.context("the trial did not come to its end")?)
     } else {
         here(&asked)?
@@ -107,10 +108,7 @@ pub(crate) fn run(words: &[String]) -> Result<ExitCode> {
 fn here(asked: &Asked) -> Result<(bool, String)> {
     let result = root().join("target").join(format!("crash-trial-{}", std::process::id()));
     let mut command = Command::new(env!("CARGO"));
-    command.args(["test", "--locked", "-p", "fracas-tests"]);
-    if asked.release {
-        command.arg("--release");
-    }
+    command.args(["test", "--locked", "--profile", "trial", "-p", "fracas-tests"]);
     command.args(["--", TRIAL, "--exact", "--test-threads", "1"]);
     let status = command.envs(asked.environment()).env("FRACAS_CRASH_RESULT", &result).current_dir(root()).status()?;
     let told = fs::read_to_string(&result);

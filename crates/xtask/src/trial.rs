@@ -1,4 +1,5 @@
-//! Trials of the workspace's end-to-end tests, asked for more than a test has time for. What they try is theirs.
+//! Trials of the workspace's end-to-end tests, asked for more than a test has time for. What they try is theirs. The
+//! programs are built by the profile `trial`: optimised, with the numbered boundaries.
 
 use std::process::Command;
 
@@ -71,7 +72,19 @@ pub(crate) fn run(command: &str, words: &[String]) -> Result<()> {
     }
     let variables = asked.words.iter().zip(&values).map(|((_, variable, _), value)| (*variable, value.to_string()));
     let status = Command::new(env!("CARGO"))
-        .args(["test", "--locked", "-p", "fracas-tests", "--", asked.trial, "--exact", "--test-threads", "1"])
+        .args([
+            "test",
+            "--locked",
+            "--profile",
+            "trial",
+            "-p",
+            "fracas-tests",
+            "--",
+            asked.trial,
+            "--exact",
+            "--test-threads",
+            "1",
+        ])
         .envs(variables)
         .env("FRACAS_REQUIRE", "all")
         .current_dir(root())

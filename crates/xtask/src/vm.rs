@@ -49,7 +49,7 @@ const LIMIT_SECONDS: u64 = 420;
 pub(crate) fn run(arguments: &[String]) -> Result<()> {
     if let Some((_, words)) = arguments.split_first().filter(|(first, _)| *first == "--labs") {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let (passed, _) = labs::run(&words, &[("FRACAS_REQUIRE", "all".into())], limit_seconds()?, "")?;
+        let (passed, _) = labs::run(&words, &[("FRACAS_REQUIRE", "all".into())], "dev", limit_seconds()?, "")?;
         return if passed { Ok(()) } else { bail!("the guest's tests did not pass, or none ran") };
     }
     if let Some(("systemd", rest)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {

@@ -80,14 +80,14 @@ impl Order {
         command.args(&self.arguments).env_clear().current_dir("/").process_group(0);
         command.stdin(Stdio::null()).stderr(Stdio::null());
         command.stdout(if self.keep { Stdio::piped() } else { Stdio::null() });
-        if let Some((uid, gid)) = self.user {
-            // The standard library also drops root's supplementary groups here.
-            command.uid(uid).gid(gid);
-        }
-        let parent = getpid();
+        let (parent, user) = (getpid(), self.user);
         // SAFETY: the closure makes system calls only, on constants and one number: no allocation, no lock.
         unsafe {
             command.pre_exec(move || {
+                endangered();
+                if let Some((uid, gid)) = user {
+                    change_user(uid, gid)?;
+                }
                 confine(parent)?;
                 for (resource, most) in LIMITS {
                     // A limit that is lower already stays: raising it needs a privilege the program must not have.
@@ -111,6 +111,28 @@ impl Order {
         };
         Ok(Running { child: Some(child), group, pidfd, stdout })
     }
+}
+
+/// The kernel may choose this process when memory is short, as any other, if it would spare the agent: that is no measure
+/// for a program of others. While it still is the agent's user: afterwards the file belongs to root. Runs between fork and exec.
+fn endangered() {
+    // SAFETY: system calls on a constant path and on the descriptor that came of it.
+    unsafe {
+        let file = libc::open(c"/proc/self/oom_score_adj".as_ptr(), libc::O_RDWR | libc::O_CLOEXEC);
+        let mut first = 0_u8;
+        if libc::read(file, (&raw mut first).cast(), 1) == 1 && first == b'-' {
+            let _ = libc::pwrite(file, b"0".as_ptr().cast(), 1, 0);
+        }
+        libc::close(file);
+    }
+}
+
+/// Changes user and group for good, and drops root's other groups. Runs between fork and exec.
+fn change_user(uid: u32, gid: u32) -> io::Result<()> {
+    // SAFETY: system calls on numbers; this process has one thread, so that no other stays what it was.
+    let failed =
+        unsafe { libc::setgroups(0, std::ptr::null()) != 0 || libc::setgid(gid) != 0 || libc::setuid(uid) != 0 };
+    if failed { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// What the program must not have or be: the agent's abilities and descriptors, or alive when the agent is not. Runs

@@ -8,7 +8,7 @@ use std::{
 
 use serde_json::json;
 
-use super::*;
+use super::{child::Running, *};
 
 fn policy(allow: &[&str]) -> Policy {
     let exec_user = if rustix::process::geteuid().is_root() {
@@ -135,6 +135,31 @@ async fn it_keeps_no_ability_of_the_agent() {
     });
     let status = String::from_utf8(seen.join().unwrap().stdout).unwrap();
     assert!(status.contains("CapAmb:\t0000000000000000"), "{status}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn it_is_not_spared_when_memory_is_short_nor_of_the_agents_groups() {
+    let own = Path::new("/proc/self/oom_score_adj");
+    let before = fs::read(own).unwrap();
+    if !rustix::process::geteuid().is_root() || fs::write(own, "-100").is_err() {
+        return; // Nobody else may ask to be spared, or change user.
+    }
+    let look = |file: &str| Order {
+        program: "/bin/cat".into(),
+        arguments: vec![file.into()],
+        user: Some((65534, 65534)),
+        keep: true,
+    };
+    let (oom, status) = (look("/proc/self/oom_score_adj").start(), look("/proc/self/status").start());
+    fs::write(own, before).unwrap();
+    let text = async |running: Result<Running, String>| {
+        String::from_utf8(running.unwrap().ended().await.unwrap().stdout).unwrap()
+    };
+    assert_eq!(text(oom).await, "0\n");
+    let status = text(status).await;
+    for line in ["Uid:\t65534\t65534\t65534\t65534", "Gid:\t65534\t65534\t65534\t65534", "Groups:\t \n"] {
+        assert!(status.contains(line), "{line}: {status}");
+    }
 }
 
 #[test]

@@ -207,6 +207,7 @@ impl Outcome {
         self.boot = self.boot.or(next.boot);
         self.whole += next.whole;
         self.killed |= next.killed;
+        self.hung |= next.hung;
     }
 
     /// Whether a test failed, in whichever boot.

@@ -32,18 +32,19 @@ const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 const MORE: &[&str] =
     &["sch_fq_codel", "sch_htb", "sch_prio", "cls_u32", "xt_tcpudp", "xt_mark", "nft_chain_nat", "nft_reject_inet"];
 
-/// Runs the tests that these words choose, with these variables of their environment; whether they passed, and the rest
-/// of the last line that began with `mark`.
+/// Runs the tests that these words choose, built by this profile, with these variables of their environment; whether they
+/// passed, and the rest of the last line that began with `mark`.
 pub(crate) fn run(
     words: &[&str],
     environment: &[(&str, String)],
+    profile: &str,
     limit_seconds: u64,
     mark: &str,
 ) -> Result<(bool, Option<String>)> {
     let began = Instant::now();
     guest::present()?;
     let kernel = kernel::find(&root().join("target/vm"))?;
-    let program = stripped(&build()?)?;
+    let program = stripped(&build(profile)?)?;
     let mut image = Image::default();
     for folder in ["dev", "proc", "sys", "tmp", "run", "modules", "etc", "root"] {
         image.folder(Path::new(folder));
@@ -95,10 +96,10 @@ pub(crate) fn run(
 }
 
 /// The workspace's test program.
-fn build() -> Result<PathBuf> {
+fn build(profile: &str) -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".into());
     let mut command = Command::new(cargo);
-    command.current_dir(root()).args(["test", "--locked", "--no-run", "-p", "fracas-tests"]);
+    command.current_dir(root()).args(["test", "--locked", "--no-run", "--profile", profile, "-p", "fracas-tests"]);
     // What cargo tells this program about itself would make build scripts run again each time.
     for (name, _) in std::env::vars().filter(|(n, _)| n.starts_with("CARGO_PKG_") || n.starts_with("CARGO_MANIFEST_")) {
         command.env_remove(name);

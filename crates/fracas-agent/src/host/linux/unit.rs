@@ -77,7 +77,9 @@ impl LinuxHost {
         if active == "active" {
             return Ok(match (again, handle) {
                 (true, _) => Reverted::Undone,
-                (false, Some(_)) => Reverted::Superseded(format!("{unit} was started by somebody else")),
+                (false, Some(_)) => Reverted::Superseded(format!(
+                    "{unit} is active: somebody else started it, or an undo that was cut short"
+                )),
                 (false, None) => Reverted::NothingThere,
             });
         }
