@@ -151,7 +151,10 @@ fn a_halt_reaches_every_host() {
         }
         rig.fracas(&["halt", "clear", "--reason", "go on"]).good();
         if round % 20 == 0 {
-            eprintln!("halt: round {round} of {rounds}, {} s", begun.elapsed().as_secs());
+            let all = quiet.len();
+            let mut last = quiet[all.saturating_sub(15)..].to_vec();
+            let seconds = begun.elapsed().as_secs();
+            eprintln!("halt: round {round} of {rounds}, {seconds} s; the latest: {}", figures(&mut last));
         }
     }
     drop(roll);
