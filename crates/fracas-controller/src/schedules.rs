@@ -290,6 +290,7 @@ impl Task {
             return Ok(Some(COME_BACK_YET_NS));
         }
         let alive: BTreeSet<RunId> = self.schedules.runs.active().into_iter().collect();
+        self.state.forget_ended(&alive);
         let now_ns = self.schedules.history.now().wall_ns;
         let changed = std::mem::take(&mut self.changed);
         let decision = schedule::decide(&self.state, clockwork, Now { ns: now_ns, alive: &alive, changed });

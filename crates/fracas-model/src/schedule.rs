@@ -27,7 +27,7 @@ pub use self::{
     calendar::{Blackout, Closed, Hours, closed},
     decide::{Act, Decision, MOST_AT_ONCE, Now, State, Waiting, decide},
     due::{Clockwork, Due, When, described, exists, instant, zone},
-    read::{ReadSchedule, read_schedule, schedule_shape},
+    read::{ReadSchedule, is_schedule, read_schedule, schedule_shape},
 };
 
 /// A schedule as its document says, checked.

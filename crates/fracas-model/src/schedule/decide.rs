@@ -98,6 +98,11 @@ impl State {
         }
     }
 
+    /// Runs that are not among those alive have ended: they need not be remembered.
+    pub fn forget_ended(&mut self, alive: &BTreeSet<RunId>) {
+        self.runs.retain(|run| alive.contains(run));
+    }
+
     fn settle(&mut self, from: &Due, to: &Due) {
         self.settled_ns = self.settled_ns.max(to.nominal_ns);
         let among = from.nominal_ns..=to.nominal_ns;

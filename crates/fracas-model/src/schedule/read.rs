@@ -174,6 +174,13 @@ pub fn schedule_shape() -> Shape {
     ])
 }
 
+/// Whether a text says that it is a schedule, whatever else is wrong with it.
+pub fn is_schedule(text: &str) -> bool {
+    let text = tree::normalise(text);
+    let root = tree::parse(&text, &mut Findings::new("", &text));
+    root.is_some_and(|root| root.get("kind").and_then(Node::text) == Some("Schedule"))
+}
+
 /// Reads a schedule. `file` is its name for messages.
 ///
 /// The error is every mistake found, warnings among them, in the order of the text; never empty.

@@ -77,7 +77,8 @@ fn daily(zone: Tz, hour: u32, minute: u32) -> Vec<i64> {
     while day.year() < YEARS.end {
         let wanted = day.and_hms_opt(hour, minute, 0).unwrap();
         // Without the library's own resolution: the first instant whose local time is at least the wanted one.
-        let mut low = wanted.and_utc().timestamp() * SECOND - 15 * HOUR;
+        let as_utc = wanted.and_utc().timestamp() * SECOND;
+        let mut low = as_utc - offset(zone, as_utc) * SECOND - 3 * HOUR;
         let mut at = None;
         while at.is_none() {
             // Whole minutes of the day around it, coarse first.
@@ -225,6 +226,13 @@ impl Life {
         self.ends.iter().filter(|(_, end)| **end > self.now_ns).map(|(run, _)| run.clone()).collect()
     }
 
+    /// What has ended is not asked for again.
+    fn bury(&mut self) {
+        let alive = self.alive();
+        self.state.forget_ended(&alive);
+        self.ends.retain(|run, _| alive.contains(run));
+    }
+
     /// Decides and does until nothing is left to do now; when to wake. `start` says what becomes of a start: how long the
     /// run lasts, why it is refused, or that its hosts are taken.
     fn settle(&mut self, start: &mut impl FnMut(Due) -> Start) -> Option<i64> {
@@ -346,11 +354,11 @@ fn drawn(random: &mut impl Rng) -> Schedule {
 #[test]
 fn over_ten_years_of_anything_each_due_is_settled_once_and_none_is_left() {
     let base = std::env::var("FRACAS_SEED_BASE").ok().and_then(|text| text.parse().ok()).unwrap_or(0_u64);
-    for seed in base..base + 12 {
+    for seed in base..base + 8 {
         let random = &mut ChaCha8Rng::seed_from_u64(seed);
         let mut life = Life::of(drawn(random), begin());
         let mut steps = 0;
-        while life.now_ns < end() && steps < 30_000 {
+        while life.now_ns < end() && steps < 20_000 {
             steps += 1;
             let mut fate = ChaCha8Rng::seed_from_u64(random.random());
             let wake = life.settle(&mut |_| match fate.random_range(0..10) {
@@ -360,6 +368,7 @@ fn over_ten_years_of_anything_each_due_is_settled_once_and_none_is_left() {
                 _ => Start::Lasts(fate.random_range(0..2 * HOUR)),
             });
             let ends = life.ends.values().filter(|end| **end > life.now_ns).min().copied();
+            life.bury();
             let next = match (wake, ends) {
                 (Some(wake), Some(end)) => wake.min(end),
                 (wake, end) => wake.or(end).unwrap_or(i64::MAX),
