@@ -32,6 +32,7 @@ mod refused;
 mod replace;
 mod residue;
 mod rig;
+mod schedule;
 mod services;
 mod stage;
 mod terminal;
@@ -89,6 +90,7 @@ fn main() -> ExitCode {
         verdicts::trials(),
         foreign::trials(),
         offline::trials(),
+        schedule::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

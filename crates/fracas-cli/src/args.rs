@@ -115,6 +115,15 @@ pub enum Command {
         after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db\n  fracas hosts forget db-0 --reason 'scrapped'"
     )]
     Hosts(HostsArgs),
+    /// Let experiments run by themselves: by cron pattern, at a time, at equal distances, or at random moments
+    #[command(
+        after_help = "Example:\n  fracas schedule next nightly.yaml --count 10\n  fracas schedule set nightly.yaml\n  fracas schedule list\n  fracas schedule show nightly\n  fracas schedule pause nightly --reason 'release week'\n\nEvery due time ends as a run or as a recorded skip with its reason."
+    )]
+    Schedule {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ScheduleCommand,
+    },
     /// List the faults, or explain one: parameters, defaults, needs, an example document
     #[command(after_help = "Example:\n  fracas faults\n  fracas faults net-delay")]
     Faults(NameArgs),
@@ -198,6 +207,8 @@ pub enum SchemaKind {
     /// Experiment documents.
     #[default]
     Experiment,
+    /// Schedule documents.
+    Schedule,
     /// One line of `run --output json`.
     Event,
     /// The last line of `run --output json`.
@@ -360,6 +371,80 @@ pub enum HostsCommand {
     },
 }
 
+/// What can be done with schedules.
+#[derive(Debug, Subcommand)]
+pub enum ScheduleCommand {
+    /// Make a schedule, or change the one of its name
+    #[command(
+        after_help = "Example:\n  fracas schedule set nightly.yaml\n\nThe experiment that the schedule names is \
+                            read from beside it and sent along; `fracas schema --kind schedule` has every key."
+    )]
+    Set(ScheduleFile),
+    /// List them: when, next time, state, what became of the last time
+    #[command(after_help = "Example:\n  fracas schedule list\n  fracas schedule list --output json")]
+    List,
+    /// Show one: next times, what waits, what became of the latest ones
+    #[command(after_help = "Example:\n  fracas schedule show nightly --limit 100")]
+    Show {
+        /// Its name
+        name: String,
+        /// So many facts of its history, the latest
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Print the next times of a schedule's file, offline: what would be skipped by its calendar is marked
+    #[command(
+        after_help = "Example:\n  fracas schedule next nightly.yaml --count 20\n  fracas schedule next nightly.yaml \
+                            --from 2027-03-28T00:00:00Z"
+    )]
+    Next {
+        /// The schedule; the experiment it names must stand beside it
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// How many
+        #[arg(long, default_value_t = 10)]
+        count: usize,
+        /// After this instant instead of now
+        #[arg(long, value_name = "TIME", value_parser = instant)]
+        from: Option<i64>,
+    },
+    /// Skip its times from now on; each skip is recorded
+    #[command(after_help = "Example:\n  fracas schedule pause nightly --reason 'release week'")]
+    Pause {
+        /// Its name
+        name: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+    /// End its pause
+    #[command(after_help = "Example:\n  fracas schedule resume nightly")]
+    Resume {
+        /// Its name
+        name: String,
+    },
+    /// End it for good; its history stays
+    #[command(after_help = "Example:\n  fracas schedule remove nightly --reason 'replaced by weekly'")]
+    Remove {
+        /// Its name
+        name: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+}
+
+/// Arguments of `schedule set`.
+#[derive(Debug, Args)]
+pub struct ScheduleFile {
+    /// The schedule; the experiment it names must stand beside it
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Environment its runs belong to
+    #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
+    pub environment: String,
+}
+
 /// One change of a label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LabelChange {
@@ -408,6 +493,11 @@ pub enum ReportForm {
 pub struct CompletionsArgs {
     /// Which shell
     pub shell: clap_complete::Shell,
+}
+
+fn instant(text: &str) -> Result<i64, String> {
+    let at = chrono::DateTime::parse_from_rfc3339(text).map_err(|_| "write it as 2027-03-28T00:00:00Z".to_owned())?;
+    at.timestamp_nanos_opt().ok_or_else(|| "that is too far away".to_owned())
 }
 
 fn assignment(text: &str) -> Result<(String, String), String> {

@@ -1,6 +1,9 @@
 //! The controller as the commands see it: calls with model types. Generated wire types never leave this file.
 
 mod dial;
+mod schedules;
+
+pub use schedules::{ScheduleSubmission, ScheduleSummary};
 
 use std::{collections::BTreeMap, error::Error as _, time::Duration};
 

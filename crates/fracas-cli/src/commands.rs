@@ -9,6 +9,7 @@ mod plan;
 mod report;
 mod run;
 mod runs;
+mod schedule;
 mod schema;
 mod show;
 mod stop;
@@ -32,6 +33,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Stop(given) => stop::stop(session, &given).await,
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,
+        Command::Schedule { command } => schedule::schedule(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),
         Command::Completions(given) => completions::completions(session, &given),

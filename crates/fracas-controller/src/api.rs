@@ -1,5 +1,7 @@
 //! The Operator service: wire to model and back, after checking who calls. It decides nothing.
 
+mod schedules;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     pin::Pin,
@@ -18,9 +20,11 @@ use fracas_proto::{
     to_json,
     v1::{
         ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
-        HaltReply, HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListHostsReply, ListHostsRequest,
-        ListRunsReply, ListRunsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary,
-        StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, operator_server,
+        GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
+        LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
+        ListSchedulesRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule,
+        ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
+        WatchRunRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -33,6 +37,7 @@ use crate::{
     fleet::Fleet,
     history::{History, HistoryError},
     runs::{self, RunError, Runs},
+    schedules::Schedules,
     store::{RunIndex, StoreError},
 };
 
@@ -52,6 +57,7 @@ const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
 #[derive(Clone)]
 pub struct Api {
     runs: Runs,
+    schedules: Schedules,
     history: History,
     fleet: Fleet,
     audit: String,
@@ -66,8 +72,15 @@ impl std::fmt::Debug for Api {
 
 impl Api {
     /// A service over the controller's parts; `audit` is its audit stream.
-    pub fn new(runs: Runs, history: History, fleet: Fleet, audit: String, gate: Arc<dyn Gate>) -> Self {
-        Self { runs, history, fleet, audit, gate }
+    pub fn new(
+        runs: Runs,
+        schedules: Schedules,
+        history: History,
+        fleet: Fleet,
+        audit: String,
+        gate: Arc<dyn Gate>,
+    ) -> Self {
+        Self { runs, schedules, history, fleet, audit, gate }
     }
 
     async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
@@ -358,6 +371,47 @@ impl operator_server::Operator for Api {
         };
         let made = self.gate.make(ttl, labels, &by.id).await.map_err(|e| status(&e))?;
         Ok(Response::new(MakeJoinTokenReply { token: made.text, expires_wall_ns: made.expires_wall_ns }))
+    }
+
+    async fn set_schedule(&self, request: Request<SetScheduleRequest>) -> Reply<Schedule> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "SetSchedule", &wire.environment).await?;
+        self.set(wire, by).await
+    }
+
+    async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Reply<ListSchedulesReply> {
+        principal(&request)?;
+        Ok(Response::new(self.listed()))
+    }
+
+    async fn get_schedule(&self, request: Request<GetScheduleRequest>) -> Reply<GetScheduleReply> {
+        principal(&request)?;
+        self.shown(request.into_inner()).await
+    }
+
+    async fn pause_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "PauseSchedule", "").await?;
+        let paused = self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id).await;
+        self.changed(paused)
+    }
+
+    async fn resume_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "ResumeSchedule", "").await?;
+        let resumed = self.schedules.unpause(&wire.name, by.id).await;
+        self.changed(resumed)
+    }
+
+    async fn remove_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.called(&by, "RemoveSchedule", "").await?;
+        let removed = self.schedules.remove(&wire.name, reasoned(wire.reason)?, by.id).await;
+        self.changed(removed)
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

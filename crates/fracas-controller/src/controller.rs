@@ -22,6 +22,7 @@ use crate::{
     history::{History, HistoryError},
     listen::Conn,
     runs::Runs,
+    schedules::Schedules,
 };
 
 /// Streams and requests at once on one connection.
@@ -38,6 +39,7 @@ pub struct Controller {
     history: History,
     fleet: Fleet,
     runs: Runs,
+    schedules: Schedules,
     audit: String,
     front_port: u16,
 }
@@ -69,7 +71,8 @@ impl Controller {
             restore(&history, &fleet, &stream).await?;
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
-        Ok(Self { history, fleet, runs, audit, front_port: 0 })
+        let schedules = Schedules::new(history.clone(), runs.clone());
+        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
@@ -78,9 +81,14 @@ impl Controller {
         Self { front_port, ..self }
     }
 
-    /// Takes up the runs that have not ended; returns how many, once their wishes are known.
+    /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
     pub async fn resume(&self) -> Result<usize, HistoryError> {
-        self.runs.resume().await
+        let runs = self.runs.resume().await?;
+        let schedules = self.schedules.resume().await?;
+        if schedules > 0 {
+            tracing::info!(schedules, "schedules are kept");
+        }
+        Ok(runs)
     }
 
     /// The history.
@@ -96,6 +104,11 @@ impl Controller {
     /// The runs.
     pub fn runs(&self) -> &Runs {
         &self.runs
+    }
+
+    /// The schedules.
+    pub fn schedules(&self) -> &Schedules {
+        &self.schedules
     }
 
     /// Name of the audit stream.
@@ -141,7 +154,8 @@ impl Controller {
         doors: Arc<dyn Doorkeeper>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let api = Api::new(self.runs.clone(), self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
+        let (runs, schedules) = (self.runs.clone(), self.schedules.clone());
+        let api = Api::new(runs, schedules, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
         let authenticated = Authenticated(doors);
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();

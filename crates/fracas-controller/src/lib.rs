@@ -17,6 +17,7 @@ pub mod history;
 pub mod identity;
 pub mod listen;
 pub mod runs;
+pub mod schedules;
 pub mod server;
 pub mod store;
 pub mod tokens;

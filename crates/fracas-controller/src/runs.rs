@@ -7,6 +7,7 @@ use std::{
 };
 
 use fracas_model::{
+    catalogue::Catalogue,
     desired::{FaultItem, Mode},
     diagnostic::Diagnostic,
     digest,
@@ -200,6 +201,30 @@ impl Runs {
                 return;
             }
         }
+    }
+
+    /// Wakes whenever a run has ended.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.active.changed.subscribe()
+    }
+
+    /// What documents may name now.
+    pub fn catalogue(&self) -> Catalogue {
+        self.fleet.catalogue()
+    }
+
+    /// A run that has a host which this request might need for a fault.
+    pub fn holder(&self, request: &Request) -> Option<RunId> {
+        let catalogue = self.fleet.catalogue();
+        let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
+        let wanted = target::might_suffer(&read.ok()?.experiment, &self.views());
+        let taken = |host: &HostView| wanted.contains(&host.id).then(|| host.taken.clone()).flatten();
+        self.views().iter().find_map(taken)
+    }
+
+    /// Whether [`close`](Self::close) was said.
+    pub fn is_closed(&self) -> bool {
+        self.active.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 
     /// From now on no run starts; `reason` is what callers are told.

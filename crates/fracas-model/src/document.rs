@@ -79,12 +79,15 @@ pub fn starter() -> &'static str {
 
 /// Other kinds are refused at once: their keys would only be called unknown.
 fn kind_is_built(root: &Node, findings: &mut Findings<'_>) -> bool {
-    const LATER: [&str; 3] = ["Drill", "GameDay", "Schedule"];
+    const LATER: [&str; 2] = ["Drill", "GameDay"];
     let Some(kind) = root.get("kind") else { return true };
     let Some(word) = kind.text().filter(|word| *word != "Experiment") else { return true };
     if LATER.contains(&word) {
         let help = "write `kind: Experiment`; several experiments are run one after another with `fracas run`";
         findings.error(kind.span, format!("`kind: {word}` is not built yet"), help);
+    } else if word == "Schedule" {
+        let help = "`fracas schedule set FILE` sends it, `fracas schedule next FILE` shows what it would do";
+        findings.error(kind.span, "this is a schedule, not an experiment", help);
     } else if word == "HostPolicy" {
         let help = "it belongs on the host, in the file that its agent is started with";
         findings.error(kind.span, "this is a host's policy, not an experiment", help);

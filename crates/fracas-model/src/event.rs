@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// `run/ID`, `host/ID`, `audit/CONTROLLER`.
+    /// `run/ID`, `host/ID`, `schedule/NAME`, `audit/CONTROLLER`.
     pub stream: String,
     /// From 1, without gaps.
     pub seq: u64,
@@ -592,6 +592,13 @@ pub enum Body {
         environment: String,
         /// Whether it was let through; if not, why.
         refused: Option<String>,
+        /// When.
+        at: Stamp,
+    },
+    /// What became of a schedule (its own stream).
+    Schedule {
+        /// The fact.
+        fact: crate::schedule::Fact,
         /// When.
         at: Stamp,
     },

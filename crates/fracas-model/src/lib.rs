@@ -19,6 +19,7 @@ pub mod policy;
 pub mod process;
 pub mod report;
 pub mod run;
+pub mod schedule;
 pub mod schema;
 pub mod selector;
 pub mod shape;

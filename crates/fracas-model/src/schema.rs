@@ -6,7 +6,8 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     catalogue::Catalogue,
-    document::experiment_shape,
+    document::{API_VERSION, experiment_shape},
+    schedule::schedule_shape,
     shape::{Field, Group, Shape},
 };
 
@@ -18,11 +19,20 @@ const PARAMETER: &str = r"\$\{[a-z0-9]([-a-z0-9]*[a-z0-9])?\}";
 
 /// The schema of an experiment, with the faults and probes of this catalogue.
 pub fn json_schema(catalogue: &Catalogue) -> Value {
+    whole("Experiment", "A fault-injection experiment for Fracas.", &experiment_shape(catalogue))
+}
+
+/// The schema of a schedule.
+pub fn schedule_json_schema() -> Value {
+    whole("Schedule", "When Fracas runs an experiment by itself.", &schedule_shape())
+}
+
+fn whole(kind: &str, description: &str, shape: &Shape) -> Value {
     let mut schema = Map::new();
     schema.insert("$schema".into(), DIALECT.into());
-    schema.insert("title".into(), "fracas/v1 Experiment".into());
-    schema.insert("description".into(), "A fault-injection experiment for Fracas.".into());
-    schema.extend(of(&experiment_shape(catalogue)));
+    schema.insert("title".into(), format!("{API_VERSION} {kind}").into());
+    schema.insert("description".into(), description.into());
+    schema.extend(of(shape));
     schema.insert("$defs".into(), json!({ "parameter": { "type": "string", "pattern": PARAMETER } }));
     Value::Object(schema)
 }

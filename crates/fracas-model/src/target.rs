@@ -58,6 +58,18 @@ pub fn suffering(experiment: &Experiment, drawn: &BTreeMap<TargetId, Vec<HostId>
     faults.flatten().cloned().collect()
 }
 
+/// The hosts that could be drawn for a fault, whatever stands against it now.
+pub fn might_suffer(experiment: &Experiment, hosts: &[HostView]) -> BTreeSet<HostId> {
+    let mut draw = Draw { experiment, hosts, drawn: Drawn::default(), refusals: Vec::new() };
+    let targets = experiment.targets.iter();
+    let matching = targets.map(|(id, target)| {
+        let found = draw.matching(id, target);
+        (id.clone(), found.into_iter().map(|host| host.id.clone()).collect())
+    });
+    let all: BTreeMap<TargetId, Vec<HostId>> = matching.collect();
+    suffering(experiment, &all)
+}
+
 /// Draws hosts for every target. The error is every reason why the run must not start; never empty.
 ///
 /// The same document, hosts and seed give the same draw: ChaCha8, targets in the order of their names, hosts by id.

@@ -3,6 +3,7 @@
 use fracas_model::{
     diagnostic::{Diagnostic, Severity},
     document::read_experiment,
+    schedule::{is_schedule, read_schedule},
 };
 use serde_json::json;
 
@@ -22,11 +23,17 @@ pub(crate) fn validate(session: &Session<'_>, given: &ValidateArgs) -> Result<u8
             }
         };
         let name = source::name(path);
-        match read_experiment(&name, &text, &parameters, &session.world.catalogue) {
-            Ok(read) => {
-                found.extend(read.warnings);
+        let read = if is_schedule(&text) {
+            read_schedule(&name, &text).map(|read| (read.schedule.name, read.warnings))
+        } else {
+            let read = read_experiment(&name, &text, &parameters, &session.world.catalogue);
+            read.map(|read| (read.experiment.name, read.warnings))
+        };
+        match read {
+            Ok((of, warnings)) => {
+                found.extend(warnings);
                 if !session.output.json {
-                    session.output.notice(&format!("{name}: {} is valid", read.experiment.name));
+                    session.output.notice(&format!("{name}: {of} is valid"));
                 }
             }
             Err(diagnostics) => found.extend(diagnostics),

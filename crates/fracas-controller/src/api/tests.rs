@@ -43,7 +43,8 @@ async fn api(store: &MemoryStore) -> Api {
     let history = History::open(Arc::new(store.clone()), clock).await.unwrap();
     let fleet = Fleet::new(history.epoch());
     let runs = Runs::new(history.clone(), fleet.clone(), AUDIT.to_owned(), 1);
-    Api::new(runs, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
+    let schedules = Schedules::new(history.clone(), runs.clone());
+    Api::new(runs, schedules, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
 }
 
 fn stamp() -> Stamp {

@@ -1,0 +1,284 @@
+//! What a schedule does now, and when it must be asked again. Pure: the history so far, the time, and which runs are alive.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use serde::{Deserialize, Serialize};
+
+use super::{CatchUp, Clockwork, Closed, Concurrency, Due, Fact, Schedule, Skip, closed};
+use crate::id::RunId;
+
+/// Dues that are looked at in one decision; of more, the oldest are settled first and the rest in the next.
+pub const MOST_AT_ONCE: usize = 20_000;
+
+/// What the history of a schedule says: a fold over its facts.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct State {
+    /// Its rules; `None` before the first fact.
+    pub schedule: Option<Schedule>,
+    /// Text of the experiment.
+    pub experiment: String,
+    /// In which environment its runs are started.
+    pub environment: String,
+    /// Who made or changed it last.
+    pub by: String,
+    /// All dues up to this nominal instant are settled or wait; those after it are owed.
+    pub settled_ns: i64,
+    /// Dues that wait, in their order.
+    pub waiting: VecDeque<Waiting>,
+    /// Runs it started, as far as nobody said that they have ended.
+    pub runs: BTreeSet<RunId>,
+    /// Why it is paused, if it is.
+    pub paused: Option<String>,
+    /// It is no more.
+    pub removed: bool,
+    /// The last fact about a due.
+    pub last: Option<Fact>,
+}
+
+/// A due that could not start when it should have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Waiting {
+    /// The due.
+    pub due: Due,
+    /// For what.
+    pub reason: String,
+}
+
+/// Something to be done; whatever comes of it is recorded before the next decision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Act {
+    /// Record this.
+    Note(Fact),
+    /// Start a run for this due, and record that it started or why it was refused. Nothing follows in this decision.
+    Start(Due),
+    /// Ask these runs to end.
+    Stop(Vec<RunId>),
+}
+
+/// What to do now, in this order, and when to ask again at the latest.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// What to do.
+    pub acts: Vec<Act>,
+    /// When; `None`: only when something else changes.
+    pub wake_ns: Option<i64>,
+}
+
+impl State {
+    /// Takes in a fact that was recorded at this instant of the wall clock.
+    pub fn take(&mut self, fact: &Fact, at_ns: i64) {
+        match fact {
+            Fact::Set { schedule, experiment, environment, by, .. } => {
+                self.schedule = Some((**schedule).clone());
+                (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
+                // What was due under the rules before was owed under them, and settled or withdrawn.
+                self.settled_ns = self.settled_ns.max(at_ns);
+                self.waiting.clear();
+                self.removed = false;
+            }
+            Fact::Started { due, run } => {
+                self.runs.insert(run.clone());
+                self.settle(due, due);
+            }
+            Fact::Skipped { from, to, .. } => self.settle(from, to),
+            Fact::Queued { due, reason } => {
+                self.settle(due, due);
+                self.waiting.push_back(Waiting { due: *due, reason: reason.clone() });
+            }
+            Fact::Paused { reason, .. } => self.paused = Some(reason.clone()),
+            Fact::Resumed { .. } => self.paused = None,
+            Fact::Removed { .. } => {
+                self.removed = true;
+                self.waiting.clear();
+            }
+        }
+        if matches!(fact, Fact::Started { .. } | Fact::Skipped { .. } | Fact::Queued { .. }) {
+            self.last = Some(fact.clone());
+        }
+    }
+
+    /// Runs that are not among those alive have ended: they need not be remembered.
+    pub fn forget_ended(&mut self, alive: &BTreeSet<RunId>) {
+        self.runs.retain(|run| alive.contains(run));
+    }
+
+    fn settle(&mut self, from: &Due, to: &Due) {
+        self.settled_ns = self.settled_ns.max(to.nominal_ns);
+        let among = from.nominal_ns..=to.nominal_ns;
+        self.waiting.retain(|waiting| !among.contains(&waiting.due.nominal_ns));
+    }
+}
+
+/// Dues one after the other that are skipped for one reason become one record.
+#[derive(Default)]
+struct Notes(Vec<Act>);
+
+impl Notes {
+    fn skip(&mut self, due: Due, reason: Skip) {
+        if let Some(Act::Note(Fact::Skipped { to, count, reason: last, .. })) = self.0.last_mut()
+            && *last == reason
+            && to.nominal_ns < due.nominal_ns
+        {
+            (*to, *count) = (due, *count + 1);
+            return;
+        }
+        self.0.push(Act::Note(Fact::Skipped { from: due, to: due, count: 1, reason }));
+    }
+}
+
+/// What a decision looks at beside the history.
+#[derive(Clone, Copy, Debug)]
+pub struct Now<'n> {
+    /// The wall clock.
+    pub ns: i64,
+    /// Runs that have not ended, of whomever.
+    pub alive: &'n BTreeSet<RunId>,
+    /// What a due waits for may have ended since it was last tried.
+    pub changed: bool,
+}
+
+/// Decides. A decision holds at most one start, as its last act, so that what came of it is known before the next.
+pub fn decide(state: &State, clockwork: &Clockwork, now: Now<'_>) -> Decision {
+    let Some(schedule) = state.schedule.as_ref().filter(|_| !state.removed) else { return Decision::default() };
+    let own: Vec<RunId> = state.runs.intersection(now.alive).cloned().collect();
+    let (waiting, notes) = (state.waiting.clone(), Notes::default());
+    Deciding { schedule, state, clockwork, now, own, notes, waiting }.go()
+}
+
+struct Deciding<'d> {
+    schedule: &'d Schedule,
+    state: &'d State,
+    clockwork: &'d Clockwork,
+    now: Now<'d>,
+    own: Vec<RunId>,
+    notes: Notes,
+    waiting: VecDeque<Waiting>,
+}
+
+impl Deciding<'_> {
+    fn go(mut self) -> Decision {
+        let now_ns = self.now.ns;
+        let mut dues: Vec<Due> = Vec::new();
+        let mut next = None;
+        for due in self.clockwork.after(self.state.settled_ns) {
+            if due.at_ns > now_ns || dues.len() == MOST_AT_ONCE {
+                next = Some(due);
+                break;
+            }
+            dues.push(due);
+        }
+        // More than can be looked at: then even the last of these is not the latest.
+        let more = next.is_some_and(|due| due.at_ns <= now_ns);
+        let wake = |at: Option<i64>| at.or(next.map(|due| due.at_ns));
+        if let Some(reason) = &self.state.paused {
+            let reason = Skip::Paused { reason: reason.clone() };
+            self.give_up_waiting(&reason);
+            for due in dues {
+                self.notes.skip(due, reason.clone());
+            }
+            return self.decision(None, wake(more.then_some(now_ns)));
+        }
+        let late = |due: &&Due| now_ns - due.at_ns > self.schedule.start_within.ns();
+        let missed = dues.iter().take_while(late).count();
+        let kept = match self.schedule.catch_up {
+            _ if more && !matches!(self.schedule.catch_up, CatchUp::All { .. }) => 0,
+            CatchUp::Skip => 0,
+            CatchUp::Latest => usize::from(missed == dues.len()),
+            CatchUp::All { max } => max as usize,
+        };
+        let first = missed.saturating_sub(kept);
+        for due in &dues[..first] {
+            self.notes.skip(*due, Skip::Missed);
+        }
+        if more && first > 0 {
+            return self.decision(None, Some(now_ns));
+        }
+        for due in &dues[first..] {
+            if let Some(start) = self.due(*due) {
+                // What comes of it decides about the others.
+                return self.decision(Some(start), Some(now_ns));
+            }
+        }
+        while let Some(waiting) = self.waiting.front().cloned() {
+            let limit = waiting.due.at_ns.saturating_add(self.schedule.wait_at_most.ns());
+            let wake = [wake(None), Some(limit)].into_iter().flatten().min();
+            if now_ns >= limit {
+                self.waiting.pop_front();
+                self.notes.skip(waiting.due, Skip::WaitedTooLong { reason: waiting.reason });
+            } else if !self.own.is_empty() || !self.now.changed {
+                return self.decision(None, wake);
+            } else if let Some(reason) = self.closed() {
+                self.give_up_waiting(&reason);
+            } else {
+                // Its turn has come.
+                return self.decision(Some(waiting.due), wake);
+            }
+        }
+        self.decision(None, wake(None))
+    }
+
+    /// How many may wait.
+    fn room(&self) -> usize {
+        match self.schedule.catch_up {
+            CatchUp::All { max } => max.max(1) as usize,
+            CatchUp::Skip | CatchUp::Latest => 1,
+        }
+    }
+
+    /// What stands against a start now.
+    fn closed(&self) -> Option<Skip> {
+        let Schedule { allowed, blackouts, zone, .. } = self.schedule;
+        closed(allowed, blackouts, *zone, self.now.ns).map(|closed| match closed {
+            Closed::Hours => Skip::NotAllowedThen,
+            Closed::Blackout(name) => Skip::Blackout { name },
+        })
+    }
+
+    /// A due that is to start now; else it was noted why not.
+    fn due(&mut self, due: Due) -> Option<Due> {
+        if let Some(reason) = self.closed() {
+            self.notes.skip(due, reason);
+            return None;
+        }
+        let in_the_way = self.own.first().cloned();
+        match (self.schedule.concurrency, in_the_way) {
+            (_, None) if self.waiting.is_empty() => return Some(due),
+            (Concurrency::Replace, None) => {
+                self.give_up_waiting(&Skip::Replaced);
+                return Some(due);
+            }
+            (Concurrency::Replace, Some(run)) => {
+                self.give_up_waiting(&Skip::Replaced);
+                self.notes.0.push(Act::Stop(self.own.clone()));
+                self.queue(due, format!("run {run} is being stopped for it"));
+            }
+            (Concurrency::Forbid, Some(run)) => self.notes.skip(due, Skip::StillRunning { run }),
+            (Concurrency::Queue, Some(run)) if self.waiting.len() < self.room() => {
+                self.queue(due, format!("run {run} has not ended"));
+            }
+            (Concurrency::Queue, None) if self.waiting.len() < self.room() => {
+                self.queue(due, "another waits before it".into());
+            }
+            (Concurrency::Forbid | Concurrency::Queue, _) => self.notes.skip(due, Skip::AnotherWaits),
+        }
+        None
+    }
+
+    fn queue(&mut self, due: Due, reason: String) {
+        self.notes.0.push(Act::Note(Fact::Queued { due, reason: reason.clone() }));
+        self.waiting.push_back(Waiting { due, reason });
+    }
+
+    fn give_up_waiting(&mut self, reason: &Skip) {
+        for waiting in std::mem::take(&mut self.waiting) {
+            self.notes.skip(waiting.due, reason.clone());
+        }
+    }
+
+    fn decision(self, start: Option<Due>, wake_ns: Option<i64>) -> Decision {
+        let mut acts = self.notes.0;
+        acts.extend(start.map(Act::Start));
+        Decision { acts, wake_ns }
+    }
+}

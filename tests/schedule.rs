@@ -1,0 +1,156 @@
+//! Experiments that run by themselves: each due time is a run, with its effect seen from outside, or a recorded skip; also
+//! over the death of the controller.
+
+use std::time::Duration;
+
+use fracas_sim::need::Need;
+use libtest_mimic::Trial;
+use serde_json::Value;
+
+use crate::{
+    rig::{LIMIT, Rig, until},
+    trial,
+};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    vec![
+        trial("a_schedule_runs_by_itself_and_says_what_it_skipped", &[Need::Lab], by_itself),
+        trial("a_schedule_outlives_its_controller_and_starts_nothing_twice", &[Need::Lab], outlives),
+        trial("a_schedule_with_mistakes_is_refused_with_all_of_them", &[Need::Lab], refused),
+    ]
+}
+
+const PAGE: &str = "/run/data/page";
+
+const EXPERIMENT: &str = "
+apiVersion: fracas/v1
+kind: Experiment
+name: page-is-broken
+parameters: { length: { type: duration, default: 300ms } }
+targets: { box: { select: \"role=box\" } }
+timeline:
+  - { id: break, at: 0s, fault: { file-replace: { path: /run/data/page, content: broken } }, target: box, for: \"${length}\" }
+recovery: { stableFor: 0s, giveUpAfter: 1s }
+";
+
+fn schedule(more: &str) -> String {
+    format!(
+        "apiVersion: fracas/v1\nkind: Schedule\nname: often\nexperiment: page.yaml\n\
+         when: {{ every: {{ period: 2s, from: 2026-01-01T00:00 }} }}\n{more}"
+    )
+}
+
+/// A host with a page, and both documents beside each other where the operator works.
+fn prepared(more: &str) -> (Rig, String) {
+    let rig = Rig::start(&[("box", &[("role", "box")])]);
+    rig.keep("box", PAGE, "as it was");
+    rig.document("page", EXPERIMENT);
+    let path = rig.document("often", &schedule(more));
+    (rig, path)
+}
+
+fn show(rig: &Rig) -> Value {
+    rig.fracas(&["schedule", "show", "often", "--limit", "1000", "--output", "json"]).good().json()[0].clone()
+}
+
+/// The facts of one kind.
+fn facts(shown: &Value, what: &str) -> Vec<Value> {
+    let events = shown["events"].as_array().expect("events");
+    let of = events.iter().map(|event| event["body"]["fact"].clone());
+    of.filter(|fact| fact["what"] == what).collect()
+}
+
+/// Each due of two seconds is settled once, and none is left out.
+fn settled_once(shown: &Value) {
+    let mut settled = Vec::new();
+    for what in ["started", "skipped"] {
+        for fact in facts(shown, what) {
+            let at = |due: &str| fact[due]["nominalNs"].as_i64();
+            let (from, to) = (at("due").or(at("from")).expect("from"), at("due").or(at("to")).expect("to"));
+            let many = fact["count"].as_i64().unwrap_or(1);
+            assert_eq!((to - from) / 2_000_000_000 + 1, many, "{fact}");
+            settled.extend((0..many).map(|n| from + n * 2_000_000_000));
+        }
+    }
+    settled.sort_unstable();
+    let gaps: Vec<&[i64]> = settled.windows(2).filter(|pair| pair[1] - pair[0] != 2_000_000_000).collect();
+    assert!(settled.len() > 2 && gaps.is_empty(), "{gaps:?}");
+}
+
+fn by_itself() {
+    let (rig, path) = prepared("");
+    let said = rig.fracas(&["schedule", "set", &path]).good();
+    assert!(said.out.contains("often is set: next"), "{}", said.out);
+    let page = || rig.shell("box", &format!("cat {PAGE}"));
+    until("the page is broken by itself", || page().contains("broken"));
+    until("and whole again", || page().contains("as it was"));
+    until("three runs have started", || facts(&show(&rig), "started").len() >= 3);
+    let runs = rig.fracas(&["runs", "--output", "json"]).good().json()[0].clone();
+    let by = &runs["runs"][0]["by"];
+    assert_eq!(by, "schedule:often", "{runs}");
+    rig.fracas(&["schedule", "pause", "often", "--reason", "release week"]).good();
+    let skipped =
+        |shown: &Value| facts(shown, "skipped").iter().filter(|fact| fact["reason"]["why"] == "paused").count();
+    until("times are skipped, with the reason", || skipped(&show(&rig)) >= 2);
+    let started = facts(&show(&rig), "started").len();
+    assert!(rig.fracas(&["schedule", "list"]).good().out.contains("paused: release week"));
+    rig.fracas(&["schedule", "resume", "often"]).good();
+    until("it goes on", || facts(&show(&rig), "started").len() > started);
+    // A halt is a reason too.
+    rig.fracas(&["halt", "--reason", "real incident"]).good();
+    let halted = |shown: &Value| facts(shown, "skipped").iter().any(|fact| fact.to_string().contains("real incident"));
+    until("times under a halt are skipped", || halted(&show(&rig)));
+    rig.fracas(&["halt", "clear", "--reason", "over"]).good();
+    let shown = show(&rig);
+    settled_once(&shown);
+    let text = rig.fracas(&["schedule", "show", "often"]).good().out;
+    assert!(text.contains("skipped, refused: everything is halted: real incident"), "{text}");
+    rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
+    let gone = rig.fracas(&["schedule", "show", "often"]);
+    assert!(gone.code != 0 && gone.err.contains("fracas schedule list"), "{}", gone.err);
+    rig.stop();
+}
+
+fn outlives() {
+    // A run that lasts longer than the period, so that some times are forbidden.
+    let (rig, path) = prepared("parameters: { length: 3s }\ncatchUp: latest\n");
+    rig.fracas(&["schedule", "set", &path]).good();
+    until("a run has started", || facts(&show(&rig), "started").len() == 1);
+    for _ in 0..3 {
+        rig.kill_controller();
+        // Away for more than a period.
+        let until_then = std::time::Instant::now() + Duration::from_secs(3);
+        until("some times are missed", || std::time::Instant::now() > until_then);
+        rig.start_controller();
+        rig.until_connected(&["box"]);
+        let before = facts(&show(&rig), "started").len();
+        until("it goes on", || facts(&show(&rig), "started").len() > before);
+    }
+    let shown = show(&rig);
+    settled_once(&shown);
+    let runs = facts(&shown, "started");
+    let runs: std::collections::BTreeSet<&str> = runs.iter().filter_map(|fact| fact["run"].as_str()).collect();
+    assert_eq!(runs.len(), facts(&shown, "started").len(), "each due has a run of its own");
+    assert!(!facts(&shown, "skipped").is_empty());
+    rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
+    rig.fracas(&["stop", "last"]).good();
+    rig.stop();
+}
+
+fn refused() {
+    let rig = Rig::start(&[("box", &[("role", "box")])]);
+    rig.document("page", EXPERIMENT);
+    let path = rig.document("often", &schedule("zone: Europe/Londn\ncatchUp: sometimes\n"));
+    let said = rig.fracas_going(&["schedule", "set", &path]).end(LIMIT);
+    assert_eq!(said.code, 2);
+    assert!(said.err.contains("did you mean `Europe/London`?") && said.err.contains("catchUp"), "{}", said.err);
+    // The experiment it names is read too, with the schedule's parameters.
+    let path = rig.document("often", &schedule("parameters: { lenght: 1s }\n"));
+    let said = rig.fracas_going(&["schedule", "set", &path]).end(LIMIT);
+    assert!(said.code == 2 && said.err.contains("length"), "{}", said.err);
+    let path = rig.document("often", &schedule(""));
+    let next = rig.fracas(&["schedule", "next", &path, "--count", "3", "--from", "2027-01-01T00:00:00Z"]).good().out;
+    assert_eq!(next.lines().next(), Some("Fri 2027-01-01 00:00:02 UTC  in 2s"), "{next}");
+    assert_eq!(next.lines().count(), 3);
+    rig.stop();
+}
