@@ -222,6 +222,12 @@ impl Runs {
         self.views().iter().find_map(taken)
     }
 
+    /// Whether every host is in contact that is known.
+    pub fn hosts_are_back(&self) -> bool {
+        let hosts = self.fleet.hosts();
+        !hosts.is_empty() && hosts.values().all(|host| host.connected)
+    }
+
     /// Whether [`close`](Self::close) was said.
     pub fn is_closed(&self) -> bool {
         self.active.closed.lock().unwrap_or_else(PoisonError::into_inner).is_some()

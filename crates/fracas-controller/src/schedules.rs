@@ -18,6 +18,8 @@ use fracas_model::{
     schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State},
 };
 
+use tokio::sync::{Mutex as AsyncMutex, Notify};
+
 use crate::{
     history::{History, HistoryError},
     runs::{Request, RunError, Runs},
@@ -30,7 +32,7 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 /// How long hosts may take to come back after a start of the controller, before what a due needs is missed.
 const COMING_BACK: Duration = Duration::from_secs(10);
 /// So often that is looked at.
-const COME_BACK_YET_NS: i64 = 100_000_000;
+const COME_BACK_YET: Duration = Duration::from_millis(100);
 /// Most schedules of one controller.
 const MOST: usize = 10_000;
 
@@ -39,7 +41,20 @@ const MOST: usize = 10_000;
 pub struct Schedules {
     history: History,
     runs: Runs,
-    known: Arc<Mutex<BTreeMap<String, State>>>,
+    slots: Arc<Mutex<BTreeMap<String, Arc<Slot>>>>,
+    /// When this controller began: hosts may still have to come back.
+    born: tokio::time::Instant,
+}
+
+/// The place of one schedule; once made it stays, with its one task.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Whoever reads, decides, starts and records holds it all the while.
+    life: AsyncMutex<Life>,
+    /// What others see.
+    seen: Mutex<Arc<State>>,
+    /// Something was recorded.
+    poke: Notify,
 }
 
 /// What is asked of [`Schedules::set`].
@@ -84,103 +99,125 @@ pub fn stream_of(name: &str) -> String {
 impl Schedules {
     /// None yet; [`resume`](Self::resume) takes up those of the history.
     pub fn new(history: History, runs: Runs) -> Self {
-        Self { history, runs, known: Arc::default() }
+        Self { history, runs, slots: Arc::default(), born: tokio::time::Instant::now() }
     }
 
     /// Takes up every schedule that was not removed. Returns how many.
     pub async fn resume(&self) -> Result<usize, HistoryError> {
         for stream in self.history.store().streams("schedule/").await? {
-            let name = stream.trim_start_matches("schedule/").to_owned();
-            let mut task = Task::new(self.clone(), name);
-            task.read().await?;
-            if !task.state.removed {
-                tokio::spawn(task.live());
-            }
+            let name = stream.trim_start_matches("schedule/");
+            self.read(name, &mut *self.slot(name).life.lock().await).await?;
         }
         Ok(self.all().len())
     }
 
+    /// The place of a schedule, with its task.
+    fn slot(&self, name: &str) -> Arc<Slot> {
+        let mut slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let slot = slots.entry(name.to_owned()).or_insert_with(|| {
+            let slot = Arc::new(Slot::default());
+            let (schedules, name, its) = (self.clone(), name.to_owned(), slot.clone());
+            tokio::spawn(async move { schedules.keep(name, its).await });
+            slot
+        });
+        slot.clone()
+    }
+
     /// Every schedule that was not removed, by name.
-    pub fn all(&self) -> BTreeMap<String, State> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn all(&self) -> BTreeMap<String, Arc<State>> {
+        let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
+        let seen = slots.iter().map(|(name, slot)| (name.clone(), slot.seen()));
+        seen.filter(|(_, state)| state.schedule.is_some() && !state.removed).collect()
     }
 
     /// One of them.
-    pub fn one(&self, name: &str) -> Result<State, ScheduleError> {
-        self.all().remove(name).ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
+    pub fn one(&self, name: &str) -> Result<Arc<State>, ScheduleError> {
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        let state = slot.map(|slot| slot.seen()).filter(|state| state.schedule.is_some() && !state.removed);
+        state.ok_or_else(|| ScheduleError::Unknown(name.to_owned()))
     }
 
     /// The next dues of a schedule after an instant.
     pub fn next(state: &State, after_ns: i64, many: usize) -> Vec<Due> {
         let Some(clockwork) = clockwork(state) else { return Vec::new() };
-        let from = state.settled_ns.max(after_ns);
-        clockwork.after(from).take(many).collect()
+        clockwork.after(state.settled_ns).skip_while(|due| due.at_ns <= after_ns).take(many).collect()
     }
 
     /// The latest facts of a schedule, newest last.
     pub async fn facts(&self, name: &str, many: usize) -> Result<Vec<Event>, HistoryError> {
-        let mut events = self.history.read(&stream_of(name), 0).await?;
-        let surplus = events.len().saturating_sub(many);
-        events.drain(..surplus);
-        Ok(events)
+        let stream = stream_of(name);
+        let head = self.history.store().head(&stream).await?.seq;
+        self.history.read(&stream, head.saturating_sub(many as u64)).await
     }
 
-    /// Makes a schedule, or changes the one of its name. Dues that wait under the rules before are withdrawn.
-    pub async fn set(&self, setting: Setting) -> Result<State, ScheduleError> {
+    /// Makes a schedule, or changes the one of its name. Where its times change, those that wait or are owed are withdrawn.
+    pub async fn set(&self, setting: Setting) -> Result<Arc<State>, ScheduleError> {
         let read = schedule::read_schedule(&setting.source_name, &setting.source);
         let read = read.map_err(ScheduleError::Document)?.schedule;
         let catalogue = self.runs.catalogue();
         document::read_experiment(&setting.experiment_name, &setting.experiment, &read.parameters, &catalogue)
             .map_err(ScheduleError::Document)?;
         let name = read.name.clone();
-        let before = self.one(&name).ok();
-        if before.is_none() && self.all().len() >= MOST {
+        if self.one(&name).is_err() && self.all().len() >= MOST {
             return Err(ScheduleError::TooMany);
         }
-        let mut facts: Vec<Fact> = before.into_iter().flat_map(withdrawn).collect();
-        facts.push(Fact::Set {
-            schedule: Box::new(read),
-            source: setting.source,
-            experiment: setting.experiment,
-            environment: setting.environment,
-            by: setting.by,
-        });
-        self.tell(&name, facts).await
+        self.tell(&name, move |life, now_ns| {
+            let goes_on = life.state.goes_on(&read, now_ns);
+            let mut facts = if goes_on { Vec::new() } else { life.withdrawn(now_ns) };
+            facts.push(Fact::Set {
+                schedule: Box::new(read),
+                source: setting.source,
+                experiment: setting.experiment,
+                environment: setting.environment,
+                by: setting.by,
+            });
+            facts
+        })
+        .await
     }
 
     /// From now on dues are skipped; `reason` is what is recorded with each.
-    pub async fn pause(&self, name: &str, reason: String, by: String) -> Result<State, ScheduleError> {
+    pub async fn pause(&self, name: &str, reason: String, by: String) -> Result<Arc<State>, ScheduleError> {
         self.one(name)?;
-        self.tell(name, vec![Fact::Paused { reason, by }]).await
+        self.tell(name, |_, _| vec![Fact::Paused { reason, by }]).await
     }
 
     /// Dues are started again.
-    pub async fn unpause(&self, name: &str, by: String) -> Result<State, ScheduleError> {
+    pub async fn unpause(&self, name: &str, by: String) -> Result<Arc<State>, ScheduleError> {
         self.one(name)?;
-        self.tell(name, vec![Fact::Resumed { by }]).await
+        self.tell(name, |_, _| vec![Fact::Resumed { by }]).await
     }
 
     /// Ends a schedule; its runs go on.
-    pub async fn remove(&self, name: &str, reason: String, by: String) -> Result<State, ScheduleError> {
-        let mut facts = withdrawn(self.one(name)?);
-        facts.push(Fact::Removed { reason, by });
-        self.tell(name, facts).await
+    pub async fn remove(&self, name: &str, reason: String, by: String) -> Result<Arc<State>, ScheduleError> {
+        self.one(name)?;
+        self.tell(name, |life, now_ns| {
+            let mut facts = life.withdrawn(now_ns);
+            facts.push(Fact::Removed { reason, by });
+            facts
+        })
+        .await
     }
 
-    /// Records facts, takes them in, and lets the task of the schedule look, or begins it.
-    async fn tell(&self, name: &str, facts: Vec<Fact>) -> Result<State, ScheduleError> {
+    /// Records what is to be said of a schedule as it stands, and lets its task look. A step that is starting a run is
+    /// waited for.
+    async fn tell(
+        &self,
+        name: &str,
+        facts: impl FnOnce(&Life, i64) -> Vec<Fact> + Send + 'static,
+    ) -> Result<Arc<State>, ScheduleError> {
         let (schedules, name) = (self.clone(), name.to_owned());
-        // A caller that goes away must not leave a schedule behind that is recorded and that nobody keeps.
+        // A caller that goes away must not let go in the middle.
         let told = tokio::spawn(async move {
-            let fresh = schedules.one(&name).is_err();
+            let slot = schedules.slot(&name);
+            let mut life = slot.life.lock().await;
+            schedules.read(&name, &mut life).await?;
+            life.current = false;
+            let facts = facts(&life, schedules.history.now().wall_ns);
             schedules.append(&name, facts).await?;
-            let mut task = Task::new(schedules, name);
-            task.read().await?;
-            let state = task.state.clone();
-            if fresh && !state.removed {
-                tokio::spawn(task.live());
-            }
-            Ok(state)
+            schedules.read(&name, &mut life).await?;
+            slot.poke.notify_one();
+            Ok(slot.seen())
         });
         match told.await.map_err(tokio::task::JoinError::try_into_panic) {
             Ok(told) => told,
@@ -191,16 +228,173 @@ impl Schedules {
     }
 
     async fn append(&self, name: &str, facts: Vec<Fact>) -> Result<(), HistoryError> {
+        if facts.is_empty() {
+            return Ok(());
+        }
         let at = self.history.now();
         let bodies: Vec<Body> = facts.into_iter().map(|fact| Body::Schedule { fact, at: at.clone() }).collect();
         self.history.append(&stream_of(name), bodies).await.map(drop)
     }
+
+    /// Takes in what was recorded since, and lets others see it.
+    async fn read(&self, name: &str, life: &mut Life) -> Result<(), HistoryError> {
+        let events = self.history.read(&stream_of(name), life.seq).await?;
+        if events.is_empty() {
+            return Ok(());
+        }
+        for event in events {
+            life.seq = event.seq;
+            let Body::Schedule { fact, .. } = event.body else { continue };
+            life.take(&fact, event.received.wall_ns, event.seq);
+        }
+        *self.slot(name).seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(life.state.clone());
+        Ok(())
+    }
+
+    /// The one task of a schedule, begun anew after a bug.
+    async fn keep(self, name: String, slot: Arc<Slot>) {
+        loop {
+            let (schedules, its, of) = (self.clone(), slot.clone(), name.clone());
+            match tokio::spawn(async move { schedules.live(&of, &its).await }).await {
+                Ok(()) => return,
+                Err(bug) => {
+                    tracing::error!(schedule = name, %bug, "a bug in the controller: the schedule is taken up anew");
+                }
+            }
+            tokio::time::sleep(TRY_AGAIN).await;
+        }
+    }
+
+    async fn live(&self, name: &str, slot: &Slot) {
+        let mut active = self.runs.changes();
+        // What an earlier life began.
+        slot.life.lock().await.unsure = true;
+        while !self.runs.is_closed() {
+            let pause = {
+                let mut life = slot.life.lock().await;
+                life.changed |= active.has_changed().unwrap_or(true);
+                active.borrow_and_update();
+                match self.step(name, &mut life).await {
+                    Ok(pause) => pause,
+                    Err(error) => {
+                        (life.changed, life.unsure, life.current) = (true, true, false);
+                        tracing::error!(schedule = name, %error, "a schedule stands still until its history can be written");
+                        TRY_AGAIN
+                    }
+                }
+            };
+            if pause.is_zero() {
+                continue;
+            }
+            tokio::select! {
+                () = slot.poke.notified() => {}
+                _ = active.changed() => slot.life.lock().await.changed = true,
+                () = tokio::time::sleep(pause.min(LOOK_AGAIN)) => {}
+            }
+        }
+    }
+
+    /// Decides and does; how long there is nothing to do.
+    async fn step(&self, name: &str, life: &mut Life) -> Result<Duration, HistoryError> {
+        // Nobody else writes there, so that most of the time there is nothing to read.
+        if !life.current {
+            self.read(name, life).await?;
+            life.current = true;
+        }
+        let Some(clockwork) = life.clockwork.clone().filter(|_| !life.state.removed) else { return Ok(LOOK_AGAIN) };
+        // Until hosts have come back nothing can be started, and perhaps no document be read.
+        if self.born.elapsed() < COMING_BACK && !self.runs.hosts_are_back() {
+            return Ok(COME_BACK_YET);
+        }
+        if life.unsure {
+            self.recover(name, life, &clockwork).await?;
+        }
+        let alive: BTreeSet<RunId> = self.runs.active().into_iter().collect();
+        life.state.forget_ended(&alive);
+        let now_ns = self.history.now().wall_ns;
+        let changed = std::mem::take(&mut life.changed);
+        let decision = schedule::decide(&life.state, &clockwork, Now { ns: now_ns, alive: &alive, changed });
+        if decision.acts.is_empty() {
+            let wait_ns = decision.wake_ns.unwrap_or(i64::MAX).saturating_sub(now_ns).max(1);
+            return Ok(Duration::from_nanos(wait_ns.unsigned_abs()));
+        }
+        life.current = false;
+        // One that waits is tried once for each change.
+        life.changed = changed && !decision.acts.iter().any(|act| matches!(act, Act::Start(_)));
+        let mut notes = Vec::new();
+        for act in decision.acts {
+            match act {
+                Act::Note(fact) => notes.push(fact),
+                Act::Stop(runs) => {
+                    for run in runs {
+                        let why = "the next run of its schedule takes its place";
+                        self.runs.stop(&run, &by(name), why).await?;
+                    }
+                }
+                Act::Start(due) => {
+                    self.append(name, std::mem::take(&mut notes)).await?;
+                    notes.extend(self.start(name, life, due).await?);
+                }
+            }
+        }
+        self.append(name, notes).await?;
+        Ok(Duration::ZERO)
+    }
+
+    /// Runs that were started and are not recorded here, because something broke in between.
+    async fn recover(&self, name: &str, life: &mut Life, clockwork: &Clockwork) -> Result<(), HistoryError> {
+        let mut found = Vec::new();
+        for due in life.state.unsure(clockwork) {
+            let run = self.history.store().idempotency(&life.key(name, due)).await?;
+            found.extend(run.map(|run| Fact::Started { due, run }));
+        }
+        self.append(name, found).await?;
+        life.unsure = false;
+        self.read(name, life).await
+    }
+
+    /// Starts a run for a due; what came of it. Nothing: it waits on, or is still owed.
+    async fn start(&self, name: &str, life: &Life, due: Due) -> Result<Option<Fact>, HistoryError> {
+        let Some(rules) = life.state.schedule.clone() else { return Ok(None) };
+        let request = Request {
+            source: life.state.experiment.clone(),
+            source_name: rules.experiment.clone(),
+            parameters: rules.parameters.clone(),
+            seed: 0,
+            environment: life.state.environment.clone(),
+            by: by(name),
+            idempotency_key: life.key(name, due),
+        };
+        let skipped = |reasons| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Refused { reasons } };
+        match self.runs.start(&request).await {
+            Ok(run) => {
+                tracing::info!(schedule = name, %run, "a scheduled run starts");
+                Ok(Some(Fact::Started { due, run }))
+            }
+            Err(RunError::Document(wrong)) => Ok(Some(skipped(wrong.iter().map(Diagnostic::render).collect()))),
+            // The next controller owes it.
+            Err(RunError::Refused(_)) if self.runs.is_closed() => Ok(None),
+            Err(RunError::Refused(refusals)) => {
+                let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
+                tracing::warn!(schedule = name, reasons = reasons.join("; "), "a scheduled run was refused");
+                let queues = rules.when_hosts_are_taken == schedule::Concurrency::Queue;
+                match self.runs.holder(&request).filter(|_| queues) {
+                    Some(_) if life.state.waiting.iter().any(|waiting| waiting.due == due) => Ok(None),
+                    Some(run) => {
+                        let reason = format!("{}; run {run} has hosts of its targets", reasons.join("; "));
+                        Ok(Some(Fact::Queued { due, reason }))
+                    }
+                    None => Ok(Some(skipped(reasons))),
+                }
+            }
+            Err(RunError::History(error)) => Err(error),
+        }
+    }
 }
 
-/// What is said of dues that wait for a schedule that is changed.
-fn withdrawn(state: State) -> Vec<Fact> {
-    let skip = |due: Due| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Withdrawn };
-    state.waiting.into_iter().map(|waiting| skip(waiting.due)).collect()
+/// Who starts and stops the runs of a schedule.
+fn by(name: &str) -> String {
+    format!("schedule:{name}")
 }
 
 fn clockwork(state: &State) -> Option<Clockwork> {
@@ -209,152 +403,49 @@ fn clockwork(state: &State) -> Option<Clockwork> {
     Clockwork::new(when, *zone, *seed).ok()
 }
 
-/// One schedule's life.
-struct Task {
-    schedules: Schedules,
-    name: String,
-    state: State,
-    clockwork: Option<Clockwork>,
-    /// Number of the last record that was taken in, and of the one that set the rules.
-    seq: u64,
-    set_seq: u64,
-    /// What a due waits for may have ended.
-    changed: bool,
-    /// When the task began.
-    born: tokio::time::Instant,
+impl Slot {
+    fn seen(&self) -> Arc<State> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
-impl Task {
-    fn new(schedules: Schedules, name: String) -> Self {
-        let (state, born) = (State::default(), tokio::time::Instant::now());
-        Self { schedules, name, state, clockwork: None, seq: 0, set_seq: 0, changed: true, born }
+/// What a schedule's task knows.
+#[derive(Debug, Default)]
+struct Life {
+    state: State,
+    clockwork: Option<Clockwork>,
+    /// Number of the last record that was taken in, and of the one since which its times are what they are.
+    seq: u64,
+    timed_by: u64,
+    /// Nothing was recorded that was not taken in.
+    current: bool,
+    /// What a due waits for may have ended.
+    changed: bool,
+    /// A start may have been cut off.
+    unsure: bool,
+}
+
+impl Life {
+    fn take(&mut self, fact: &Fact, at_ns: i64, seq: u64) {
+        if let Fact::Set { schedule, .. } = fact
+            && !self.state.goes_on(schedule, at_ns)
+        {
+            self.timed_by = seq;
+        }
+        self.state.take(fact, at_ns);
+        if matches!(fact, Fact::Set { .. }) {
+            self.clockwork = clockwork(&self.state);
+        }
+        self.changed |= matches!(fact, Fact::Set { .. } | Fact::Resumed { .. });
     }
 
-    /// Takes in what was recorded since, and lets others see it.
-    async fn read(&mut self) -> Result<(), HistoryError> {
-        for event in self.schedules.history.read(&stream_of(&self.name), self.seq).await? {
-            self.seq = event.seq;
-            let Body::Schedule { fact, .. } = event.body else { continue };
-            self.state.take(&fact, event.received.wall_ns);
-            if matches!(fact, Fact::Set { .. }) {
-                self.set_seq = event.seq;
-                self.clockwork = clockwork(&self.state);
-            }
-            self.changed |= matches!(fact, Fact::Set { .. } | Fact::Resumed { .. });
-        }
-        let mut known = self.schedules.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.state.removed {
-            known.remove(&self.name);
-        } else {
-            known.insert(self.name.clone(), self.state.clone());
-        }
-        Ok(())
+    fn withdrawn(&self, now_ns: i64) -> Vec<Fact> {
+        let clockwork = self.clockwork.as_ref().filter(|_| !self.state.removed);
+        clockwork.map(|clockwork| self.state.withdrawn(clockwork, now_ns)).unwrap_or_default()
     }
 
-    async fn live(mut self) {
-        let mut active = self.schedules.runs.changes();
-        loop {
-            active.borrow_and_update();
-            match self.step().await {
-                Ok(Some(0)) => {}
-                Ok(Some(pause_ns)) => {
-                    let pause = Duration::from_nanos(pause_ns.unsigned_abs()).min(LOOK_AGAIN);
-                    let Ok(mut heads) = self.schedules.history.subscribe(&stream_of(&self.name)).await else {
-                        continue;
-                    };
-                    let seq = self.seq;
-                    tokio::select! {
-                        _ = heads.wait_for(|head| *head > seq) => {}
-                        changed = active.changed() => self.changed |= changed.is_ok(),
-                        () = tokio::time::sleep(pause) => {}
-                    }
-                }
-                Ok(None) => return,
-                Err(error) => {
-                    tracing::error!(schedule = self.name, %error, "a schedule stands still until its history can be written");
-                    tokio::time::sleep(TRY_AGAIN).await;
-                }
-            }
-        }
-    }
-
-    /// Decides and does; how long there is nothing to do, in nanoseconds, or `None` at its end.
-    async fn step(&mut self) -> Result<Option<i64>, HistoryError> {
-        self.read().await?;
-        if self.state.removed || self.schedules.runs.is_closed() {
-            return Ok(None);
-        }
-        let Some(clockwork) = &self.clockwork else { return Ok(None) };
-        // Until a host says what it can do, nothing can be started and no document be read.
-        if self.schedules.runs.catalogue().faults.is_empty() && self.born.elapsed() < COMING_BACK {
-            return Ok(Some(COME_BACK_YET_NS));
-        }
-        let alive: BTreeSet<RunId> = self.schedules.runs.active().into_iter().collect();
-        self.state.forget_ended(&alive);
-        let now_ns = self.schedules.history.now().wall_ns;
-        let changed = std::mem::take(&mut self.changed);
-        let decision = schedule::decide(&self.state, clockwork, Now { ns: now_ns, alive: &alive, changed });
-        if decision.acts.is_empty() {
-            let wake = decision.wake_ns.unwrap_or(i64::MAX);
-            return Ok(Some(wake.saturating_sub(now_ns).max(1)));
-        }
-        let mut notes = Vec::new();
-        for act in decision.acts {
-            match act {
-                Act::Note(fact) => notes.push(fact),
-                Act::Stop(runs) => {
-                    for run in runs {
-                        let by = format!("schedule:{}", self.name);
-                        self.schedules.runs.stop(&run, &by, "the next run of its schedule takes its place").await?;
-                    }
-                    self.changed = true;
-                }
-                Act::Start(due) => {
-                    if let Err(error) = self.schedules.append(&self.name, std::mem::take(&mut notes)).await {
-                        self.changed = true;
-                        return Err(error);
-                    }
-                    notes.extend(self.start(due).await?);
-                }
-            }
-        }
-        self.schedules.append(&self.name, notes).await?;
-        Ok(Some(0))
-    }
-
-    /// Starts a run for a due; what came of it. Nothing: it waits on.
-    async fn start(&mut self, due: Due) -> Result<Option<Fact>, HistoryError> {
-        let Some(rules) = self.state.schedule.clone() else { return Ok(None) };
-        let request = Request {
-            source: self.state.experiment.clone(),
-            source_name: rules.experiment.clone(),
-            parameters: rules.parameters.clone(),
-            seed: 0,
-            environment: self.state.environment.clone(),
-            by: format!("schedule:{}", self.name),
-            idempotency_key: format!("schedule/{}/{}/{}", self.name, self.set_seq, due.nominal_ns),
-        };
-        let skipped = |reasons| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Refused { reasons } };
-        match self.schedules.runs.start(&request).await {
-            Ok(run) => {
-                tracing::info!(schedule = self.name, %run, "a scheduled run starts");
-                Ok(Some(Fact::Started { due, run }))
-            }
-            Err(RunError::Document(wrong)) => Ok(Some(skipped(wrong.iter().map(Diagnostic::render).collect()))),
-            Err(RunError::Refused(refusals)) => {
-                let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
-                tracing::warn!(schedule = self.name, reasons = reasons.join("; "), "a scheduled run was refused");
-                let queues = rules.when_hosts_are_taken == schedule::Concurrency::Queue;
-                match self.schedules.runs.holder(&request).filter(|_| queues) {
-                    Some(_) if self.state.waiting.iter().any(|waiting| waiting.due == due) => Ok(None),
-                    Some(run) => Ok(Some(Fact::Queued { due, reason: format!("run {run} has its hosts") })),
-                    None => Ok(Some(skipped(reasons))),
-                }
-            }
-            Err(RunError::History(error)) => {
-                self.changed = true;
-                Err(error)
-            }
-        }
+    /// The same for one due, whenever it is asked for.
+    fn key(&self, name: &str, due: Due) -> String {
+        format!("schedule/{name}/{}/{}", self.timed_by, due.nominal_ns)
     }
 }

@@ -76,6 +76,13 @@ async fn set(session: &Session<'_>, given: &ScheduleFile) -> Result<u8, CliError
     let now = session.client()?.set_schedule(submission).await?;
     let next = now.next_wall_ns.first().map(|at| in_zone(&now.schedule, *at));
     let name = &now.schedule.name;
+    if !now.paused.is_empty() {
+        return told(
+            session,
+            &now,
+            &format!("{name} is set, and still paused ({}): fracas schedule resume {name}", now.paused),
+        );
+    }
     told(session, &now, &format!("{name} is set: next {}", next.unwrap_or_else(|| "never".into())))
 }
 
@@ -188,7 +195,7 @@ fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> 
     let clockwork = Clockwork::new(&rules.when, rules.zone, rules.seed).map_err(CliError::usage)?;
     let from = from.unwrap_or_else(times::now);
     let dues: Vec<(Due, Option<schedule::Closed>)> = clockwork
-        .after(from)
+        .coming(from)
         .take(count)
         .map(|due| (due, closed(&rules.allowed, &rules.blackouts, rules.zone, due.at_ns)))
         .collect();

@@ -1,6 +1,6 @@
 //! Schedules on the wire.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use fracas_model::{id::RunId, schedule::State};
 use fracas_proto::{
@@ -35,8 +35,9 @@ impl Api {
         self.changed(self.schedules.set(setting).await)
     }
 
-    pub(super) fn changed(&self, state: Result<State, ScheduleError>) -> Reply<Schedule> {
-        Ok(Response::new(self.view(&state.map_err(refused)?, DUES.0)))
+    pub(super) fn changed(&self, state: Result<Arc<State>, ScheduleError>) -> Reply<Schedule> {
+        let state = state.map_err(refused)?;
+        Ok(Response::new(self.view(&state, DUES.0)))
     }
 
     pub(super) fn listed(&self) -> ListSchedulesReply {

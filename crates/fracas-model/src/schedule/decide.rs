@@ -41,6 +41,8 @@ pub struct State {
 pub struct Waiting {
     /// The due.
     pub due: Due,
+    /// Since when.
+    pub since_ns: i64,
     /// For what.
     pub reason: String,
 }
@@ -70,11 +72,14 @@ impl State {
     pub fn take(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
             Fact::Set { schedule, experiment, environment, by, .. } => {
+                // What was due by other rules was owed by them, and is settled or withdrawn. So is what a clock that was
+                // ahead had settled beforehand.
+                if !self.goes_on(schedule, at_ns) {
+                    self.settled_ns = at_ns;
+                    self.waiting.clear();
+                }
                 self.schedule = Some((**schedule).clone());
                 (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
-                // What was due under the rules before was owed under them, and settled or withdrawn.
-                self.settled_ns = self.settled_ns.max(at_ns);
-                self.waiting.clear();
                 self.removed = false;
             }
             Fact::Started { due, run } => {
@@ -84,18 +89,43 @@ impl State {
             Fact::Skipped { from, to, .. } => self.settle(from, to),
             Fact::Queued { due, reason } => {
                 self.settle(due, due);
-                self.waiting.push_back(Waiting { due: *due, reason: reason.clone() });
+                self.waiting.push_back(Waiting { due: *due, since_ns: at_ns, reason: reason.clone() });
             }
             Fact::Paused { reason, .. } => self.paused = Some(reason.clone()),
             Fact::Resumed { .. } => self.paused = None,
             Fact::Removed { .. } => {
-                self.removed = true;
+                (self.removed, self.paused) = (true, None);
                 self.waiting.clear();
             }
         }
         if matches!(fact, Fact::Started { .. } | Fact::Skipped { .. } | Fact::Queued { .. }) {
             self.last = Some(fact.clone());
         }
+    }
+
+    /// Whether dues stay what they are when these rules are set now: the same instants, of a schedule that is there.
+    pub fn goes_on(&self, rules: &Schedule, now_ns: i64) -> bool {
+        let timing = |rules: &Schedule| (rules.when.clone(), rules.zone, rules.seed);
+        let same = self.schedule.as_ref().is_some_and(|before| timing(before) == timing(rules));
+        same && !self.removed && self.settled_ns <= now_ns
+    }
+
+    /// What is said of the dues that are owed or wait, when the rules change or end now.
+    pub fn withdrawn(&self, clockwork: &Clockwork, now_ns: i64) -> Vec<Fact> {
+        let mut notes = Notes { clockwork, acts: Vec::new() };
+        for waiting in &self.waiting {
+            notes.skip(waiting.due, Skip::Withdrawn);
+        }
+        for due in clockwork.after(self.settled_ns).take_while(|due| due.nominal_ns <= now_ns) {
+            notes.skip(due, Skip::Withdrawn);
+        }
+        notes.facts()
+    }
+
+    /// Dues that may have become a run of which nothing is recorded, where a start was cut off.
+    pub fn unsure(&self, clockwork: &Clockwork) -> Vec<Due> {
+        let waiting = self.waiting.iter().map(|waiting| waiting.due);
+        waiting.chain(clockwork.next(self.settled_ns)).collect()
     }
 
     /// Runs that are not among those alive have ended: they need not be remembered.
@@ -110,20 +140,28 @@ impl State {
     }
 }
 
-/// Dues one after the other that are skipped for one reason become one record.
-#[derive(Default)]
-struct Notes(Vec<Act>);
+/// What is to be done, in its order.
+struct Notes<'d> {
+    clockwork: &'d Clockwork,
+    acts: Vec<Act>,
+}
 
-impl Notes {
+impl Notes<'_> {
+    /// Dues that follow each other and are skipped for one reason become one record.
     fn skip(&mut self, due: Due, reason: Skip) {
-        if let Some(Act::Note(Fact::Skipped { to, count, reason: last, .. })) = self.0.last_mut()
+        if let Some(Act::Note(Fact::Skipped { to, count, reason: last, .. })) = self.acts.last_mut()
             && *last == reason
-            && to.nominal_ns < due.nominal_ns
+            && self.clockwork.next(to.nominal_ns) == Some(due)
         {
             (*to, *count) = (due, *count + 1);
             return;
         }
-        self.0.push(Act::Note(Fact::Skipped { from: due, to: due, count: 1, reason }));
+        self.acts.push(Act::Note(Fact::Skipped { from: due, to: due, count: 1, reason }));
+    }
+
+    fn facts(self) -> Vec<Fact> {
+        let fact = |act| if let Act::Note(fact) = act { Some(fact) } else { None };
+        self.acts.into_iter().filter_map(fact).collect()
     }
 }
 
@@ -142,7 +180,7 @@ pub struct Now<'n> {
 pub fn decide(state: &State, clockwork: &Clockwork, now: Now<'_>) -> Decision {
     let Some(schedule) = state.schedule.as_ref().filter(|_| !state.removed) else { return Decision::default() };
     let own: Vec<RunId> = state.runs.intersection(now.alive).cloned().collect();
-    let (waiting, notes) = (state.waiting.clone(), Notes::default());
+    let (waiting, notes) = (state.waiting.clone(), Notes { clockwork, acts: Vec::new() });
     Deciding { schedule, state, clockwork, now, own, notes, waiting }.go()
 }
 
@@ -152,7 +190,7 @@ struct Deciding<'d> {
     clockwork: &'d Clockwork,
     now: Now<'d>,
     own: Vec<RunId>,
-    notes: Notes,
+    notes: Notes<'d>,
     waiting: VecDeque<Waiting>,
 }
 
@@ -201,7 +239,7 @@ impl Deciding<'_> {
             }
         }
         while let Some(waiting) = self.waiting.front().cloned() {
-            let limit = waiting.due.at_ns.saturating_add(self.schedule.wait_at_most.ns());
+            let limit = waiting.since_ns.max(waiting.due.at_ns).saturating_add(self.schedule.wait_at_most.ns());
             let wake = [wake(None), Some(limit)].into_iter().flatten().min();
             if now_ns >= limit {
                 self.waiting.pop_front();
@@ -250,7 +288,10 @@ impl Deciding<'_> {
             }
             (Concurrency::Replace, Some(run)) => {
                 self.give_up_waiting(&Skip::Replaced);
-                self.notes.0.push(Act::Stop(self.own.clone()));
+                let stop = Act::Stop(self.own.clone());
+                if !self.notes.acts.contains(&stop) {
+                    self.notes.acts.push(stop);
+                }
                 self.queue(due, format!("run {run} is being stopped for it"));
             }
             (Concurrency::Forbid, Some(run)) => self.notes.skip(due, Skip::StillRunning { run }),
@@ -266,8 +307,8 @@ impl Deciding<'_> {
     }
 
     fn queue(&mut self, due: Due, reason: String) {
-        self.notes.0.push(Act::Note(Fact::Queued { due, reason: reason.clone() }));
-        self.waiting.push_back(Waiting { due, reason });
+        self.notes.acts.push(Act::Note(Fact::Queued { due, reason: reason.clone() }));
+        self.waiting.push_back(Waiting { due, since_ns: self.now.ns, reason });
     }
 
     fn give_up_waiting(&mut self, reason: &Skip) {
@@ -277,7 +318,7 @@ impl Deciding<'_> {
     }
 
     fn decision(self, start: Option<Due>, wake_ns: Option<i64>) -> Decision {
-        let mut acts = self.notes.0;
+        let mut acts = self.notes.acts;
         acts.extend(start.map(Act::Start));
         Decision { acts, wake_ns }
     }

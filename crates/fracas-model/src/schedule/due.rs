@@ -1,9 +1,10 @@
 //! The instants at which a schedule is due: an endless, strictly rising sequence, the same for everybody who computes it.
 //!
 //! All instants are nanoseconds since the Unix epoch. Cron patterns and written times are read in the schedule's zone; at a
-//! change of the clocks they follow Vixie cron: what falls into an hour that does not exist is due at the first instant after
-//! it, what falls into an hour that comes twice is due in the first one. Patterns that name every hour or minute go through
-//! both. A period is elapsed time and does not know zones.
+//! change of the clocks a pattern of one time of day follows Vixie cron: what falls into an hour that does not exist is due at
+//! the first instant after it, what falls into an hour that comes twice is due in the first one. Patterns of several times go
+//! by the clock on the wall: through both hours, and over the one that is not there. A period is elapsed time and does not
+//! know zones.
 
 use chrono::{DateTime, Duration, MappedLocalTime, NaiveDateTime, TimeZone as _, Timelike as _, Utc};
 use chrono_tz::Tz;
@@ -124,6 +125,12 @@ impl Clockwork {
     /// The dues from the first after `nominal_ns` on, in order.
     pub fn after(&self, nominal_ns: i64) -> impl Iterator<Item = Due> + '_ {
         std::iter::successors(self.next(nominal_ns), |due| self.next(due.nominal_ns))
+    }
+
+    /// The dues whose moment is after this instant, of windows that are open already too.
+    pub fn coming(&self, now_ns: i64) -> impl Iterator<Item = Due> + '_ {
+        let open_ns = if let Rule::Random { within_ns, .. } = &self.rule { *within_ns } else { 0 };
+        self.after(now_ns.saturating_sub(open_ns)).filter(move |due| due.at_ns > now_ns)
     }
 
     fn match_after(&self, cron: &Cron, ns: i64) -> Option<i64> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use chrono::{NaiveDate, NaiveDateTime, NaiveTime, Weekday};
+use chrono::{Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
@@ -30,6 +30,8 @@ const DAY: Dur = Dur::from_secs(86_400);
 const YEAR: Dur = Dur::from_secs(366 * 86_400);
 const MOST: usize = 1000;
 const DAYS: [&str; 7] = ["mon", "tue", "wed", "thu", "fri", "sat", "sun"];
+/// Years that can be named: those that instants in nanoseconds can hold, with room on both sides.
+const YEARS: std::ops::Range<i32> = 1970..2200;
 /// Long before anything is scheduled; a pattern that matches nothing after it never does.
 const LONG_AGO_NS: i64 = 1_700_000_000_000_000_000;
 
@@ -317,7 +319,7 @@ impl Reading<'_, '_> {
     }
 
     fn local(&mut self, text: &str, span: Span, zone: Option<Tz>, key: &str) -> Option<NaiveDateTime> {
-        let Some(local) = date_time(text) else {
+        let Some(local) = date_time(text).filter(|local| YEARS.contains(&local.year())) else {
             let help = "write it as 2027-03-01T10:00, without a zone: that is the document's `zone`";
             self.findings.error(span, format!("`{key}`: {text:?} is not a local time"), help);
             return None;
@@ -362,8 +364,10 @@ impl Reading<'_, '_> {
             let mut edge = |key: &str, last_day: bool| {
                 let (text, span) = (node.get(key)?.text()?.to_owned(), node.get(key)?.span);
                 match text.parse::<NaiveDate>() {
-                    Ok(day) => if last_day { day.succ_opt()? } else { day }.and_hms_opt(0, 0, 0),
-                    Err(_) => self.local(&text, span, zone, key),
+                    Ok(day) if YEARS.contains(&day.year()) => {
+                        if last_day { day.succ_opt()? } else { day }.and_hms_opt(0, 0, 0)
+                    }
+                    _ => self.local(&text, span, zone, key),
                 }
             };
             let (from, to) = (edge("from", false), edge("to", true));

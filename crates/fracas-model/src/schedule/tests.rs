@@ -497,6 +497,60 @@ fn each_policy_does_what_it_says() {
     );
 }
 
+#[test]
+fn all_that_were_missed_run_one_after_the_other_however_long_ago_they_were_due() {
+    let rules = Schedule {
+        concurrency: Concurrency::Queue,
+        catch_up: CatchUp::All { max: 3 },
+        ..schedule(When::Cron("0 3 * * *".into()))
+    };
+    let mut life = Life::of(rules, begin());
+    life.now_ns = begin() + 5 * DAY;
+    life.settle(&mut |_| Start::Lasts(20 * MINUTE));
+    for _ in 0..3 {
+        life.now_ns += 20 * MINUTE;
+        life.changed = true;
+        life.settle(&mut |_| Start::Lasts(20 * MINUTE));
+    }
+    let fates: Vec<&str> = life.fates().into_iter().map(|(_, what)| what).collect();
+    assert_eq!(fates, ["missed", "missed", "started", "started", "started"]);
+}
+
+#[test]
+fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
+    let daily = schedule(When::Random { opens: "0 9 * * *".into(), within: Dur::from_secs(8 * 3600) });
+    let mut life = Life::of(daily.clone(), begin());
+    // The window is open, its moment may be to come.
+    life.now_ns = begin() + 9 * HOUR + SECOND;
+    let owed = life.clockwork.next(life.state.settled_ns).unwrap();
+    assert!(owed.at_ns > life.now_ns);
+    let again = |life: &mut Life, rules: Schedule| {
+        let mut facts = if life.state.goes_on(&rules, life.now_ns) {
+            Vec::new()
+        } else {
+            life.state.withdrawn(&life.clockwork, life.now_ns)
+        };
+        facts.push(Fact::Set {
+            schedule: Box::new(rules),
+            source: String::new(),
+            experiment: String::new(),
+            environment: String::new(),
+            by: String::new(),
+        });
+        facts.into_iter().for_each(|fact| life.note(fact));
+    };
+    again(&mut life, Schedule { description: "said better".into(), ..daily.clone() });
+    assert_eq!(life.clockwork.next(life.state.settled_ns), Some(owed), "still owed");
+    again(&mut life, Schedule { seed: 2, ..daily.clone() });
+    assert_eq!(life.fates(), [(owed, "withdrawn")]);
+    // What a clock that was ahead had settled is settled no more.
+    life.now_ns += 400 * DAY;
+    life.settle(&mut |_| Start::Refused);
+    life.now_ns -= 399 * DAY;
+    again(&mut life, Schedule { seed: 2, ..daily });
+    assert_eq!(life.state.settled_ns, life.now_ns);
+}
+
 const DOCUMENT: &str = "\
 apiVersion: fracas/v1
 kind: Schedule

@@ -2,7 +2,7 @@
 //! elsewhere.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -15,6 +15,8 @@ use crate::vm::guest::{Guest, Serial};
 
 /// A guest that says nothing for so long hangs.
 const SILENCE: Duration = Duration::from_mins(2);
+/// So many lines are told of a guest that does not do as it should.
+const LAST: usize = 40;
 /// How long a phase is taken to last before one was seen.
 const UNSEEN: Duration = Duration::from_millis(400);
 
@@ -68,11 +70,17 @@ impl Machine {
         let (kernel, initramfs): (&Path, &Path) = (&self.kernel, &self.initramfs);
         let mut running = Guest { kernel, initramfs, disks: &self.disks, arguments: &arguments }.start()?;
         let (mut life, mut plug) = (Life::default(), None);
+        let mut last = VecDeque::new();
+        let told = |what: &str, last: VecDeque<String>| {
+            format!("{what}; the last it said:\n{}", last.into_iter().collect::<Vec<_>>().join("\n"))
+        };
         loop {
             let until = plug.unwrap_or_else(|| Instant::now() + SILENCE);
             match running.next(until) {
                 Serial::Line(line) => {
                     self.show(&line);
+                    last.extend((!line.contains("power dump ")).then(|| line.clone()));
+                    last.drain(..last.len().saturating_sub(LAST));
                     let (stopped, phase) = (line.ends_with("power stopped"), life.take(&line, &mut self.spans));
                     if let (Some(phase), When::Instant { phase: aimed, cycle, share }) = (phase, &aim.when)
                         && phase == format!("{aimed} {cycle}")
@@ -86,12 +94,12 @@ impl Machine {
                 Serial::Silent if plug.is_some() => break,
                 Serial::Silent => {
                     running.cut()?;
-                    bail!("the guest says nothing; see it with --verbose");
+                    bail!(told("the guest says nothing", last));
                 }
                 Serial::End => {
                     life.whole = began.elapsed();
                     let ended = life.ended.then_some(life);
-                    return ended.context("the guest ended by itself; see it with --verbose");
+                    return ended.with_context(|| told("the guest ended by itself", last));
                 }
             }
         }
