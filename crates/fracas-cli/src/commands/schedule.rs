@@ -186,6 +186,12 @@ fn in_zone(rules: &Schedule, at_ns: i64) -> String {
     DateTime::from_timestamp_nanos(at_ns).with_timezone(&rules.zone).format("%a %Y-%m-%d %H:%M:%S %Z").to_string()
 }
 
+/// `2h03m`, and from two days on in days.
+fn away(ns: i64) -> String {
+    const DAY: i64 = 86_400_000_000_000;
+    if ns < 2 * DAY { times::running(Dur::from_ns(ns)) } else { format!("{} days", ns / DAY) }
+}
+
 /// What would come of the next times, without a controller.
 fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> Result<u8, CliError> {
     let (rules, submission) = read(session, file)?;
@@ -213,7 +219,7 @@ fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> 
     }
     session.output.notice(&format!("{}: {} ({})", rules.name, when(&rules), rules.zone));
     for (due, why) in &dues {
-        let away = times::running(Dur::from_ns(due.at_ns - from));
+        let away = away(due.at_ns - from);
         let skipped = why.as_ref().map_or_else(String::new, |why| format!("  skipped, {}", skip(why)));
         session.output.line(&format!("{}  in {away}{skipped}", in_zone(&rules, due.at_ns)))?;
     }

@@ -537,7 +537,9 @@ fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
             environment: String::new(),
             by: String::new(),
         });
-        facts.into_iter().for_each(|fact| life.note(fact));
+        for fact in facts {
+            life.note(fact);
+        }
     };
     again(&mut life, Schedule { description: "said better".into(), ..daily.clone() });
     assert_eq!(life.clockwork.next(life.state.settled_ns), Some(owed), "still owed");
