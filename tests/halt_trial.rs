@@ -170,7 +170,7 @@ fn a_halt_reaches_every_host() {
 }
 
 /// Median, and what else `n` supports, in milliseconds.
-fn figures(times: &mut [f64]) -> String {
+pub(crate) fn figures(times: &mut [f64]) -> String {
     times.sort_by(f64::total_cmp);
     let Some(last) = times.last() else { return "n = 0".into() };
     let at = |share: f64| times[((times.len() as f64 * share).ceil() as usize).clamp(1, times.len()) - 1];

@@ -1,13 +1,18 @@
 //! Experiments that run by themselves: each due time is a run, with its effect seen from outside, or a recorded skip; also
 //! over the death of the controller.
+//!
+//! `FRACAS_SCHEDULE_STARTS=N` asks for so many starts, and `FRACAS_SCHEDULE_LOADED=N` for so many schedules beside them;
+//! `cargo xtask schedule-trial` does.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fracas_sim::need::Need;
 use libtest_mimic::Trial;
 use serde_json::Value;
 
 use crate::{
+    controller_trial::given,
+    halt_trial::figures,
     rig::{LIMIT, Rig, until},
     trial,
 };
@@ -16,6 +21,7 @@ pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_schedule_runs_by_itself_and_says_what_it_skipped", &[Need::Lab], by_itself),
         trial("a_schedule_outlives_its_controller_and_starts_nothing_twice", &[Need::Lab], outlives),
+        trial("scheduled_runs_start_in_time", &[Need::Lab], in_time),
         trial("a_schedule_with_mistakes_is_refused_with_all_of_them", &[Need::Lab], refused),
     ]
 }
@@ -119,8 +125,8 @@ fn outlives() {
     for _ in 0..3 {
         rig.kill_controller();
         // Away for more than a period.
-        let until_then = std::time::Instant::now() + Duration::from_secs(3);
-        until("some times are missed", || std::time::Instant::now() > until_then);
+        let until_then = Instant::now() + Duration::from_secs(3);
+        until("some times are missed", || Instant::now() > until_then);
         rig.start_controller();
         rig.until_connected(&["box"]);
         let before = facts(&show(&rig), "started").len();
@@ -134,6 +140,67 @@ fn outlives() {
     assert!(!facts(&shown, "skipped").is_empty());
     rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
     rig.fracas(&["stop", "last"]).good();
+    rig.stop();
+}
+
+/// Starts and idle schedules unless told.
+const FEW: (u64, u64) = (8, 20);
+/// Hosts that suffer, each by a schedule of its own.
+const BUSY: [&str; 4] = ["b0", "b1", "b2", "b3"];
+
+fn in_time() {
+    let starts = given("FRACAS_SCHEDULE_STARTS").unwrap_or(FEW.0);
+    let loaded = given("FRACAS_SCHEDULE_LOADED").unwrap_or(FEW.1);
+    let rig = Rig::bare(&BUSY);
+    rig.start_controller();
+    let every = |name: &str, experiment: &str, when: &str| {
+        let text = format!(
+            "apiVersion: fracas/v1\nkind: Schedule\nname: {name}\nexperiment: {experiment}.yaml\nwhen: {{ {when} }}\n"
+        );
+        rig.fracas(&["schedule", "set", &rig.document(name, &text)]).good();
+    };
+    for name in BUSY {
+        rig.join(name, &[("role", name)]);
+        rig.keep(name, PAGE, "as it was");
+        rig.document(&format!("{name}-page"), &EXPERIMENT.replace("role=box", &format!("role={name}")));
+    }
+    rig.until_connected(&BUSY);
+    for n in 0..loaded {
+        // Of every kind, and far away.
+        let when = ["cron: 0 3 1 1 *", "at: 2190-01-01T00:00", "random: { opens: 0 3 29 2 *, within: 1h }"];
+        every(&format!("idle-{n}"), "b0-page", when[n as usize % when.len()]);
+    }
+    for name in BUSY {
+        every(name, &format!("{name}-page"), "every: { period: 2s, from: 2026-01-01T00:00 }");
+    }
+    let each = starts.div_ceil(BUSY.len() as u64) as usize;
+    let deadline = Instant::now() + Duration::from_secs(each as u64 * 4 + 60);
+    let mut dues: Vec<(String, i64)> = Vec::new();
+    for name in BUSY {
+        let show = ["schedule", "show", name, "--limit", "1000", "--output", "json"];
+        let started = loop {
+            let started = facts(&rig.fracas(&show).good().json()[0], "started");
+            if started.len() >= each {
+                break started;
+            }
+            assert!(Instant::now() < deadline, "{name}: {} of {each} runs", started.len());
+            std::thread::sleep(Duration::from_millis(500));
+        };
+        rig.fracas(&["schedule", "remove", name, "--reason", "enough"]).good();
+        let text = |fact: &Value| fact["run"].as_str().expect("run").to_owned();
+        dues.extend(started.iter().map(|fact| (text(fact), fact["due"]["atNs"].as_i64().expect("due"))));
+    }
+    // The lab's hosts and its controller have one clock.
+    let begun_after = |(run, due): &(String, i64)| {
+        let history = rig.fracas(&["watch", run, "--output", "json"]).json();
+        let active = history.iter().find(|line| line["body"]["kind"] == "active");
+        let effective = active.and_then(|line| line["body"]["effective"]["to"]["wallNs"].as_i64());
+        (effective.unwrap_or_else(|| panic!("run {run} had no effect: {history:?}")) - due) as f64 / 1e6
+    };
+    let mut late: Vec<f64> = dues.iter().map(begun_after).collect();
+    assert!(late.len() as u64 >= starts, "{} starts", late.len());
+    eprintln!("due to first effect, {loaded} other schedules: {}", figures(&mut late));
+    assert!(late.iter().all(|ms| *ms < 1500.0), "{late:?}");
     rig.stop();
 }
 

@@ -16,6 +16,7 @@ use fracas_model::{
     event::{Body, Event},
     id::RunId,
     schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State},
+    time::Stamp,
 };
 
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -213,8 +214,10 @@ impl Schedules {
             let mut life = slot.life.lock().await;
             schedules.read(&name, &mut life).await?;
             life.current = false;
-            let facts = facts(&life, schedules.history.now().wall_ns);
-            schedules.append(&name, facts).await?;
+            // What is settled, and by when, is of one instant.
+            let at = schedules.history.now();
+            let facts = facts(&life, at.wall_ns);
+            schedules.append_at(&name, facts, &at).await?;
             schedules.read(&name, &mut life).await?;
             slot.poke.notify_one();
             Ok(slot.seen())
@@ -228,10 +231,13 @@ impl Schedules {
     }
 
     async fn append(&self, name: &str, facts: Vec<Fact>) -> Result<(), HistoryError> {
+        self.append_at(name, facts, &self.history.now()).await
+    }
+
+    async fn append_at(&self, name: &str, facts: Vec<Fact>, at: &Stamp) -> Result<(), HistoryError> {
         if facts.is_empty() {
             return Ok(());
         }
-        let at = self.history.now();
         let bodies: Vec<Body> = facts.into_iter().map(|fact| Body::Schedule { fact, at: at.clone() }).collect();
         self.history.append(&stream_of(name), bodies).await.map(drop)
     }
@@ -244,8 +250,8 @@ impl Schedules {
         }
         for event in events {
             life.seq = event.seq;
-            let Body::Schedule { fact, .. } = event.body else { continue };
-            life.take(&fact, event.received.wall_ns, event.seq);
+            let Body::Schedule { fact, at } = event.body else { continue };
+            life.take(&fact, at.wall_ns, event.seq);
         }
         *self.slot(name).seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(life.state.clone());
         Ok(())

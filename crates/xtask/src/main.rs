@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let done = match word.as_str() {
         "codegen" => codegen::write(),
         "codegen-check" => codegen::check(),
-        "controller-trial" | "halt-trial" | "loss-trial" => trial::run(&word, &words),
+        "controller-trial" | "halt-trial" | "loss-trial" | "schedule-trial" => trial::run(&word, &words),
         "crash-trial" => match crash_trial::run(&words) {
             Ok(code) => return code,
             Err(error) => Err(error),
@@ -35,7 +35,7 @@ fn main() -> ExitCode {
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | schedule-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
             );
             return ExitCode::from(2);
         }

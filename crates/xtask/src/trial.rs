@@ -50,12 +50,23 @@ Loses all packets of a host in a namespace lab both ways, for N seconds (120 unl
     words: &[("--seconds", "FRACAS_LOSS_SECONDS", 120)],
 };
 
+const SCHEDULE: Asked = Asked {
+    trial: "scheduled_runs_start_in_time",
+    help: "usage: cargo xtask schedule-trial [--starts N] [--loaded N]
+
+Starts a controller and four agents in a namespace lab, each host with a schedule that is due every two seconds, beside 1,000
+schedules (unless told) of every kind that are far away. Prints how long it took from the due instant until the fault was in
+effect, over 300 starts (unless told).",
+    words: &[("--starts", "FRACAS_SCHEDULE_STARTS", 300), ("--loaded", "FRACAS_SCHEDULE_LOADED", 1000)],
+};
+
 /// Runs the trial of this command; fails if it did, or if there is none.
 pub(crate) fn run(command: &str, words: &[String]) -> Result<()> {
     let asked = match command {
         "controller-trial" => CONTROLLER,
         "halt-trial" => HALT,
         "loss-trial" => LOSS,
+        "schedule-trial" => SCHEDULE,
         other => bail!("no trial {other}"),
     };
     let mut values: Vec<u64> = asked.words.iter().map(|(.., unless)| *unless).collect();
