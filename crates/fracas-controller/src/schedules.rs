@@ -455,3 +455,6 @@ impl Life {
         format!("schedule/{name}/{}/{}", self.timed_by, due.nominal_ns)
     }
 }
+
+#[cfg(test)]
+mod tests;
