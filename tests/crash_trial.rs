@@ -3,8 +3,9 @@
 //!
 //! `FRACAS_CRASH_TRIALS=N` asks for so many trials that count, `FRACAS_SEED_BASE=N` for those after that number,
 //! `FRACAS_SEED=N` for that one alone, `FRACAS_CRASH_LEASE=2s` for that lease, `FRACAS_CRASH_KILL=agent` for that death in
-//! every one, `FRACAS_CRASH_FAULTS=net` for faults that begin like this alone, and `FRACAS_CRASH_LABS=N` for so many labs at the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of
-//! trials and of residues. `cargo xtask crash-trial` does this with many.
+//! every one, `FRACAS_CRASH_FAULTS=net` for faults that begin like this alone, and `FRACAS_CRASH_LABS=N` for so many labs at
+//! the same time. `FRACAS_CRASH_RESULT=FILE` is given the numbers of trials and of residues. `cargo xtask crash-trial` does
+//! this with many.
 //!
 //! Numbered boundaries are a switch of programs with debug assertions. Without them every instant is a random one.
 

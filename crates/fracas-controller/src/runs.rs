@@ -217,9 +217,9 @@ impl Runs {
     pub fn holder(&self, request: &Request) -> Option<RunId> {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
-        let wanted = target::might_suffer(&read.ok()?.experiment, &self.views());
-        let taken = |host: &HostView| wanted.contains(&host.id).then(|| host.taken.clone()).flatten();
-        self.views().iter().find_map(taken)
+        let views = self.views();
+        let wanted = target::might_suffer(&read.ok()?.experiment, &views);
+        views.into_iter().filter(|host| wanted.contains(&host.id)).find_map(|host| host.taken)
     }
 
     /// Whether every host is in contact that is known.
@@ -438,9 +438,7 @@ impl Runs {
 }
 
 /// Carries something through whether or not somebody waits for it.
-async fn whole<T: Send + 'static>(
-    work: impl Future<Output = Result<T, RunError>> + Send + 'static,
-) -> Result<T, RunError> {
+pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     match tokio::spawn(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(bug)) => std::panic::resume_unwind(bug),

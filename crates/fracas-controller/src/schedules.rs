@@ -18,12 +18,11 @@ use fracas_model::{
     schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State},
     time::Stamp,
 };
-
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::{
     history::{History, HistoryError},
-    runs::{Request, RunError, Runs},
+    runs::{Request, RunError, Runs, whole},
 };
 
 /// At the latest so often each schedule looks at the clock: it may have been set.
@@ -209,7 +208,7 @@ impl Schedules {
     ) -> Result<Arc<State>, ScheduleError> {
         let (schedules, name) = (self.clone(), name.to_owned());
         // A caller that goes away must not let go in the middle.
-        let told = tokio::spawn(async move {
+        whole(async move {
             let slot = schedules.slot(&name);
             let mut life = slot.life.lock().await;
             schedules.read(&name, &mut life).await?;
@@ -221,13 +220,8 @@ impl Schedules {
             schedules.read(&name, &mut life).await?;
             slot.poke.notify_one();
             Ok(slot.seen())
-        });
-        match told.await.map_err(tokio::task::JoinError::try_into_panic) {
-            Ok(told) => told,
-            Err(Ok(bug)) => std::panic::resume_unwind(bug),
-            // The process ends, and with it whoever waits.
-            Err(Err(_)) => std::future::pending().await,
-        }
+        })
+        .await
     }
 
     async fn append(&self, name: &str, facts: Vec<Fact>) -> Result<(), HistoryError> {
