@@ -22,7 +22,7 @@ use fracas_model::{
     time::Stamp,
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, OwnedMutexGuard, RwLock, watch},
+    sync::{Mutex as AsyncMutex, OwnedMutexGuard, RwLock, broadcast, watch},
     task::JoinError,
 };
 
@@ -122,6 +122,7 @@ struct Shared {
     turn: RwLock<()>,
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     hosts: Mutex<BTreeMap<HostId, Arc<AsyncMutex<()>>>>,
+    told: broadcast::Sender<Arc<Event>>,
 }
 
 /// What is known of a stream in this process.
@@ -145,6 +146,9 @@ const SLOTS: usize = 4096;
 /// Records fetched from the store at once.
 const PAGE: usize = 1000;
 
+/// Facts that a listener of [`History::listen`] may be behind before it misses some.
+const BACKLOG: usize = 8192;
+
 /// What is to be written in one transaction.
 struct Write {
     facts: BTreeMap<String, Vec<Fact>>,
@@ -164,7 +168,8 @@ impl History {
         let epoch = store.next_epoch().await?;
         let (slots, hosts) = (Mutex::default(), Mutex::default());
         let (epoch, turn) = (AtomicU64::new(epoch), RwLock::default());
-        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts })))
+        let told = broadcast::Sender::new(BACKLOG);
+        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts, told })))
     }
 
     /// The epoch of this controller.
@@ -316,6 +321,12 @@ impl History {
         Ok(receiver)
     }
 
+    /// Every fact of every stream from now on, each once it is durable; those of one stream in their order. Nobody waits
+    /// for a listener: one that is too slow is told how many it missed, and reads them if it needs them.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.0.told.subscribe()
+    }
+
     /// All events of a stream after number `after`, in order.
     pub async fn read(&self, stream: &str, after: u64) -> Result<Vec<Event>, HistoryError> {
         let (mut events, mut after) = (Vec::new(), after);
@@ -438,6 +449,13 @@ impl Shared {
         let epoch = self.epoch.load(Ordering::SeqCst);
         self.store.commit(Commit { epoch, batches, cursor, index, idempotency }).await?;
         drop(turn);
+        // While the streams are locked, so that their facts are told in their order.
+        if self.told.receiver_count() > 0 {
+            for event in &events {
+                // The last listener may just have left.
+                let _ = self.told.send(Arc::new(event.clone()));
+            }
+        }
         for (slot, mut guard, end) in locked.into_values() {
             *guard = Some(end);
             slot.seq.send_if_modified(|seq| std::mem::replace(seq, end.head.seq) != end.head.seq);

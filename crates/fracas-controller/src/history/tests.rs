@@ -70,6 +70,26 @@ async fn stamps_numbers_and_chains() {
 }
 
 #[tokio::test]
+async fn listeners_are_told_what_is_durable_in_order_and_those_too_slow_how_much_they_missed() {
+    let (history, store, _) = history().await;
+    let mut told = history.listen();
+    history.append("run/a", vec![gate(1), gate(2)]).await.unwrap();
+    store.set_full(true);
+    assert!(history.append("run/a", vec![gate(3)]).await.is_err());
+    store.set_full(false);
+    history.append("run/b", vec![gate(4)]).await.unwrap();
+    let mut heard = Vec::new();
+    while let Ok(event) = told.try_recv() {
+        heard.push((event.stream.clone(), event.seq));
+    }
+    assert_eq!(heard, [("run/a".to_owned(), 1), ("run/a".to_owned(), 2), ("run/b".to_owned(), 1)]);
+    for _ in 0..=BACKLOG {
+        history.append("run/a", vec![gate(5)]).await.unwrap();
+    }
+    assert!(matches!(told.try_recv(), Err(broadcast::error::TryRecvError::Lagged(1))));
+}
+
+#[tokio::test]
 async fn many_writers_of_one_stream_make_one_order() {
     let (history, ..) = history().await;
     let writers: Vec<_> = (0..50)
