@@ -28,6 +28,7 @@ mod misfortunes;
 mod nobody;
 mod offline;
 mod pause;
+mod people;
 mod refused;
 mod replace;
 mod residue;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         foreign::trials(),
         offline::trials(),
         schedule::trials(),
+        people::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

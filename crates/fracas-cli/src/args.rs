@@ -26,8 +26,8 @@ pub const ABOUT: &str = "Starts trouble on purpose, measures the recovery, undoe
 #[derive(Clone, Debug, Default, Args)]
 #[command(next_help_heading = "Connection and output")]
 pub struct Global {
-    /// File with the controller's address, CA and token file
-    #[arg(long, global = true, value_name = "FILE", env = "FRACAS_CONTEXT")]
+    /// Where: the name of a context (`fracas login`), or a file with the controller's address, CA and token file
+    #[arg(long, global = true, value_name = "NAME|FILE", env = "FRACAS_CONTEXT")]
     pub context: Option<PathBuf>,
     /// Address of the controller's front listener
     #[arg(long, global = true, value_name = "HOST:PORT", env = "FRACAS_CONTROLLER")]
@@ -112,7 +112,7 @@ pub enum Command {
     Halt(HaltArgs),
     /// List hosts; set their labels; make tokens for new ones; let old ones go
     #[command(
-        after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db\n  fracas hosts forget db-0 --reason 'scrapped'"
+        after_help = "Example:\n  fracas hosts --selector role=db,tier=primary\n  fracas hosts label db-1 role=db tier-\n  fracas hosts join-token --ttl 30m --label role=db\n  fracas hosts drain db-1 --reason 'disk to be changed'\n  fracas hosts forget db-0 --reason 'scrapped'"
     )]
     Hosts(HostsArgs),
     /// Let experiments run by themselves: by cron pattern, at a time, at equal distances, or at random moments
@@ -123,6 +123,37 @@ pub enum Command {
         /// What to do with them.
         #[command(subcommand)]
         command: ScheduleCommand,
+    },
+    /// Sign in to a controller with an access token, and let commands mean that controller
+    #[command(
+        after_help = "Example:\n  fracas login --controller fracas.internal:7766 --ca ca.pem\n  fracas login --controller 10.0.0.5:7766 --ca ca.pem --token-file token --name staging\n\nThe token is read from --token-file, FRACAS_TOKEN, one line on standard input, or asked for; it is tried, and then \
+                      kept in a file that only you can read."
+    )]
+    Login(LoginArgs),
+    /// Forget a context with its token; without a name the one that commands mean
+    #[command(after_help = "Example:\n  fracas logout\n  fracas logout staging")]
+    Logout {
+        /// Which
+        name: Option<String>,
+    },
+    /// List the controllers you have signed in to; choose which one commands mean
+    #[command(after_help = "Example:\n  fracas context list\n  fracas context use staging")]
+    Context {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: ContextCommand,
+    },
+    /// Show who you are to the controller, and what you may
+    #[command(after_help = "Example:\n  fracas whoami\n  fracas whoami --output json")]
+    Whoami,
+    /// Decide who may do what: people, their roles in environments, their access tokens
+    #[command(
+        after_help = "Example:\n  fracas people add anna --name 'Anna Berg' --role operator@staging --role viewer@prod\n  fracas people token make anna --ttl 90d > token\n  fracas people grant anna approver@prod\n  fracas people list\n\nRoles: viewer sees; designer sees and designs; runner sees and starts what others designed; operator designs and starts; approver sees and approves; admin may everything. Whoever is signed in may stop and halt."
+    )]
+    People {
+        /// What to do.
+        #[command(subcommand)]
+        command: PeopleCommand,
     },
     /// List the faults, or explain one: parameters, defaults, needs, an example document
     #[command(after_help = "Example:\n  fracas faults\n  fracas faults net-delay")]
@@ -368,6 +399,155 @@ pub enum HostsCommand {
         /// Labels the host gets
         #[arg(long = "label", value_name = "NAME=VALUE", value_parser = assignment)]
         labels: Vec<(String, String)>,
+        /// Environment the host belongs to: runs of others do not draw it
+        #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
+        environment: String,
+    },
+    /// Let a host belong to another environment; refused while a run has it
+    #[command(after_help = "Example:\n  fracas hosts move db-1 --to prod")]
+    Move {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Which environment
+        #[arg(long, value_name = "ENVIRONMENT")]
+        to: String,
+    },
+    /// Draw no new fault onto a host; runs that have it go on
+    #[command(after_help = "Example:\n  fracas hosts cordon db-1 --reason 'release'")]
+    Cordon {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+    /// Cordon a host and end the runs that have it: everything is undone
+    #[command(after_help = "Example:\n  fracas hosts drain db-1 --reason 'disk to be changed'")]
+    Drain {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+    /// End a cordon
+    #[command(after_help = "Example:\n  fracas hosts uncordon db-1")]
+    Uncordon {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+    },
+}
+
+/// Arguments of `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// Name of the context [default: the controller's host]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+/// What can be done with contexts.
+#[derive(Debug, Subcommand)]
+pub enum ContextCommand {
+    /// List them; the one that commands mean is marked
+    #[command(after_help = "Example:\n  fracas context list")]
+    List,
+    /// From now on commands mean this one
+    #[command(after_help = "Example:\n  fracas context use staging")]
+    Use {
+        /// Which
+        name: String,
+    },
+}
+
+/// What can be decided about people.
+#[derive(Debug, Subcommand)]
+pub enum PeopleCommand {
+    /// List everybody with their roles
+    #[command(after_help = "Example:\n  fracas people list --output json")]
+    List,
+    /// Make somebody known
+    #[command(
+        after_help = "Example:\n  fracas people add anna --name 'Anna Berg' --email anna@example.org --role operator@staging\n\nNames and addresses are kept outside the history, where they can be erased; the history has a pseudonym."
+    )]
+    Add {
+        /// How they are called here: lower-case letters, digits, `.`, `-`, `_`
+        handle: String,
+        /// Full name
+        #[arg(long, default_value = "", hide_default_value = true)]
+        name: String,
+        /// Address, for notifications
+        #[arg(long, default_value = "", hide_default_value = true)]
+        email: String,
+        /// A role; may be repeated. `ROLE` alone: in the environment `default`; `ROLE@*`: in every one
+        #[arg(long = "role", value_name = "ROLE[@ENVIRONMENT]")]
+        roles: Vec<String>,
+    },
+    /// Give a role
+    #[command(after_help = "Example:\n  fracas people grant anna approver@prod")]
+    Grant {
+        /// Handle or pseudonym
+        person: String,
+        /// Which
+        #[arg(value_name = "ROLE[@ENVIRONMENT]")]
+        role: String,
+    },
+    /// Take a role away
+    #[command(after_help = "Example:\n  fracas people revoke anna approver@prod")]
+    Revoke {
+        /// Handle or pseudonym
+        person: String,
+        /// Which
+        #[arg(value_name = "ROLE[@ENVIRONMENT]")]
+        role: String,
+    },
+    /// End everything somebody may do: all tokens are good for nothing at once
+    #[command(after_help = "Example:\n  fracas people remove anna --reason 'left the company' --erase")]
+    Remove {
+        /// Handle or pseudonym
+        person: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+        /// Forget name and address too; the pseudonym stays in the history
+        #[arg(long)]
+        erase: bool,
+    },
+    /// Make, list and revoke access tokens
+    #[command(after_help = "Example:\n  fracas people token make anna --ttl 30d > token\n  fracas people token list")]
+    Token {
+        /// What to do.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+}
+
+/// What can be done with access tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make one for somebody and print it, this once
+    #[command(after_help = "Example:\n  fracas people token make anna --ttl 30d --note laptop > token")]
+    Make {
+        /// Handle or pseudonym
+        person: String,
+        /// How long it is good
+        #[arg(long, default_value = "90d", value_name = "DURATION")]
+        ttl: Dur,
+        /// What it is for
+        #[arg(long, default_value = "", hide_default_value = true)]
+        note: String,
+    },
+    /// List your own; those of everybody for an admin of all environments
+    #[command(after_help = "Example:\n  fracas people token list")]
+    List,
+    /// End one at once
+    #[command(after_help = "Example:\n  fracas people token revoke 5f0c9a1b22334455 --reason 'laptop lost'")]
+    Revoke {
+        /// Its public part
+        id: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
     },
 }
 

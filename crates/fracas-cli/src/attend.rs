@@ -155,9 +155,9 @@ fn frames() -> Interval {
 /// Asks until the controller has heard it. Asking twice is harmless.
 async fn stop(client: Client, run: RunId) -> Result<Option<String>, ClientError> {
     loop {
-        match client.stop_run(&run, "Ctrl-C").await {
+        match client.stop_run(run.as_str(), "Ctrl-C").await {
             Err(error) if error.passing() => tokio::time::sleep(STOP_PAUSE).await,
-            answer => return answer,
+            answer => return Ok(answer?.1),
         }
     }
 }

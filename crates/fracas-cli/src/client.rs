@@ -1,8 +1,10 @@
 //! The controller as the commands see it: calls with model types. Generated wire types never leave this file.
 
 mod dial;
+mod people;
 mod schedules;
 
+pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 
 use std::{collections::BTreeMap, error::Error as _, time::Duration};
@@ -108,7 +110,7 @@ impl ClientError {
     pub fn exit(&self) -> u8 {
         match self {
             Self::Invalid(_) => exit::USAGE,
-            Self::Refused(_) => exit::REFUSED,
+            Self::Refused(_) | Self::Forbidden(_) => exit::REFUSED,
             _ => exit::ERROR,
         }
     }
@@ -211,6 +213,10 @@ pub struct HostSummary {
     pub quarantined: String,
     /// An observer: it looks and never suffers.
     pub observer: bool,
+    /// Runs of other environments do not draw it.
+    pub environment: String,
+    /// Why no new fault is drawn onto it, as a person said; empty: it may.
+    pub cordoned: String,
 }
 
 /// Whether everything is halted, and which runs that ended.
@@ -298,11 +304,11 @@ impl Client {
         Ok(RunId::new(reply.into_inner().run))
     }
 
-    /// Asks one run to end; the verdict of one that has ended already.
-    pub async fn stop_run(&self, run: &RunId, reason: &str) -> Result<Option<String>, ClientError> {
-        let request = v1::StopRunRequest { run: run.to_string(), reason: reason.to_owned() };
+    /// Asks one run, by id, unique prefix or `last`, to end: which it was, and its verdict if it has ended already.
+    pub async fn stop_run(&self, run: &str, reason: &str) -> Result<(RunId, Option<String>), ClientError> {
+        let request = v1::StopRunRequest { run: run.to_owned(), reason: reason.to_owned() };
         let reply = self.calls.clone().stop_run(request).await.map_err(|e| self.error(&e))?.into_inner();
-        Ok(reply.ended.then_some(reply.verdict))
+        Ok((RunId::new(reply.run), reply.ended.then_some(reply.verdict)))
     }
 
     /// Ends all runs and lets none start.
@@ -367,10 +373,41 @@ impl Client {
         self.calls.clone().write_off_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
     }
 
+    /// A host of another environment from now on.
+    pub async fn move_host(&self, name: &str, environment: &str) -> Result<HostSummary, ClientError> {
+        let request = v1::MoveHostRequest { host: name.to_owned(), environment: environment.to_owned() };
+        self.calls.clone().move_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
+    }
+
+    /// No new fault is drawn onto a host; with `drain` the runs that have it end, and are named.
+    pub async fn cordon_host(
+        &self,
+        name: &str,
+        reason: &str,
+        drain: bool,
+    ) -> Result<(HostSummary, Vec<RunId>), ClientError> {
+        let request = v1::CordonHostRequest { host: name.to_owned(), reason: reason.to_owned(), drain };
+        let reply = self.calls.clone().cordon_host(request).await.map_err(|e| self.error(&e))?.into_inner();
+        let runs = reply.runs.into_iter().map(RunId::new).collect();
+        Ok((host(reply.host.unwrap_or_default()), runs))
+    }
+
+    /// A host may be drawn again.
+    pub async fn uncordon_host(&self, name: &str) -> Result<HostSummary, ClientError> {
+        let request = v1::HostRequest { host: name.to_owned(), reason: String::new() };
+        self.calls.clone().uncordon_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
+    }
+
     /// A one-time join token and when it expires, wall nanoseconds.
-    pub async fn join_token(&self, ttl: Dur, labels: BTreeMap<String, String>) -> Result<(String, i64), ClientError> {
+    pub async fn join_token(
+        &self,
+        ttl: Dur,
+        labels: BTreeMap<String, String>,
+        environment: &str,
+    ) -> Result<(String, i64), ClientError> {
         let ttl_seconds = u32::try_from(ttl.ns() / 1_000_000_000).unwrap_or(u32::MAX);
-        let request = v1::MakeJoinTokenRequest { ttl_seconds, labels: labels.into_iter().collect() };
+        let (labels, environment) = (labels.into_iter().collect(), environment.to_owned());
+        let request = v1::MakeJoinTokenRequest { ttl_seconds, labels, environment };
         let reply = self.calls.clone().make_join_token(request).await.map_err(|e| self.error(&e))?.into_inner();
         Ok((reply.token, reply.expires_wall_ns))
     }
@@ -401,6 +438,7 @@ impl Client {
                 ClientError::Unauthenticated { address, token_source: self.token_source.clone(), why }
             }
             Code::PermissionDenied => ClientError::Forbidden(why),
+            Code::AlreadyExists => ClientError::Invalid(why),
             Code::NotFound => ClientError::NotFound(why),
             Code::InvalidArgument => ClientError::Invalid(details(status, Diagnostic::render).unwrap_or(why)),
             Code::FailedPrecondition => ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why)),
@@ -480,5 +518,7 @@ fn host(host: v1::Host) -> HostSummary {
         runs: host.runs.into_iter().map(RunId::new).collect(),
         quarantined: host.quarantined,
         observer: host.observer,
+        environment: host.environment,
+        cordoned: host.cordoned,
     }
 }

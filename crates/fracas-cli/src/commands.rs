@@ -4,7 +4,9 @@ mod completions;
 mod explain;
 mod halt;
 mod hosts;
+mod login;
 mod new;
+mod people;
 mod plan;
 mod report;
 mod run;
@@ -33,6 +35,11 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Stop(given) => stop::stop(session, &given).await,
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,
+        Command::Login(given) => login::login(session, &given).await,
+        Command::Logout { name } => login::logout(session, name.as_deref()),
+        Command::Context { command } => login::context(session, command),
+        Command::Whoami => people::whoami(session).await,
+        Command::People { command } => people::people(session, command).await,
         Command::Schedule { command } => schedule::schedule(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),

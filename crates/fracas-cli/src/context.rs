@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{args::Global, flat};
+use crate::{args::Global, contexts::Contexts, flat};
 
 /// Everything needed to call one controller.
 #[derive(Clone)]
@@ -50,10 +50,11 @@ pub struct Surroundings {
 pub enum ContextError {
     /// Nothing says where it is.
     #[error(
-        "no controller is configured. Three ways:\n  \
+        "no controller is configured. Four ways:\n  \
         1. a context file: --context FILE or FRACAS_CONTEXT; looked for in {looked}\n  \
         2. options: --controller HOST:PORT --ca FILE --token-file FILE (or FRACAS_CONTROLLER, FRACAS_CA, FRACAS_TOKEN_FILE)\n  \
-        3. no controller at all: fracas run FILE --local\n\
+        3. for good, with a token of yours: fracas login --controller HOST:PORT --ca FILE\n  \
+        4. no controller at all: fracas run FILE --local\n\
         `fracas controller` starts one; its first start prints where it wrote the context file."
     )]
     NotConfigured {
@@ -106,17 +107,36 @@ impl Surroundings {
         }
     }
 
-    /// Context files in the order they are tried: the person's own, then those of controllers on this machine.
+    fn config(&self) -> Option<PathBuf> {
+        let config = self.config_home.clone().or_else(|| Some(self.home.as_ref()?.join(".config")));
+        Some(config?.join("fracas"))
+    }
+
+    /// Context files in the order they are tried: where the person has signed in, the person's own file, then those of
+    /// controllers on this machine.
     fn context_files(&self) -> Vec<PathBuf> {
-        let below_home = |folder: &str| self.home.as_ref().map(|h| h.join(folder));
-        let config = self.config_home.clone().or_else(|| below_home(".config"));
-        let data = self.data_home.clone().or_else(|| below_home(".local/share"));
-        config
-            .map(|c| c.join("fracas/context.yaml"))
+        let data = self.data_home.clone().or_else(|| Some(self.home.as_ref()?.join(".local/share")));
+        let signed_in = contexts(self).and_then(|contexts| Some(contexts.file(&contexts.current()?)));
+        signed_in
             .into_iter()
+            .chain(self.config().map(|config| config.join("context.yaml")))
             .chain(data.map(|d| d.join("fracas/admin.yaml")))
             .chain([self.system_data.join("admin.yaml")])
             .collect()
+    }
+}
+
+/// The contexts of this person; `None` where there is no place for them.
+pub fn contexts(surroundings: &Surroundings) -> Option<Contexts> {
+    surroundings.config().map(Contexts::new)
+}
+
+/// A context by its name or its file.
+fn named(given: &Path, surroundings: &Surroundings) -> PathBuf {
+    let known = given.to_str().zip(contexts(surroundings)).filter(|(name, contexts)| contexts.has(name));
+    match known {
+        Some((name, contexts)) if !given.exists() => contexts.file(name),
+        _ => given.to_owned(),
     }
 }
 
@@ -131,7 +151,7 @@ struct ContextFile {
 /// Finds the controller. Options beat the context file, name by name.
 pub fn find(flags: &Global, surroundings: &Surroundings) -> Result<Access, ContextError> {
     let candidates = match &flags.context {
-        Some(given) => vec![given.clone()],
+        Some(given) => vec![named(given, surroundings)],
         None => surroundings.context_files(),
     };
     // A context file that this user may not read (another user's service) is passed over unless it was asked for.
@@ -230,14 +250,29 @@ mod tests {
     }
 
     #[test]
-    fn nothing_configured_says_the_three_ways() {
+    fn nothing_configured_says_the_ways() {
         let (_home, surroundings) = home(None);
         let text = find(&Global::default(), &surroundings).err().unwrap().to_string();
-        for way in ["--context", "context.yaml", "--controller HOST:PORT", "--local", "admin.yaml"] {
+        for way in ["--context", "fracas login", "context.yaml", "--controller HOST:PORT", "--local", "admin.yaml"] {
             assert!(text.contains(way), "{way} is not in: {text}");
         }
         let flags = Global { controller: Some("c:1".into()), ..Global::default() };
         assert!(find(&flags, &surroundings).err().unwrap().to_string().contains("add --ca FILE"));
+    }
+
+    #[test]
+    fn where_the_person_has_signed_in_comes_first_and_others_go_by_name() {
+        let (_home, surroundings) = home(Some((".config/fracas/context.yaml", CONTEXT)));
+        let contexts = contexts(&surroundings).unwrap();
+        for name in ["one", "two"] {
+            let new = crate::contexts::NewContext { controller: &format!("{name}:1"), ca_pem: b"ca", token: name };
+            contexts.keep(name, &new).unwrap();
+        }
+        let address = |flags: &Global| find(flags, &surroundings).unwrap().address;
+        assert_eq!(address(&Global::default()), "c.example:7443");
+        contexts.choose("one").unwrap();
+        assert_eq!(address(&Global::default()), "one:1");
+        assert_eq!(address(&Global { context: Some("two".into()), ..Global::default() }), "two:1");
     }
 
     #[test]

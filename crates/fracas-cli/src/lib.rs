@@ -7,6 +7,7 @@ mod attend;
 pub mod client;
 mod commands;
 pub mod context;
+pub mod contexts;
 pub mod error;
 pub mod exit;
 mod face;

@@ -1,30 +1,32 @@
-//! The Operator service: wire to model and back, after checking who calls. It decides nothing.
+//! The Operator service: who calls, whether they may, and from wire to model and back. It decides nothing else.
+//!
+//! ```text
+//! token -> principal -> (right, environment)? -> recorded, refused or not -> done
+//! ```
 
+mod hosts;
+mod people;
+mod runs;
 mod schedules;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    pin::Pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{pin::Pin, sync::Arc};
 
 use fracas_model::{
-    event::{Body, Event},
-    id::{HostId, RunId},
-    plan::Refusal,
-    report,
-    selector::Selector,
+    access::{self, Right},
+    event::Body,
 };
 use fracas_proto::{
     to_json,
     v1::{
-        ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
-        GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
-        LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
-        ListSchedulesRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule,
-        ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
-        WatchRunRequest, operator_server,
+        AddPersonRequest, CordonHostReply, CordonHostRequest, ForgetHostReply, GetCatalogueReply, GetCatalogueRequest,
+        GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest,
+        HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
+        ListHostsReply, ListHostsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest,
+        ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply,
+        MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply, PlanRequest, RemovePersonRequest,
+        RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule, ScheduleRequest, SetRoleRequest,
+        SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest,
+        WhoAmIRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -32,26 +34,37 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access::Principal,
-    driver::{stream_of, stream_of_host},
+    audit::{Audit, Call},
     enrol::Gate,
     fleet::Fleet,
     history::{History, HistoryError},
-    runs::{self, RunError, Runs},
+    people::People,
+    runs::Runs,
     schedules::Schedules,
-    store::{RunIndex, StoreError},
+    store::StoreError,
 };
 
-/// Events sent at once to somebody who watches.
-const PAGE: usize = 256;
-/// Runs listed when no limit is given, and the most that are listed.
-const LISTED: (u32, u32) = (50, 1000);
 /// Longest source text taken, bytes (the parser's own limit).
 const MAX_SOURCE: usize = 1 << 20;
 
-/// How long a halt waits for the histories of its runs before the hosts are told.
-const HALT_HEAD_START: Duration = Duration::from_millis(200);
-/// Life of a join token when none is asked for, and the longest, seconds.
-const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
+/// The parts of a controller that the service speaks for.
+#[derive(Clone)]
+pub struct Parts {
+    /// Runs.
+    pub runs: Runs,
+    /// Schedules.
+    pub schedules: Schedules,
+    /// The history.
+    pub history: History,
+    /// Hosts.
+    pub fleet: Fleet,
+    /// Where calls are recorded.
+    pub audit: Audit,
+    /// Who may call.
+    pub people: People,
+    /// Lets hosts in.
+    pub gate: Arc<dyn Gate>,
+}
 
 /// The service.
 #[derive(Clone)]
@@ -60,7 +73,8 @@ pub struct Api {
     schedules: Schedules,
     history: History,
     fleet: Fleet,
-    audit: String,
+    audit: Audit,
+    people: People,
     gate: Arc<dyn Gate>,
 }
 
@@ -70,76 +84,80 @@ impl std::fmt::Debug for Api {
     }
 }
 
+/// What a call does, for the decision whether it may and for the record.
+#[derive(Clone, Debug)]
+struct Act<'a> {
+    method: &'static str,
+    /// All of them; none: whoever is signed in may.
+    needs: &'a [Right],
+    /// [`access::EVERYWHERE`]: what it does concerns the whole controller.
+    environment: &'a str,
+    about: &'a str,
+}
+
 impl Api {
-    /// A service over the controller's parts; `audit` is its audit stream.
-    pub fn new(
-        runs: Runs,
-        schedules: Schedules,
-        history: History,
-        fleet: Fleet,
-        audit: String,
-        gate: Arc<dyn Gate>,
-    ) -> Self {
-        Self { runs, schedules, history, fleet, audit, gate }
+    /// A service over the controller's parts.
+    pub fn new(parts: Parts) -> Self {
+        let Parts { runs, schedules, history, fleet, audit, people, gate } = parts;
+        Self { runs, schedules, history, fleet, audit, people, gate }
     }
 
-    async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
-        let store = self.history.store();
-        let mut found = match run {
-            "last" => store.runs(1).await,
-            "" => return Err(Status::invalid_argument("name a run: an id, a unique prefix of one, or `last`")),
-            prefix => store.run_prefix(prefix).await,
+    /// Whether the caller may do this. Recorded before it is done; a refusal too.
+    async fn may(&self, by: &Principal, act: Act<'_>) -> Result<(), Status> {
+        let refused = refusal(by, &act);
+        let call = self.call(by, &act, refused.clone());
+        let recorded = self.audit.acted(call).await;
+        match refused {
+            Some(why) => Err(Status::permission_denied(why)),
+            None => recorded.map_err(|e| status(&e)),
         }
-        .map_err(|e| status(&e.into()))?;
-        match found.len() {
-            0 => Err(Status::not_found(format!("no run `{run}` here: `fracas runs` lists them"))),
-            1 => Ok(found.remove(0)),
-            n => Err(Status::invalid_argument(format!("`{run}` is the start of {n} run ids: write more of it"))),
+    }
+
+    /// Whether the caller may look at something. Recorded too.
+    async fn sees(&self, by: &Principal, act: Act<'_>) -> Result<(), Status> {
+        let refused = refusal(by, &act);
+        self.audit.looked(self.call(by, &act, refused.clone())).await;
+        refused.map_or(Ok(()), |why| Err(Status::permission_denied(why)))
+    }
+
+    /// That something the caller may do was refused all the same: by limits, a policy, a halt.
+    async fn turned_down(&self, by: &Principal, act: Act<'_>, why: &Status) {
+        let refused = why.message().lines().next().unwrap_or_default().to_owned();
+        if let Err(error) = self.audit.acted(self.call(by, &act, Some(refused))).await {
+            tracing::error!(%error, "a refusal could not be recorded");
+        }
+    }
+
+    #[expect(clippy::unused_self, reason = "a call is one of this service")]
+    fn call(&self, by: &Principal, act: &Act<'_>, refused: Option<String>) -> Call {
+        Call {
+            by: by.id.clone(),
+            method: act.method.to_owned(),
+            environment: act.environment.to_owned(),
+            about: act.about.to_owned(),
+            refused,
         }
     }
 
     async fn append_audit(&self, body: Body) -> Result<(), Status> {
-        self.history.append(&self.audit, vec![body]).await.map(drop).map_err(|e| status(&e))
+        self.history.append(self.audit.stream(), vec![body]).await.map(drop).map_err(|e| status(&e))
     }
+}
 
-    async fn called(&self, by: &Principal, method: &str, environment: &str) -> Result<(), Status> {
-        let environment = if environment.is_empty() { "default" } else { environment }.to_owned();
-        let (by, method, at) = (by.id.clone(), method.to_owned(), self.history.now());
-        self.append_audit(Body::Called { by, method, environment, refused: None, at }).await
-    }
-
-    fn host_view(&self, id: &HostId, record: &crate::fleet::HostRecord) -> Host {
-        Host {
-            id: id.to_string(),
-            name: record.name.clone(),
-            connected: record.connected,
-            labels: record.all_labels().into_iter().collect(),
-            facts_json: record.facts.as_ref().map(to_json).unwrap_or_default(),
-            last_seen_wall_ns: record.last_seen.as_ref().map_or(0, |at| at.wall_ns),
-            runs: self.fleet.runs_on(id).iter().map(ToString::to_string).collect(),
-            quarantined: record.quarantined.as_ref().map_or_else(|| record.trouble.clone(), ToString::to_string),
-            observer: record.observer,
-        }
-    }
-
-    fn host_reply(&self, id: &HostId) -> Reply<Host> {
-        let hosts = self.fleet.hosts();
-        let record = hosts.get(id).ok_or_else(|| Status::not_found("the host is gone"))?;
-        Ok(Response::new(self.host_view(id, record)))
-    }
-
-    fn find_host(&self, host: &str) -> Result<HostId, Status> {
-        let hosts = self.fleet.hosts();
-        let fits = |(id, record): &(&HostId, &crate::fleet::HostRecord)| {
-            record.name == host || (!host.is_empty() && id.as_str().starts_with(host))
-        };
-        let mut found = hosts.iter().filter(fits).map(|(id, _)| id.clone());
-        match (found.next(), found.next()) {
-            (Some(id), None) => Ok(id),
-            (None, _) => Err(Status::not_found(format!("no host `{host}`: `fracas hosts` lists them"))),
-            _ => Err(Status::invalid_argument(format!("`{host}` names several hosts: use the id"))),
-        }
-    }
+/// Why the caller may not, if so, and what would help.
+fn refusal(by: &Principal, act: &Act<'_>) -> Option<String> {
+    let needs = act.needs.iter().find(|right| !by.grants.allow(**right, act.environment))?;
+    let place = match act.environment {
+        access::EVERYWHERE => "in all environments".to_owned(),
+        environment => format!("in environment {environment}"),
+    };
+    let roles: Vec<&str> = needs.roles().iter().map(|role| role.word()).collect();
+    Some(format!(
+        "{} needs the right to {} {place}: an admin can give the role {}",
+        act.method,
+        needs.word(),
+        roles.join(" or ")
+    ))
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -148,314 +166,188 @@ type Reply<T> = Result<Response<T>, Status>;
 impl operator_server::Operator for Api {
     async fn plan(&self, request: Request<PlanRequest>) -> Reply<PlanReply> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        let asked = StartRunRequest {
-            source: wire.source,
-            source_name: wire.source_name,
-            parameters: wire.parameters,
-            seed: wire.seed,
-            environment: wire.environment,
-            idempotency_key: String::new(),
-        };
-        let planned = self.runs.plan(&asked_for(asked, by)?).await.map_err(|e| refused(&e))?;
-        Ok(Response::new(PlanReply { plan_json: to_json(&planned) }))
+        self.plan_of(&by, request.into_inner()).await
     }
 
     async fn start_run(&self, request: Request<StartRunRequest>) -> Reply<StartRunReply> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "StartRun", &wire.environment).await?;
-        let run = self.runs.start(&asked_for(wire, by)?).await.map_err(|e| refused(&e))?;
-        Ok(Response::new(StartRunReply { run: run.to_string() }))
+        self.start(&by, request.into_inner()).await
     }
 
     async fn stop_run(&self, request: Request<StopRunRequest>) -> Reply<StopRunReply> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "StopRun", "").await?;
-        let (found, _) = self.find(&wire.run).await?;
-        if found.state == "finished" {
-            return Ok(Response::new(StopRunReply { ended: true, verdict: found.verdict }));
-        }
-        let reason = if wire.reason.is_empty() { "no reason given".to_owned() } else { wire.reason };
-        self.runs.stop(&found.run, &by.id, &reason).await.map_err(|e| status(&e))?;
-        Ok(Response::new(StopRunReply::default()))
+        self.stop(&by, request.into_inner()).await
     }
 
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
         let by = principal(&request)?;
-        let reason = request.into_inner().reason;
-        let stop = |run: RunId| {
-            let (by, why) = (format!("halt:{}", by.id), format!("halted by {}: {reason}", by.id));
-            async move { self.runs.stop(&run, &by, &why).await }
-        };
-        let before = self.runs.active();
-        let mut stops = Box::pin(futures_util::future::try_join_all(before.iter().cloned().map(stop)));
-        // The runs should know why their faults end before their hosts report it. But a halt must work even when the
-        // history cannot be written, so the hosts do not wait for long.
-        let early = tokio::time::timeout(HALT_HEAD_START, &mut stops).await.ok();
-        self.fleet.halt(Some(reason.clone()));
-        let unrecorded = |error: HistoryError| {
-            let text = format!(
-                "nothing is desired of any host any more, but the halt could not be recorded and ends with this \
-                 controller process: {error}; then say it again"
-            );
-            Status::new(status(&error).code(), text)
-        };
-        match early {
-            Some(stopped) => stopped,
-            None => stops.await,
-        }
-        .map_err(unrecorded)?;
-        // From the latch on none can start; some may have started just before.
-        self.runs.settle_starts().await;
-        let active = self.runs.active();
-        for run in active.iter().filter(|run| !before.contains(run)) {
-            stop(run.clone()).await.map_err(unrecorded)?;
-        }
-        let ended: BTreeSet<&RunId> = before.iter().chain(&active).collect();
-        let runs = ended.into_iter().map(ToString::to_string).collect();
-        let halted = Body::Halted { by: by.id, reason, at: self.history.now() };
-        self.history.append(&self.audit, vec![halted]).await.map_err(unrecorded)?;
-        Ok(Response::new(HaltReply { halted: true, runs }))
+        self.halt_all(&by, request.into_inner().reason).await
     }
 
     async fn clear_halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
         let by = principal(&request)?;
-        let reason = request.into_inner().reason;
         let api = self.clone();
-        carried_through(async move {
-            api.append_audit(Body::HaltCleared { by: by.id, reason, at: api.history.now() }).await?;
-            api.fleet.halt(None);
-            Ok(Response::new(HaltReply { halted: false, runs: Vec::new() }))
-        })
-        .await
+        carried_through(async move { api.clear(&by, request.into_inner().reason).await }).await
     }
 
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Reply<ListRunsReply> {
-        principal(&request)?;
-        let limit = match request.into_inner().limit {
-            0 => LISTED.0,
-            asked => asked.min(LISTED.1),
-        };
-        let rows = self.history.store().runs(limit as usize).await.map_err(|e| status(&e.into()))?;
-        Ok(Response::new(ListRunsReply { runs: rows.into_iter().map(|(row, head)| summary(row, head)).collect() }))
+        let by = principal(&request)?;
+        self.listed_runs(&by, &request.into_inner()).await
     }
 
     async fn get_run(&self, request: Request<GetRunRequest>) -> Reply<RunSummary> {
-        principal(&request)?;
-        let (row, head) = self.find(&request.into_inner().run).await?;
-        Ok(Response::new(summary(row, head)))
+        let by = principal(&request)?;
+        self.shown_run(&by, &request.into_inner().run).await
     }
 
     type WatchRunStream = Pin<Box<dyn Stream<Item = Result<HistoryEvent, Status>> + Send>>;
 
     async fn watch_run(&self, request: Request<WatchRunRequest>) -> Reply<Self::WatchRunStream> {
-        principal(&request)?;
-        let wire = request.into_inner();
-        let (row, _) = self.find(&wire.run).await?;
-        let stream = stream_of(&row.run);
-        let heads = self.history.subscribe(&stream).await.map_err(|e| status(&e))?;
-        let watching = Watching { history: self.history.clone(), stream, heads, after: wire.after, ended: false };
-        let pages = futures_util::stream::unfold(watching, Watching::next_page);
-        Ok(Response::new(Box::pin(futures_util::StreamExt::flat_map(pages, futures_util::stream::iter))))
+        let by = principal(&request)?;
+        self.watched(by, request.into_inner()).await
     }
 
     async fn get_report(&self, request: Request<GetReportRequest>) -> Reply<GetReportReply> {
-        principal(&request)?;
-        let (row, _) = self.find(&request.into_inner().run).await?;
-        let events = self.history.read(&stream_of(&row.run), 0).await.map_err(|e| status(&e))?;
-        if let Some(digest) = events.iter().find_map(sealed_digest) {
-            // The very bytes that the history vouches for.
-            let bytes = self.history.blob(digest).await.map_err(|e| status(&e))?;
-            let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
-            let gone = || {
-                let why = format!("the report of run {} is missing: run `fracas controller verify`", row.run);
-                Status::data_loss(why)
-            };
-            return Ok(Response::new(GetReportReply { report_json: text.ok_or_else(gone)?, r#final: true }));
-        }
-        let blobs = crate::driver::blobs(&self.history, &events).await.map_err(|e| status(&e))?;
-        let report = report::build(&events, &blobs);
-        Ok(Response::new(GetReportReply { report_json: to_json(&report), r#final: false }))
+        let by = principal(&request)?;
+        self.report_of(&by, &request.into_inner().run).await
     }
 
     async fn list_hosts(&self, request: Request<ListHostsRequest>) -> Reply<ListHostsReply> {
-        principal(&request)?;
-        let text = request.into_inner().selector;
-        let selector = if text.trim().is_empty() { None } else { Some(text.parse::<Selector>()) };
-        let selector = selector.transpose().map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let hosts = self.fleet.hosts();
-        let matching =
-            hosts.iter().filter(|(_, record)| selector.as_ref().is_none_or(|s| s.matches(&record.all_labels())));
-        Ok(Response::new(ListHostsReply { hosts: matching.map(|(id, r)| self.host_view(id, r)).collect() }))
+        let by = principal(&request)?;
+        self.listed_hosts(&by, &request.into_inner().selector).await
     }
 
     async fn label_host(&self, request: Request<LabelHostRequest>) -> Reply<Host> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        let id = self.find_host(&wire.host)?;
-        let labels: BTreeMap<String, String> = wire.set.into_iter().collect();
-        settable(labels.keys().chain(&wire.remove))?;
-        valid(&labels)?;
-        let set = labels;
-        let mut labels = self.fleet.hosts().get(&id).map(|record| record.labels.clone()).unwrap_or_default();
-        labels.extend(set);
-        labels.retain(|key, _| !wire.remove.contains(key));
-        let body = Body::HostLabelled { labels: labels.clone(), by: by.id, at: self.history.now() };
         let api = self.clone();
-        carried_through(async move {
-            api.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
-            api.fleet.record(&id, |record| record.labels = labels);
-            api.host_reply(&id)
-        })
-        .await
+        carried_through(async move { api.labelled(&by, request.into_inner()).await }).await
     }
 
     async fn forget_host(&self, request: Request<HostRequest>) -> Reply<ForgetHostReply> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "ForgetHost", "").await?;
-        let (id, reason) = (self.find_host(&wire.host)?, reasoned(wire.reason)?);
-        let name = self.fleet.hosts().get(&id).map(|record| record.name.clone()).unwrap_or_default();
         let api = self.clone();
-        carried_through(async move {
-            api.fleet.forget_host(&id).map_err(|e| Status::failed_precondition(e.to_string()))?;
-            let body = Body::HostForgotten { by: by.id, reason, at: api.history.now() };
-            if let Err(error) = api.history.append(&stream_of_host(&id), vec![body]).await {
-                api.fleet.keep_host(&id);
-                return Err(status(&error));
-            }
-            api.fleet.drop_host(&id);
-            tracing::info!(host = %id, name, "host forgotten");
-            Ok(Response::new(ForgetHostReply { id: id.to_string(), name }))
-        })
-        .await
+        carried_through(async move { api.forgotten(&by, request.into_inner()).await }).await
     }
 
     async fn write_off_host(&self, request: Request<HostRequest>) -> Reply<Host> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "WriteOffHost", "").await?;
-        let (id, reason) = (self.find_host(&wire.host)?, reasoned(wire.reason)?);
-        let record = self.fleet.hosts().remove(&id).unwrap_or_default();
-        let quarantined = record.quarantined.clone();
-        if quarantined.is_none() {
-            return Err(Status::failed_precondition(match record.distrust() {
-                // Not for anybody's word: the agent itself takes no orders.
-                Some(why) => format!("host {} cannot be written off from here: {why}", wire.host),
-                None => format!("host {} is not quarantined", wire.host),
-            }));
-        }
-        let why = format!("written off by {}: {reason}", by.id);
         let api = self.clone();
-        carried_through(async move {
-            let body = Body::HostReleased { why, at: api.history.now() };
-            api.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
-            api.fleet.record(&id, |record| record.quarantined = None);
-            tracing::warn!(host = %id, run = ?quarantined, "quarantine ended on the word of a person");
-            api.host_reply(&id)
-        })
-        .await
+        carried_through(async move { api.written_off(&by, request.into_inner()).await }).await
+    }
+
+    async fn move_host(&self, request: Request<MoveHostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.moved(&by, request.into_inner()).await }).await
+    }
+
+    async fn cordon_host(&self, request: Request<CordonHostRequest>) -> Reply<CordonHostReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.cordoned(&by, request.into_inner()).await }).await
+    }
+
+    async fn uncordon_host(&self, request: Request<HostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.uncordoned(&by, request.into_inner()).await }).await
     }
 
     async fn make_join_token(&self, request: Request<MakeJoinTokenRequest>) -> Reply<MakeJoinTokenReply> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        let labels: BTreeMap<String, String> = wire.labels.into_iter().collect();
-        settable(labels.keys())?;
-        valid(&labels)?;
-        let ttl = match wire.ttl_seconds {
-            0 => TOKEN_SECONDS.0,
-            asked => asked.min(TOKEN_SECONDS.1),
-        };
-        let made = self.gate.make(ttl, labels, &by.id).await.map_err(|e| status(&e))?;
-        Ok(Response::new(MakeJoinTokenReply { token: made.text, expires_wall_ns: made.expires_wall_ns }))
+        let api = self.clone();
+        carried_through(async move { api.join_token(&by, request.into_inner()).await }).await
     }
 
     async fn set_schedule(&self, request: Request<SetScheduleRequest>) -> Reply<Schedule> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "SetSchedule", &wire.environment).await?;
-        self.set(wire, by).await
+        let api = self.clone();
+        carried_through(async move { api.set(&by, request.into_inner()).await }).await
     }
 
     async fn list_schedules(&self, request: Request<ListSchedulesRequest>) -> Reply<ListSchedulesReply> {
-        principal(&request)?;
-        Ok(Response::new(self.listed()))
+        let by = principal(&request)?;
+        self.listed_schedules(&by).await
     }
 
     async fn get_schedule(&self, request: Request<GetScheduleRequest>) -> Reply<GetScheduleReply> {
-        principal(&request)?;
-        self.shown(request.into_inner()).await
+        let by = principal(&request)?;
+        self.shown_schedule(&by, request.into_inner()).await
     }
 
     async fn pause_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "PauseSchedule", "").await?;
-        let paused = self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id).await;
-        self.changed(paused)
+        let api = self.clone();
+        carried_through(async move { api.paused(&by, request.into_inner()).await }).await
     }
 
     async fn resume_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "ResumeSchedule", "").await?;
-        let resumed = self.schedules.unpause(&wire.name, by.id).await;
-        self.changed(resumed)
+        let api = self.clone();
+        carried_through(async move { api.resumed(&by, request.into_inner()).await }).await
     }
 
     async fn remove_schedule(&self, request: Request<ScheduleRequest>) -> Reply<Schedule> {
         let by = principal(&request)?;
-        let wire = request.into_inner();
-        self.called(&by, "RemoveSchedule", "").await?;
-        let removed = self.schedules.remove(&wire.name, reasoned(wire.reason)?, by.id).await;
-        self.changed(removed)
+        let api = self.clone();
+        carried_through(async move { api.removed(&by, request.into_inner()).await }).await
+    }
+
+    async fn who_am_i(&self, request: Request<WhoAmIRequest>) -> Reply<Person> {
+        let by = principal(&request)?;
+        self.myself(&by).await
+    }
+
+    async fn list_people(&self, request: Request<ListPeopleRequest>) -> Reply<ListPeopleReply> {
+        let by = principal(&request)?;
+        self.listed_people(&by).await
+    }
+
+    async fn add_person(&self, request: Request<AddPersonRequest>) -> Reply<Person> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.added(&by, request.into_inner()).await }).await
+    }
+
+    async fn set_role(&self, request: Request<SetRoleRequest>) -> Reply<Person> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.role_set(&by, request.into_inner()).await }).await
+    }
+
+    async fn remove_person(&self, request: Request<RemovePersonRequest>) -> Reply<Person> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.person_removed(&by, request.into_inner()).await }).await
+    }
+
+    async fn make_access_token(&self, request: Request<MakeAccessTokenRequest>) -> Reply<MakeAccessTokenReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.token_made(&by, request.into_inner()).await }).await
+    }
+
+    async fn list_access_tokens(&self, request: Request<ListAccessTokensRequest>) -> Reply<ListAccessTokensReply> {
+        let by = principal(&request)?;
+        self.listed_tokens(&by).await
+    }
+
+    async fn revoke_access_token(&self, request: Request<RevokeAccessTokenRequest>) -> Reply<RevokeAccessTokenReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.token_revoked(&by, request.into_inner()).await }).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {
-        principal(&request)?;
+        let by = principal(&request)?;
+        let act = Act { method: "GetCatalogue", needs: &[], environment: access::EVERYWHERE, about: "" };
+        self.sees(&by, act).await?;
         Ok(Response::new(GetCatalogueReply { catalogue_json: to_json(&self.fleet.catalogue()) }))
     }
 }
 
-struct Watching {
-    history: History,
-    stream: String,
-    heads: tokio::sync::watch::Receiver<u64>,
-    after: u64,
-    ended: bool,
-}
-
-type Page = Vec<Result<HistoryEvent, Status>>;
-
-impl Watching {
-    async fn next_page(mut self) -> Option<(Page, Self)> {
-        while !self.ended {
-            self.heads.borrow_and_update();
-            let records = match self.history.read_stored(&self.stream, self.after, PAGE).await {
-                Ok(records) => records,
-                Err(error) => {
-                    self.ended = true;
-                    return Some((vec![Err(status(&error))], self));
-                }
-            };
-            if records.is_empty() {
-                self.ended = self.heads.changed().await.is_err();
-                continue;
-            }
-            self.after = records.last().map_or(self.after, |record| record.seq);
-            self.ended = records.last().is_some_and(sealed);
-            let event = |r: crate::store::Stored| HistoryEvent { seq: r.seq, stored: r.stored, hash: r.hash.to_vec() };
-            return Some((records.into_iter().map(event).map(Ok).collect(), self));
-        }
-        None
-    }
-}
-
-/// Carries something through whether or not the caller waits for it: between a commit and the change in memory that goes
-/// with it nobody may leave.
+/// Carries something through whether or not the caller waits for it: between its record, its commit and the change in
+/// memory that goes with it nobody may leave.
 async fn carried_through<T: Send + 'static>(work: impl Future<Output = Reply<T>> + Send + 'static) -> Reply<T> {
     match tokio::spawn(work).await.map_err(tokio::task::JoinError::try_into_panic) {
         Ok(done) => done,
@@ -471,89 +363,15 @@ fn reasoned(reason: String) -> Result<String, Status> {
     Ok(reason)
 }
 
-/// Whether this is the last record a run can have.
-fn sealed(record: &crate::store::Stored) -> bool {
-    serde_json::from_slice::<Event>(&record.stored).is_ok_and(|e| matches!(e.body, Body::ReportSealed { .. }))
-}
-
-fn sealed_digest(event: &Event) -> Option<&str> {
-    match &event.body {
-        Body::ReportSealed { digest, .. } => Some(digest),
-        _ => None,
-    }
-}
-
-/// Labels under these prefixes are not for operators to set.
-fn settable<'a>(mut keys: impl Iterator<Item = &'a String>) -> Result<(), Status> {
-    match keys.find(|key| key.starts_with("fact/") || key.starts_with("fracas/")) {
-        None => Ok(()),
-        Some(key) => {
-            let whose = if key.starts_with("fact/") { "the agent's own" } else { "the controller's own" };
-            Err(Status::invalid_argument(format!("label {key} is {whose}: choose a name without that prefix")))
-        }
-    }
-}
-
-/// Whether every label could be selected.
-fn valid(labels: &BTreeMap<String, String>) -> Result<(), Status> {
-    for (key, value) in labels {
-        format!("{key}={value}")
-            .parse::<Selector>()
-            .map_err(|e| Status::invalid_argument(format!("label {key}={value}: {e}")))?;
-    }
-    Ok(())
+/// The environment as it is written, or the default one.
+fn environment(text: &str) -> Result<String, Status> {
+    access::environment(text).map_err(Status::invalid_argument)
 }
 
 fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
     let known = request.extensions().get::<Principal>().cloned();
     known
         .ok_or_else(|| Status::unauthenticated("no valid token came with the call: send `authorization: Bearer TOKEN`"))
-}
-
-fn asked_for(wire: StartRunRequest, by: Principal) -> Result<runs::Request, Status> {
-    if wire.source.len() > MAX_SOURCE {
-        return Err(Status::invalid_argument("the document is larger than 1 MiB"));
-    }
-    Ok(runs::Request {
-        source: wire.source,
-        source_name: wire.source_name,
-        parameters: wire.parameters.into_iter().collect(),
-        seed: wire.seed,
-        environment: if wire.environment.is_empty() { "default".into() } else { wire.environment },
-        by: by.id,
-        idempotency_key: wire.idempotency_key,
-    })
-}
-
-fn summary(row: RunIndex, head_seq: u64) -> RunSummary {
-    RunSummary {
-        run: row.run.to_string(),
-        name: row.name,
-        state: row.state,
-        verdict: row.verdict,
-        exit_code: row.exit_code.into(),
-        reason: row.reason,
-        started_wall_ns: row.started_wall_ns,
-        ended_wall_ns: row.ended_wall_ns.unwrap_or(0),
-        by: row.by,
-        environment: row.environment,
-        head_seq,
-    }
-}
-
-/// Document errors and refusals travel whole, as JSON in the status details, so that the CLI can show them as its own.
-fn refused(error: &RunError) -> Status {
-    match error {
-        RunError::Document(diagnostics) => {
-            let text = diagnostics.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join("\n");
-            Status::with_details(tonic::Code::InvalidArgument, text, to_json(diagnostics).into_bytes().into())
-        }
-        RunError::Refused(refusals) => {
-            let text = refusals.iter().map(Refusal::to_string).collect::<Vec<_>>().join("\n");
-            Status::with_details(tonic::Code::FailedPrecondition, text, to_json(refusals).into_bytes().into())
-        }
-        RunError::History(error) => status(error),
-    }
 }
 
 /// What may pass is told apart from what will not: nobody should try that again for ever.

@@ -16,11 +16,13 @@ use tonic::{service::interceptor::InterceptedService, transport::Server};
 use crate::{
     access::{Authenticated, Doorkeeper},
     agents::Agents,
-    api::Api,
+    api::{Api, Parts},
+    audit::Audit,
     enrol::{Gate, OBSERVER_LABEL},
     fleet::Fleet,
     history::{History, HistoryError},
     listen::Conn,
+    people::{Directory, People},
     runs::Runs,
     schedules::Schedules,
 };
@@ -40,7 +42,8 @@ pub struct Controller {
     fleet: Fleet,
     runs: Runs,
     schedules: Schedules,
-    audit: String,
+    people: People,
+    audit: Audit,
     front_port: u16,
 }
 
@@ -56,9 +59,10 @@ impl Controller {
         };
         history.append(&audit, vec![started]).await?;
         let mut halted = None;
-        for event in history.read(&audit, 0).await? {
-            match event.body {
-                Body::Halted { reason, .. } => halted = Some(reason),
+        let events = history.read(&audit, 0).await?;
+        for event in &events {
+            match &event.body {
+                Body::Halted { reason, .. } => halted = Some(reason.clone()),
                 Body::HaltCleared { .. } => halted = None,
                 _ => {}
             }
@@ -71,8 +75,16 @@ impl Controller {
             restore(&history, &fleet, &stream).await?;
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
-        let schedules = Schedules::new(history.clone(), runs.clone());
-        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
+        let people = People::new(history.clone(), &audit, Directory::default(), &events);
+        let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
+        let audit = Audit::new(history.clone(), &audit);
+        Ok(Self { history, fleet, runs, schedules, people, audit, front_port: 0 })
+    }
+
+    /// The same controller, whose people's names are kept in this directory.
+    #[must_use]
+    pub fn named_in(self, directory: Directory) -> Self {
+        Self { people: self.people.named_in(directory), ..self }
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
@@ -111,9 +123,14 @@ impl Controller {
         &self.schedules
     }
 
+    /// The people who may call.
+    pub fn people(&self) -> &People {
+        &self.people
+    }
+
     /// Name of the audit stream.
     pub fn audit(&self) -> &str {
-        &self.audit
+        self.audit.stream()
     }
 
     /// Ends every run that is active, in the name of the controller.
@@ -154,9 +171,16 @@ impl Controller {
         doors: Arc<dyn Doorkeeper>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let (runs, schedules) = (self.runs.clone(), self.schedules.clone());
-        let api = Api::new(runs, schedules, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
-        let authenticated = Authenticated(doors);
+        let api = Api::new(Parts {
+            runs: self.runs.clone(),
+            schedules: self.schedules.clone(),
+            history: self.history.clone(),
+            fleet: self.fleet.clone(),
+            audit: self.audit.clone(),
+            people: self.people.clone(),
+            gate,
+        });
+        let authenticated = Authenticated { doors, people: self.people.clone(), audit: self.audit.clone() };
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();
         health.set_serving::<OperatorServer<Api>>().await;
@@ -168,13 +192,23 @@ impl Controller {
         let reflection = InterceptedService::new(described().build_v1().expect(OURS), authenticated.clone());
         // Many clients, Python's among them, still ask by the older name.
         let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated);
-        server()
+        let (closing, mut closed) = watch::channel(false);
+        let shutdown = async move {
+            shutdown.await;
+            closing.send_replace(true);
+        };
+        let serving = server()
             .add_service(operator)
             .add_service(healthy)
             .add_service(reflection)
             .add_service(older)
-            .serve_with_incoming_shutdown(incoming, shutdown)
-            .await
+            .serve_with_incoming_shutdown(incoming, shutdown);
+        let telling = self.audit.keep_telling(async move {
+            // An error means that nobody serves any more.
+            let _ = closed.wait_for(|closed| *closed).await;
+        });
+        let (served, ()) = tokio::join!(serving, telling);
+        served
     }
 }
 
@@ -200,6 +234,8 @@ async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), H
                 record.labels = labels;
             }
             Body::HostLabelled { labels, .. } => record.labels = labels,
+            Body::HostCordoned { reason, .. } => record.cordoned = Some(reason),
+            Body::HostUncordoned { .. } => record.cordoned = None,
             Body::HostQuarantined { run, .. } => record.quarantined = Some(run),
             Body::HostReleased { .. } => record.quarantined = None,
             _ => {}

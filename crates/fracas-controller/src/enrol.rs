@@ -20,6 +20,9 @@ use crate::{
 /// Label of the controller's own observer; only the controller makes tokens with it.
 pub const OBSERVER_LABEL: &str = "fracas/observer";
 
+/// Label with the environment of a host; only the controller sets it.
+pub const ENVIRONMENT_LABEL: &str = "fracas/environment";
+
 /// Longest host name taken, bytes (`HOST_NAME_MAX` is 64; a full domain name has at most 253).
 const MAX_HOSTNAME: usize = 253;
 

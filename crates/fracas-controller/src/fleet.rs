@@ -12,6 +12,7 @@ use std::{
 };
 
 use fracas_model::{
+    access::DEFAULT_ENVIRONMENT,
     catalogue::Catalogue,
     desired::{Desired, FaultItem, Mode, ProbeItem},
     event::Rehearsal,
@@ -27,6 +28,7 @@ pub use self::{
     claims::{Claimed, admit},
     hosts::{HostError, Offer, OfferKey},
 };
+use crate::enrol::ENVIRONMENT_LABEL;
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
@@ -59,6 +61,8 @@ pub struct HostRecord {
     pub quarantined: Option<RunId>,
     /// What is wrong with its journal, as it said last: then nobody can say that it is clean. Empty when all is well.
     pub trouble: String,
+    /// Why no new fault may be drawn onto it, as a person said.
+    pub cordoned: Option<String>,
     /// The controller's own unprivileged observer.
     pub observer: bool,
     /// What its agent offered last.
@@ -68,6 +72,11 @@ pub struct HostRecord {
 }
 
 impl HostRecord {
+    /// Where it belongs: runs of other environments do not draw it.
+    pub fn environment(&self) -> &str {
+        self.labels.get(ENVIRONMENT_LABEL).map_or(DEFAULT_ENVIRONMENT, String::as_str)
+    }
+
     /// Why no fault may be drawn onto it, if so.
     pub fn distrust(&self) -> Option<String> {
         let left = self.quarantined.as_ref().map(|run| format!("run {run} was left unconfirmed on it"));

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod agents;
 pub mod api;
+pub mod audit;
 pub mod chain;
 pub mod clock;
 pub mod config;
@@ -16,6 +17,7 @@ pub mod fleet;
 pub mod history;
 pub mod identity;
 pub mod listen;
+pub mod people;
 pub mod runs;
 pub mod schedules;
 pub mod server;

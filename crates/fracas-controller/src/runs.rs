@@ -217,7 +217,7 @@ impl Runs {
     pub fn holder(&self, request: &Request) -> Option<RunId> {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
-        let views = self.views();
+        let views = self.views(&request.environment);
         let wanted = target::might_suffer(&read.ok()?.experiment, &views);
         views.into_iter().filter(|host| wanted.contains(&host.id)).find_map(|host| host.taken)
     }
@@ -369,7 +369,8 @@ impl Runs {
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue)
             .map_err(RunError::Document)?;
         let seed = if request.seed == 0 { self.draw(|random| random.random_range(1..=u64::MAX)) } else { request.seed };
-        let drawn = target::draw(&read.experiment, &self.views(), seed).map_err(RunError::Refused)?;
+        let drawn =
+            target::draw(&read.experiment, &self.views(&request.environment), seed).map_err(RunError::Refused)?;
         let items = items(run, &read.experiment, &drawn);
         let (rehearsals, mut refusals) = self.rehearse(run, items, &drawn).await;
         refusals.extend(rehearsals.iter().flat_map(|rehearsal| attributed(rehearsal, &drawn)));
@@ -423,17 +424,21 @@ impl Runs {
         (rehearsals, silent.collect())
     }
 
-    fn views(&self) -> Vec<HostView> {
+    /// The hosts of an environment; the observer is of all.
+    fn views(&self, environment: &str) -> Vec<HostView> {
         let view = |(id, record): (HostId, crate::fleet::HostRecord)| HostView {
             id,
             labels: record.all_labels(),
             quarantined: record.distrust(),
+            cordoned: record.cordoned,
             name: record.name,
             connected: record.connected,
             taken: record.taken,
             observer: record.observer,
         };
-        self.fleet.hosts().into_iter().map(view).collect()
+        let there =
+            |(_, record): &(HostId, crate::fleet::HostRecord)| record.observer || record.environment() == environment;
+        self.fleet.hosts().into_iter().filter(there).map(view).collect()
     }
 }
 

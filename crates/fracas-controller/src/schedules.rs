@@ -11,6 +11,7 @@ use std::{
 };
 
 use fracas_model::{
+    access::Right,
     diagnostic::Diagnostic,
     document,
     event::{Body, Event},
@@ -22,6 +23,7 @@ use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::{
     history::{History, HistoryError},
+    people::People,
     runs::{Request, RunError, Runs, whole},
 };
 
@@ -41,6 +43,7 @@ const MOST: usize = 10_000;
 pub struct Schedules {
     history: History,
     runs: Runs,
+    people: Option<People>,
     slots: Arc<Mutex<BTreeMap<String, Arc<Slot>>>>,
     /// When this controller began: hosts may still have to come back.
     born: tokio::time::Instant,
@@ -99,7 +102,13 @@ pub fn stream_of(name: &str) -> String {
 impl Schedules {
     /// None yet; [`resume`](Self::resume) takes up those of the history.
     pub fn new(history: History, runs: Runs) -> Self {
-        Self { history, runs, slots: Arc::default(), born: tokio::time::Instant::now() }
+        Self { history, runs, people: None, slots: Arc::default(), born: tokio::time::Instant::now() }
+    }
+
+    /// The same, where nothing is started in the name of people who may not any more.
+    #[must_use]
+    pub fn answering_to(self, people: People) -> Self {
+        Self { people: Some(people), ..self }
     }
 
     /// Takes up every schedule that was not removed. Returns how many.
@@ -174,6 +183,13 @@ impl Schedules {
             facts
         })
         .await
+    }
+
+    /// The environment of a schedule that this text would change, if it is of another one.
+    pub fn elsewhere(&self, source: &str, environment: &str) -> Option<String> {
+        let name = schedule::read_schedule("", source).ok()?.schedule.name;
+        let there = self.one(&name).ok()?.environment.clone();
+        (there != environment).then_some(there)
     }
 
     /// From now on dues are skipped; `reason` is what is recorded with each.
@@ -366,6 +382,14 @@ impl Schedules {
             idempotency_key: life.key(name, due),
         };
         let skipped = |reasons| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Refused { reasons } };
+        let (owner, place) = (&life.state.by, &life.state.environment);
+        if self.people.as_ref().is_some_and(|people| !people.still_may(owner, Right::Run, place)) {
+            let why = format!(
+                "{owner}, who set the schedule, may not start runs in environment {place} any more: somebody who may \
+                 is to set it again"
+            );
+            return Ok(Some(skipped(vec![why])));
+        }
         match self.runs.start(&request).await {
             Ok(run) => {
                 tracing::info!(schedule = name, %run, "a scheduled run starts");

@@ -20,6 +20,7 @@ use crate::{
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
     listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
+    people::{Directory, DirectoryError},
     store::{StoreError, sqlite::SqliteStore},
     verify,
 };
@@ -56,6 +57,9 @@ pub enum StartError {
     /// Keys and certificates.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Names of people.
+    #[error(transparent)]
+    Directory(#[from] DirectoryError),
     /// A listener.
     #[error(transparent)]
     Listen(#[from] ListenError),
@@ -114,7 +118,8 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let identity = Arc::new(Identity::open(&dir, &config.names, wall_ns())?);
     let clock = Arc::new(SystemClock::new(id.clone(), bound_ns).map_err(StartError::Clock)?);
     let controller = Controller::open(History::open(store, clock).await?, &id, rand::random()).await?;
-    let controller = controller.reached_on(front_address.port());
+    let directory = Directory::open(Arc::clone(&dir))?;
+    let controller = controller.reached_on(front_address.port()).named_in(directory);
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),

@@ -495,6 +495,22 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// No new fault is drawn onto a host from now on (stream `host/ID`).
+    HostCordoned {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A host may be drawn again (stream `host/ID`).
+    HostUncordoned {
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
     /// A host did not confirm its undo; it gets no new fault until it reports clean or is written off.
     HostQuarantined {
         /// The run that was left open.
@@ -582,16 +598,31 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
-    /// A person's call (audit stream), refused ones too.
+    /// A call (audit stream), refused ones too.
     Called {
-        /// Who.
+        /// Who; empty: somebody without a good token.
         by: String,
         /// Which method.
         method: String,
         /// Which environment.
         environment: String,
+        /// What it was about: a run, a host, a schedule, a person; from where, for a stranger.
+        #[serde(default)]
+        about: String,
         /// Whether it was let through; if not, why.
         refused: Option<String>,
+        /// How many such calls: looks that repeat are counted for a minute and told together.
+        #[serde(default = "once")]
+        times: u64,
+        /// When; of several, the first.
+        at: Stamp,
+    },
+    /// What became of people, their roles and their tokens (audit stream).
+    Access {
+        /// The fact.
+        fact: crate::access::Fact,
+        /// Who.
+        by: String,
         /// When.
         at: Stamp,
     },
@@ -613,6 +644,10 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+}
+
+fn once() -> u64 {
+    1
 }
 
 /// Which kind of reason ended a run early.

@@ -66,10 +66,25 @@ name_type!(
     TargetId
 );
 
+name_type!(
+    /// A person's pseudonym, as histories keep it; names and addresses are kept where they can be erased.
+    PersonId
+);
+
+impl PersonId {
+    /// Makes one from 30 random bits: `p-` and 6 characters of Crockford base32.
+    pub fn generate(random: u32) -> Self {
+        let digit = |place: u32| char::from(ALPHABET[(random >> (5 * place) & 31) as usize]);
+        Self(format!("p-{}", (0..6).map(digit).collect::<String>()))
+    }
+}
+
+/// Crockford's base32, without letters that look like digits.
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
 impl RunId {
     /// Makes an id from the start second (Unix time) and 25 random bits: 7 characters of time, 5 of chance.
     pub fn generate(unix_seconds: u64, random: u32) -> Self {
-        const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let value = (u128::from(unix_seconds) & ((1 << 35) - 1)) << 25 | u128::from(random & ((1 << 25) - 1));
         let digit = |place: u32| char::from(ALPHABET[((value >> (5 * place)) & 31) as usize]);
         Self((0..12).rev().map(digit).collect())

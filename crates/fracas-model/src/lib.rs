@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, reads a clock, draws a global random number or awaits. Time and randomness are arguments.
 
+pub mod access;
 pub mod catalogue;
 pub mod check;
 pub mod desired;

@@ -29,6 +29,8 @@ pub struct HostView {
     pub connected: bool,
     /// Why it gets no fault, if so.
     pub quarantined: Option<String>,
+    /// Why a person wants no fault on it, if so.
+    pub cordoned: Option<String>,
     /// The other run that has it for a fault, if so.
     pub taken: Option<RunId>,
     /// The controller's own observer: looks, and is never drawn.
@@ -261,11 +263,12 @@ impl<'a> Draw<'a> {
 impl HostView {
     /// Why no fault may be put on it now, if so.
     fn away(&self) -> Option<String> {
-        match (&self.quarantined, &self.taken) {
-            (Some(why), _) => Some(format!("quarantined, {why}")),
+        match (&self.quarantined, &self.cordoned, &self.taken) {
+            (Some(why), ..) => Some(format!("quarantined, {why}")),
+            (None, Some(why), _) => Some(format!("cordoned: {why}")),
             _ if !self.connected => Some("its agent is not in contact".to_owned()),
-            (None, Some(run)) => Some(format!("run {run} has it for a fault, see `fracas show {run}`")),
-            (None, None) => None,
+            (None, None, Some(run)) => Some(format!("run {run} has it for a fault, see `fracas show {run}`")),
+            (None, None, None) => None,
         }
     }
 }
@@ -301,6 +304,7 @@ mod tests {
             labels: [("role".to_owned(), role.to_owned())].into(),
             connected: true,
             quarantined: None,
+            cordoned: None,
             taken: None,
             observer: false,
         }

@@ -21,7 +21,13 @@ pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8,
         Some(HostsCommand::Label { host, changes }) => label(session, &host, changes).await,
         Some(HostsCommand::Forget { host, reason }) => forget(session, &host, &reason).await,
         Some(HostsCommand::WriteOff { host, reason }) => write_off(session, &host, &reason).await,
-        Some(HostsCommand::JoinToken { ttl, labels }) => join_token(session, ttl, labels).await,
+        Some(HostsCommand::JoinToken { ttl, labels, environment }) => {
+            join_token(session, ttl, labels, &environment).await
+        }
+        Some(HostsCommand::Move { host, to }) => moved(session, &host, &to).await,
+        Some(HostsCommand::Cordon { host, reason }) => cordon(session, &host, &reason, false).await,
+        Some(HostsCommand::Drain { host, reason }) => cordon(session, &host, &reason, true).await,
+        Some(HostsCommand::Uncordon { host }) => uncordon(session, &host).await,
     }
 }
 
@@ -37,7 +43,11 @@ async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
     } else {
         let now = times::now();
         let rows: Vec<Vec<String>> = hosts.iter().map(|host| row(host, now)).collect();
-        session.output.text(&table(session.width(), &["host", "id", "state", "labels", "faults", "cannot"], &rows))?;
+        session.output.text(&table(
+            session.width(),
+            &["host", "id", "where", "state", "labels", "faults", "cannot"],
+            &rows,
+        ))?;
     }
     Ok(exit::PASS)
 }
@@ -45,6 +55,7 @@ async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
 fn row(host: &HostSummary, now: i64) -> Vec<String> {
     let state = match (host.connected, host.last_seen_wall_ns) {
         _ if !host.quarantined.is_empty() => format!("QUARANTINED: {}", host.quarantined),
+        _ if !host.cordoned.is_empty() => format!("cordoned: {}", host.cordoned),
         (true, _) if host.observer => "connected, observer".to_owned(),
         (true, _) => "connected".to_owned(),
         (false, 0) => "never seen".to_owned(),
@@ -52,12 +63,16 @@ fn row(host: &HostSummary, now: i64) -> Vec<String> {
     };
     let runs: Vec<String> = host.runs.iter().map(|run| format!("run {run}")).collect();
     // Facts are labels too, but would drown those that people gave.
-    let labels: Vec<String> =
-        host.labels.iter().filter(|(name, _)| !name.starts_with("fact/")).map(|(n, v)| format!("{n}={v}")).collect();
+    let labels: Vec<String> = host
+        .labels
+        .iter()
+        .filter(|(name, _)| !name.starts_with("fact/") && !name.starts_with("fracas/"))
+        .map(|(n, v)| format!("{n}={v}"))
+        .collect();
     let lacking = host.facts.iter().flat_map(|f| &f.abilities).filter(|(_, ability)| !ability.works);
     let lacking: Vec<String> = lacking.map(|(capability, _)| capability.word()).collect();
     let id = host.id.as_str().split('-').next().unwrap_or_default().to_owned();
-    vec![host.name.clone(), id, state, labels.join(","), runs.join(", "), lacking.join(", ")]
+    vec![host.name.clone(), id, host.environment.clone(), state, labels.join(","), runs.join(", "), lacking.join(", ")]
 }
 
 async fn label(session: &Session<'_>, host: &str, changes: Vec<LabelChange>) -> Result<u8, CliError> {
@@ -98,9 +113,50 @@ async fn write_off(session: &Session<'_>, host: &str, reason: &str) -> Result<u8
     Ok(exit::PASS)
 }
 
-async fn join_token(session: &Session<'_>, ttl: Dur, labels: Vec<(String, String)>) -> Result<u8, CliError> {
+async fn moved(session: &Session<'_>, host: &str, to: &str) -> Result<u8, CliError> {
+    let host = session.client()?.move_host(host, to).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        session.output.line(&format!("{} belongs to environment {}", host.name, host.environment))?;
+    }
+    Ok(exit::PASS)
+}
+
+async fn cordon(session: &Session<'_>, host: &str, reason: &str, drain: bool) -> Result<u8, CliError> {
+    let (host, runs) = session.client()?.cordon_host(host, reason, drain).await?;
+    if session.output.json {
+        session.output.json("fracas.cordoned/v1", &json!({ "host": host, "runs": runs }))?;
+        return Ok(exit::PASS);
+    }
+    session.output.line(&format!("{} is cordoned: {}", host.name, host.cordoned))?;
+    for run in &runs {
+        session.output.line(&format!("run {run} ends; watch its undo: fracas watch {run}"))?;
+    }
+    if !drain && !host.runs.is_empty() {
+        session.output.notice("runs that have it go on; end them too: fracas hosts drain");
+    }
+    Ok(exit::PASS)
+}
+
+async fn uncordon(session: &Session<'_>, host: &str) -> Result<u8, CliError> {
+    let host = session.client()?.uncordon_host(host).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        session.output.line(&format!("{} may be drawn again", host.name))?;
+    }
+    Ok(exit::PASS)
+}
+
+async fn join_token(
+    session: &Session<'_>,
+    ttl: Dur,
+    labels: Vec<(String, String)>,
+    environment: &str,
+) -> Result<u8, CliError> {
     let client = session.client()?;
-    let (token, expires_wall_ns) = client.join_token(ttl, labels.into_iter().collect()).await?;
+    let (token, expires_wall_ns) = client.join_token(ttl, labels.into_iter().collect(), environment).await?;
     if session.output.json {
         let answer = json!({ "token": token, "expiresWallNs": expires_wall_ns });
         session.output.json("fracas.joinToken/v1", &answer)?;
@@ -140,10 +196,15 @@ mod tests {
             runs: vec!["r1".into()],
             quarantined: String::new(),
             observer: false,
+            environment: "default".into(),
+            cordoned: String::new(),
         };
         let now = 91_000_000_000;
-        assert_eq!(row(&host, now), ["db-1", "0b1c2d3e", "out of contact for 1m30s", "role=db", "run r1", "netem"]);
+        assert_eq!(
+            row(&host, now),
+            ["db-1", "0b1c2d3e", "default", "out of contact for 1m30s", "role=db", "run r1", "netem"]
+        );
         host.quarantined = "run r0 left its undo open".into();
-        assert_eq!(row(&host, now)[2], "QUARANTINED: run r0 left its undo open");
+        assert_eq!(row(&host, now)[3], "QUARANTINED: run r0 left its undo open");
     }
 }

@@ -5,17 +5,15 @@ use serde_json::json;
 use crate::{Session, args::StopArgs, error::CliError, exit};
 
 pub(crate) async fn stop(session: &Session<'_>, given: &StopArgs) -> Result<u8, CliError> {
-    let client = session.client()?;
-    let run = client.run(&given.run.run).await?;
-    let ended = client.stop_run(&run.run, &given.reason).await?;
+    let (run, ended) = session.client()?.stop_run(&given.run.run, &given.reason).await?;
     if session.output.json {
-        let answer = json!({ "run": run.run, "reason": given.reason, "alreadyEnded": ended.is_some() });
+        let answer = json!({ "run": run, "reason": given.reason, "alreadyEnded": ended.is_some() });
         session.output.json("fracas.stop/v1", &answer)?;
     } else if let Some(verdict) = ended {
-        let see = format!("see: fracas report {}", run.run);
-        session.output.notice(&format!("run {} had already ended ({verdict}), nothing was stopped; {see}", run.run));
+        let see = format!("see: fracas report {run}");
+        session.output.notice(&format!("run {run} had already ended ({verdict}), nothing was stopped; {see}"));
     } else {
-        session.output.notice(&format!("run {} is stopping; see the undo: fracas watch {}", run.run, run.run));
+        session.output.notice(&format!("run {run} is stopping; see the undo: fracas watch {run}"));
     }
     Ok(exit::PASS)
 }

@@ -2,14 +2,18 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use fracas_model::{id::RunId, schedule::State};
+use fracas_model::{
+    access::{self, Right},
+    id::RunId,
+    schedule::State,
+};
 use fracas_proto::{
     to_json,
-    v1::{GetScheduleReply, GetScheduleRequest, ListSchedulesReply, Schedule, SetScheduleRequest},
+    v1::{GetScheduleReply, GetScheduleRequest, ListSchedulesReply, Schedule, ScheduleRequest, SetScheduleRequest},
 };
 use tonic::{Response, Status};
 
-use super::{Api, MAX_SOURCE, Reply, status};
+use super::{Act, Api, MAX_SOURCE, Reply, environment, reasoned, status};
 use crate::{
     access::Principal,
     schedules::{ScheduleError, Schedules, Setting},
@@ -20,7 +24,35 @@ const DUES: (u32, u32) = (5, 1000);
 const FACTS: (u32, u32) = (50, 1000);
 
 impl Api {
-    pub(super) async fn set(&self, wire: SetScheduleRequest, by: Principal) -> Reply<Schedule> {
+    /// The schedule of this name, if the caller may do this to it.
+    async fn acts_on_schedule(
+        &self,
+        by: &Principal,
+        method: &'static str,
+        name: &str,
+        needs: Right,
+    ) -> Result<(), Status> {
+        let state = self.visible(by, name)?;
+        let act = Act { method, needs: &[needs], environment: &state.environment, about: name };
+        self.may(by, act).await
+    }
+
+    /// Those of environments that the caller may not see are not there.
+    fn visible(&self, by: &Principal, name: &str) -> Result<Arc<State>, Status> {
+        let unknown = || refused(ScheduleError::Unknown(name.to_owned()));
+        let state = self.schedules.one(name).map_err(refused)?;
+        Some(state).filter(|state| by.grants.allow(Right::View, &state.environment)).ok_or_else(unknown)
+    }
+
+    pub(super) async fn set(&self, by: &Principal, wire: SetScheduleRequest) -> Reply<Schedule> {
+        let environment = environment(&wire.environment)?;
+        // It starts runs by itself, in the name of who set it.
+        let needs = &[Right::Design, Right::Run];
+        let act = Act { method: "SetSchedule", needs, environment: &environment, about: &wire.source_name };
+        self.may(by, act.clone()).await?;
+        if let Some(other) = self.schedules.elsewhere(&wire.source, &environment) {
+            self.may(by, Act { environment: &other, ..act }).await?;
+        }
         if wire.source.len().max(wire.experiment.len()) > MAX_SOURCE {
             return Err(Status::invalid_argument("a document is larger than 1 MiB"));
         }
@@ -29,22 +61,47 @@ impl Api {
             source_name: wire.source_name,
             experiment: wire.experiment,
             experiment_name: wire.experiment_name,
-            environment: if wire.environment.is_empty() { "default".into() } else { wire.environment },
-            by: by.id,
+            environment,
+            by: by.id.clone(),
         };
         self.changed(self.schedules.set(setting).await)
     }
 
-    pub(super) fn changed(&self, state: Result<Arc<State>, ScheduleError>) -> Reply<Schedule> {
+    pub(super) async fn paused(&self, by: &Principal, wire: ScheduleRequest) -> Reply<Schedule> {
+        // Nothing is started by it: whoever is signed in may.
+        let state = self.schedules.one(&wire.name).map_err(refused)?;
+        let act = Act { method: "PauseSchedule", needs: &[], environment: &state.environment, about: &wire.name };
+        self.may(by, act).await?;
+        self.changed(self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id.clone()).await)
+    }
+
+    pub(super) async fn resumed(&self, by: &Principal, wire: ScheduleRequest) -> Reply<Schedule> {
+        self.acts_on_schedule(by, "ResumeSchedule", &wire.name, Right::Run).await?;
+        self.changed(self.schedules.unpause(&wire.name, by.id.clone()).await)
+    }
+
+    pub(super) async fn removed(&self, by: &Principal, wire: ScheduleRequest) -> Reply<Schedule> {
+        self.acts_on_schedule(by, "RemoveSchedule", &wire.name, Right::Design).await?;
+        self.changed(self.schedules.remove(&wire.name, reasoned(wire.reason)?, by.id.clone()).await)
+    }
+
+    fn changed(&self, state: Result<Arc<State>, ScheduleError>) -> Reply<Schedule> {
         let state = state.map_err(refused)?;
         Ok(Response::new(self.view(&state, DUES.0)))
     }
 
-    pub(super) fn listed(&self) -> ListSchedulesReply {
-        ListSchedulesReply { schedules: self.schedules.all().values().map(|state| self.view(state, 1)).collect() }
+    pub(super) async fn listed_schedules(&self, by: &Principal) -> Reply<ListSchedulesReply> {
+        let act = Act { method: "ListSchedules", needs: &[], environment: access::EVERYWHERE, about: "" };
+        self.sees(by, act).await?;
+        let all = self.schedules.all();
+        let seen = all.values().filter(|state| by.grants.allow(Right::View, &state.environment));
+        Ok(Response::new(ListSchedulesReply { schedules: seen.map(|state| self.view(state, 1)).collect() }))
     }
 
-    pub(super) async fn shown(&self, wire: GetScheduleRequest) -> Reply<GetScheduleReply> {
+    pub(super) async fn shown_schedule(&self, by: &Principal, wire: GetScheduleRequest) -> Reply<GetScheduleReply> {
+        let environment = self.visible(by, &wire.name)?.environment.clone();
+        let act = Act { method: "GetSchedule", needs: &[Right::View], environment: &environment, about: &wire.name };
+        self.sees(by, act).await?;
         let asked = |given: u32, (few, most): (u32, u32)| if given == 0 { few } else { given.min(most) };
         let state = self.schedules.one(&wire.name).map_err(refused)?;
         let events = self.schedules.facts(&wire.name, asked(wire.facts, FACTS) as usize).await;

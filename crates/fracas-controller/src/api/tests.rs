@@ -1,8 +1,9 @@
 //! Calls of operators: what they may change, what they are told, and callers that go away half-way.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use fracas_model::{
+    access::{Grant, Grants, Role},
     event::VerdictWord,
     time::{ClockId, Stamp},
 };
@@ -16,7 +17,8 @@ use crate::{
     enrol::{Later, MadeToken},
     fleet::Offer,
     history::{Extra, Fact},
-    store::memory::MemoryStore,
+    people::Directory,
+    store::{RunIndex, memory::MemoryStore},
 };
 
 const AUDIT: &str = "audit/c";
@@ -43,8 +45,11 @@ async fn api(store: &MemoryStore) -> Api {
     let history = History::open(Arc::new(store.clone()), clock).await.unwrap();
     let fleet = Fleet::new(history.epoch());
     let runs = Runs::new(history.clone(), fleet.clone(), AUDIT.to_owned(), 1);
-    let schedules = Schedules::new(history.clone(), runs.clone());
-    Api::new(runs, schedules, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
+    let events = history.read(AUDIT, 0).await.unwrap();
+    let people = People::new(history.clone(), AUDIT, Directory::default(), &events);
+    let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
+    let audit = Audit::new(history.clone(), AUDIT);
+    Api::new(Parts { runs, schedules, history, fleet, audit, people, gate: Arc::new(NoGate) })
 }
 
 fn stamp() -> Stamp {
@@ -53,7 +58,16 @@ fn stamp() -> Stamp {
 
 fn asked<T>(message: T) -> Request<T> {
     let mut request = Request::new(message);
-    request.extensions_mut().insert(Principal { id: "admin".into() });
+    request.extensions_mut().insert(Principal::admin());
+    request
+}
+
+/// A call by somebody with these roles.
+fn asked_by<T>(message: T, grants: &[(Role, &str)]) -> Request<T> {
+    let grant = |(role, environment): &(Role, &str)| Grant { environment: (*environment).to_owned(), role: *role };
+    let grants = Grants(grants.iter().map(grant).collect());
+    let mut request = Request::new(message);
+    request.extensions_mut().insert(Principal { id: "p-1".into(), grants, token: Some("t".into()) });
     request
 }
 
@@ -199,4 +213,209 @@ fn what_will_not_pass_is_not_told_as_if_it_might() {
     ] {
         assert_eq!(status(&error).code(), code, "{error}");
     }
+}
+
+/// The calls on record: who, method, environment, whether refused.
+async fn calls(api: &Api) -> Vec<(String, String, String, bool)> {
+    let events = api.history.read(AUDIT, 0).await.unwrap();
+    let call = |event: fracas_model::event::Event| match event.body {
+        Body::Called { by, method, environment, refused, .. } => Some((by, method, environment, refused.is_some())),
+        _ => None,
+    };
+    events.into_iter().filter_map(call).collect()
+}
+
+const EXPERIMENT: &str = "
+apiVersion: fracas/v1
+kind: Experiment
+name: x
+targets: {}
+timeline: []
+";
+
+#[tokio::test]
+async fn what_somebody_may_counts_in_its_environment_and_every_refusal_is_on_record() {
+    let api = api(&MemoryStore::new()).await;
+    let start = |environment: &str| StartRunRequest {
+        source: EXPERIMENT.into(),
+        environment: environment.into(),
+        ..StartRunRequest::default()
+    };
+    let operator = [(Role::Operator, "staging")];
+    let refused = api.start_run(asked_by(start("prod"), &operator)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    assert!(refused.message().contains("needs the right to run in environment prod"), "{refused}");
+    assert!(refused.message().contains("runner or operator or admin"), "{refused}");
+    let invalid = api.start_run(asked_by(start("staging"), &operator)).await.unwrap_err();
+    assert_eq!(invalid.code(), Code::InvalidArgument, "allowed, and then the document is looked at: {invalid}");
+    assert_eq!(
+        calls(&api).await,
+        [
+            ("p-1".into(), "StartRun".into(), "prod".into(), true),
+            ("p-1".into(), "StartRun".into(), "staging".into(), false),
+            ("p-1".into(), "StartRun".into(), "staging".into(), true),
+        ]
+    );
+    let odd = api.start_run(asked_by(start("../etc"), &operator)).await.unwrap_err();
+    assert_eq!(odd.code(), Code::InvalidArgument, "{odd}");
+}
+
+#[tokio::test]
+async fn what_somebody_may_not_see_is_not_there_and_can_be_stopped_all_the_same() {
+    let api = api(&MemoryStore::new()).await;
+    ended(&api).await;
+    let viewer = [(Role::Viewer, "other")];
+    for run in ["r1", "last"] {
+        let gone = api.get_run(asked_by(GetRunRequest { run: run.into() }, &viewer)).await.unwrap_err();
+        assert_eq!(gone.code(), Code::NotFound, "{gone}");
+    }
+    let gone = api.get_run(asked_by(GetRunRequest { run: "nothing".into() }, &viewer)).await.unwrap_err();
+    assert_eq!(gone.message(), "no run `nothing` here: `fracas runs` lists them", "as for what is nowhere");
+    assert!(api.list_runs(asked_by(ListRunsRequest::default(), &viewer)).await.unwrap().into_inner().runs.is_empty());
+    assert!(api.get_report(asked_by(GetReportRequest { run: "r1".into() }, &viewer)).await.is_err());
+    assert!(api.watch_run(asked_by(WatchRunRequest { run: "r1".into(), after: 0 }, &viewer)).await.is_err());
+    let seen = api.list_runs(asked_by(ListRunsRequest::default(), &[(Role::Viewer, "default")])).await.unwrap();
+    assert_eq!(seen.into_inner().runs.len(), 1);
+    let stop = StopRunRequest { run: "r1".into(), reason: String::new() };
+    assert!(api.stop_run(asked_by(stop, &[])).await.unwrap().into_inner().ended, "ending harm needs no right");
+    assert!(api.halt(asked_by(HaltRequest { reason: "incident".into() }, &[])).await.unwrap().into_inner().halted);
+    let clear = |roles: &[(Role, &str)]| asked_by(HaltRequest { reason: "over".into() }, roles);
+    assert_eq!(api.clear_halt(clear(&[(Role::Admin, "default")])).await.unwrap_err().code(), Code::PermissionDenied);
+    assert!(api.clear_halt(clear(&[(Role::Admin, "*")])).await.is_ok());
+}
+
+#[tokio::test]
+async fn hosts_belong_to_environments() {
+    let api = api(&MemoryStore::new()).await;
+    let record = |name: &str, environment: &str| {
+        api.fleet.record(&name.into(), |record| {
+            record.name = name.into();
+            record.labels = [("fracas/environment".to_owned(), environment.to_owned())].into();
+        });
+    };
+    record("a1", "a");
+    record("b1", "b");
+    let admin = [(Role::Admin, "a")];
+    let names = |hosts: ListHostsReply| hosts.hosts.into_iter().map(|host| host.name).collect::<Vec<_>>();
+    assert_eq!(
+        names(api.list_hosts(asked_by(ListHostsRequest::default(), &admin)).await.unwrap().into_inner()),
+        ["a1"]
+    );
+    let label = |host: &str, key: &str| LabelHostRequest {
+        host: host.into(),
+        set: [(key.to_owned(), "x".to_owned())].into(),
+        remove: vec![],
+    };
+    assert!(api.label_host(asked_by(label("a1", "role"), &admin)).await.is_ok());
+    assert_eq!(api.label_host(asked_by(label("b1", "role"), &admin)).await.unwrap_err().code(), Code::NotFound);
+    for forged in ["fracas/environment", "fact/os", "fracas/observer"] {
+        let refused = api.label_host(asked_by(label("a1", forged), &admin)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "{forged}");
+    }
+    let moved = MoveHostRequest { host: "a1".into(), environment: "b".into() };
+    assert_eq!(api.move_host(asked_by(moved.clone(), &admin)).await.unwrap_err().code(), Code::PermissionDenied);
+    let both = [(Role::Admin, "a"), (Role::Admin, "b")];
+    assert_eq!(api.move_host(asked_by(moved, &both)).await.unwrap().into_inner().environment, "b");
+    let token = MakeJoinTokenRequest { environment: "b".into(), ..MakeJoinTokenRequest::default() };
+    assert_eq!(api.make_join_token(asked_by(token, &admin)).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_cordon_is_on_record_and_holds_after_a_restart() {
+    let store = MemoryStore::new();
+    let api = self::api(&store).await;
+    let body = Body::HostEnrolled {
+        host: "h".into(),
+        name: "db-1".into(),
+        labels: BTreeMap::new(),
+        serial: String::new(),
+        at: stamp(),
+    };
+    api.history.append("host/h", vec![body]).await.unwrap();
+    api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
+    let cordon = |reason: &str| asked(CordonHostRequest { host: "db-1".into(), reason: reason.into(), drain: false });
+    assert_eq!(api.cordon_host(cordon("")).await.unwrap_err().code(), Code::InvalidArgument);
+    let host = api.cordon_host(cordon("release")).await.unwrap().into_inner().host.unwrap();
+    assert_eq!(host.cordoned, "release");
+    let history = History::open(Arc::new(store), Arc::new(ManualClock::new(stamp()))).await.unwrap();
+    let next = crate::controller::Controller::open(history, &"c".into(), 1).await.unwrap();
+    assert_eq!(next.fleet().hosts()[&"h".into()].cordoned.as_deref(), Some("release"));
+}
+
+#[tokio::test]
+async fn nobody_gives_what_they_may_not_do_and_tokens_are_made_by_those_who_govern_everywhere() {
+    let api = api(&MemoryStore::new()).await;
+    let grant = |role: &str, environment: &str| fracas_proto::v1::RoleGrant {
+        role: role.into(),
+        environment: environment.into(),
+    };
+    let add = |handle: &str, grants| AddPersonRequest { handle: handle.into(), grants, ..AddPersonRequest::default() };
+    let admin = [(Role::Admin, "a")];
+    let added = api.add_person(asked_by(add("anna", vec![grant("operator", "a")]), &admin)).await.unwrap();
+    assert_eq!(added.into_inner().handle, "anna");
+    for (role, environment) in [("operator", "b"), ("admin", "*")] {
+        let more = asked_by(add("bert", vec![grant(role, environment)]), &admin);
+        assert_eq!(api.add_person(more).await.unwrap_err().code(), Code::PermissionDenied);
+        let set = SetRoleRequest { person: "anna".into(), grant: Some(grant(role, environment)), take: false };
+        assert_eq!(api.set_role(asked_by(set, &admin)).await.unwrap_err().code(), Code::PermissionDenied);
+    }
+    let token = |person: &str| MakeAccessTokenRequest { person: person.into(), ..MakeAccessTokenRequest::default() };
+    assert_eq!(
+        api.make_access_token(asked_by(token("anna"), &admin)).await.unwrap_err().code(),
+        Code::PermissionDenied,
+        "it would speak for her elsewhere too"
+    );
+    let made = api.make_access_token(asked(token("anna"))).await.unwrap().into_inner();
+    let shown = api.people.whose(&made.token).unwrap();
+    assert!(shown.grants.allow(Right::Run, "a"));
+    assert_eq!(api.list_people(asked_by(ListPeopleRequest {}, &[])).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn who_watches_with_a_token_that_is_revoked_sees_no_more() {
+    let api = api(&MemoryStore::new()).await;
+    let grants = Grants([Grant { environment: "default".into(), role: Role::Viewer }].into());
+    let entry = crate::people::Entry { handle: "anna".into(), ..Default::default() };
+    let anna = api.people.add(entry, grants, "admin").await.unwrap();
+    let made = api.people.make_token(&anna.id, i64::MAX, "", "admin").await.unwrap();
+    let index = RunIndex {
+        run: "r2".into(),
+        name: "n".into(),
+        state: "running".into(),
+        verdict: String::new(),
+        exit_code: 0,
+        reason: String::new(),
+        started_wall_ns: 0,
+        ended_wall_ns: None,
+        by: "admin".into(),
+        environment: "default".into(),
+    };
+    let extra = Extra { index: Some(index), ..Extra::default() };
+    let gate = || Body::GateStarted { at: stamp() };
+    api.history.append_with("run/r2", vec![gate()], extra).await.unwrap();
+    let mut request = Request::new(WatchRunRequest { run: "r2".into(), after: 0 });
+    request.extensions_mut().insert(api.people.whose(&made.text).unwrap());
+    let mut watched = api.watch_run(request).await.unwrap().into_inner();
+    let next = async |watched: &mut Pin<Box<dyn Stream<Item = Result<HistoryEvent, Status>> + Send>>| {
+        let next = futures_util::StreamExt::next(watched);
+        tokio::time::timeout(Duration::from_secs(10), next).await.expect("in time")
+    };
+    assert_eq!(next(&mut watched).await.unwrap().unwrap().seq, 1);
+    api.people.revoke(&made.id, "lost", "admin").await.unwrap();
+    api.history.append("run/r2", vec![gate()]).await.unwrap();
+    assert_eq!(next(&mut watched).await.unwrap().unwrap_err().code(), Code::Unauthenticated);
+    assert!(next(&mut watched).await.is_none());
+}
+
+#[tokio::test]
+async fn a_schedule_of_somebody_who_may_not_any_more_starts_nothing() {
+    let api = api(&MemoryStore::new()).await;
+    let entry = crate::people::Entry { handle: "anna".into(), ..Default::default() };
+    let grants = Grants([Grant { environment: "default".into(), role: Role::Operator }].into());
+    let anna = api.people.add(entry, grants, "admin").await.unwrap();
+    assert!(api.people.still_may(anna.id.as_str(), Right::Run, "default"));
+    assert!(!api.people.still_may(anna.id.as_str(), Right::Run, "other"));
+    api.people.remove("anna", "left", false, "admin").await.unwrap();
+    assert!(!api.people.still_may(anna.id.as_str(), Right::Run, "default"));
+    assert!(api.people.still_may("admin", Right::Run, "default") && !api.people.still_may("nobody", Right::View, "x"));
 }

@@ -60,7 +60,13 @@ async fn agent(fleet: Fleet, mut session: Connection) {
 }
 
 fn request(key: &str) -> Request {
-    Request { source: DOCUMENT.into(), source_name: "x".into(), idempotency_key: key.into(), ..Request::default() }
+    Request {
+        source: DOCUMENT.into(),
+        source_name: "x".into(),
+        environment: "default".into(),
+        idempotency_key: key.into(),
+        ..Request::default()
+    }
 }
 
 #[tokio::test]

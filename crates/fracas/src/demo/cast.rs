@@ -114,7 +114,8 @@ impl<'a> Cast<'a> {
         for (n, (name, labels)) in HOSTS.into_iter().zip(LABELS).enumerate() {
             let labels: BTreeMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-            let (token, _) = self.unless_ended(async { Ok(client.join_token(TOKEN, labels).await?) }).await?;
+            let (token, _) =
+                self.unless_ended(async { Ok(client.join_token(TOKEN, labels, "default").await?) }).await?;
             let directory = self.ground.directory(name);
             let program = Program::this().args(["agent", "--controller", &fleet, "--name", name]);
             let program = program.args(["--state-dir", &directory]).env("FRACAS_JOIN_TOKEN", token);
