@@ -14,6 +14,7 @@ mod demo;
 mod fill;
 mod foreign;
 mod gone;
+mod guard;
 mod guest;
 mod halt_trial;
 mod history;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         offline::trials(),
         schedule::trials(),
         people::trials(),
+        guard::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

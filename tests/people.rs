@@ -34,7 +34,7 @@ recovery: { stableFor: 0s, giveUpAfter: 1s }
 ";
 
 /// Somebody at the controller's host who has signed in, with a home of their own.
-struct Somebody<'a> {
+pub(crate) struct Somebody<'a> {
     rig: &'a Rig,
     home: String,
     token: String,
@@ -42,7 +42,7 @@ struct Somebody<'a> {
 }
 
 impl<'a> Somebody<'a> {
-    fn sign_in(rig: &'a Rig, handle: &str, roles: &[&str]) -> Self {
+    pub(crate) fn sign_in(rig: &'a Rig, handle: &str, roles: &[&str]) -> Self {
         let mut words = vec!["people", "add", handle, "--output", "json"];
         for role in roles {
             words.extend(["--role", role]);
@@ -63,12 +63,12 @@ impl<'a> Somebody<'a> {
         part(&["fracas"]).args(words.iter().copied()).env("HOME", &self.home).env("TZ", "UTC")
     }
 
-    fn says(&self, words: &[&str]) -> Said {
+    pub(crate) fn says(&self, words: &[&str]) -> Said {
         self.rig.say("ctl", self.program(words))
     }
 
     /// Is not let do it, and is told what would help.
-    fn refused(&self, words: &[&str], why: &str) {
+    pub(crate) fn refused(&self, words: &[&str], why: &str) {
         let said = self.says(words);
         assert!(said.code == 7 && said.err.contains(why), "{words:?} {}", said.text());
     }

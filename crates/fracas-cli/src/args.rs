@@ -124,6 +124,24 @@ pub enum Command {
         #[command(subcommand)]
         command: ScheduleCommand,
     },
+    /// Bound what all runs together may do to the fleet, and say which runs need approval
+    #[command(
+        after_help = "Example:\n  fracas guard-rails set guard-rails.yaml\n  fracas guard-rails show\n\nA document of limits and rules; `fracas schema --kind guard-rails` has every key:\n\n    apiVersion: fracas/v1\n    kind: GuardRails\n    limits:\n      - { name: fleet, maxPercent: 20%, minHealthy: 3 }\n      - { name: databases, select: role=db, maxHosts: 1 }\n    approvals:\n      - { name: production, environments: [prod], faults: [net-*, process-kill] }"
+    )]
+    GuardRails {
+        /// What to do.
+        #[command(subcommand)]
+        command: GuardRailsCommand,
+    },
+    /// Have runs approved by others, or approve theirs
+    #[command(
+        after_help = "Example:\n  fracas approval ask kill-db.yaml --environment prod\n  fracas approval ask nightly.yaml --environment prod --max-hosts 2\n  fracas approval list\n  fracas approval show a-1b2c3d4e\n  fracas approval approve a-1b2c3d4e --note 'reviewed with the database team'\n\nGuard-rails say which runs need it. An approval is for exactly what was shown: other hosts, other steps or another document void it, and it expires. Then the run is started as usual."
+    )]
+    Approval {
+        /// What to do.
+        #[command(subcommand)]
+        command: ApprovalCommand,
+    },
     /// Sign in to a controller with an access token, and let commands mean that controller
     #[command(
         after_help = "Example:\n  fracas login --controller fracas.internal:7766 --ca ca.pem\n  fracas login --controller 10.0.0.5:7766 --ca ca.pem --token-file token --name staging\n\nThe token is read from --token-file, FRACAS_TOKEN, one line on standard input, or asked for; it is tried, and then \
@@ -240,6 +258,8 @@ pub enum SchemaKind {
     Experiment,
     /// Schedule documents.
     Schedule,
+    /// Guard-rails.
+    GuardRails,
     /// One line of `run --output json`.
     Event,
     /// The last line of `run --output json`.
@@ -435,6 +455,83 @@ pub enum HostsCommand {
     Uncordon {
         /// Host name, id, or a unique prefix of an id
         host: String,
+    },
+}
+
+/// What can be done about approvals.
+#[derive(Debug, Subcommand)]
+pub enum ApprovalCommand {
+    /// Ask for approval of a run; of a schedule's file: of every run of it
+    #[command(
+        after_help = "Example:\n  fracas approval ask kill-db.yaml --environment prod\n  fracas approval ask nightly.yaml --max-hosts 2"
+    )]
+    Ask(AskArgs),
+    /// List what was asked for, newest first
+    #[command(after_help = "Example:\n  fracas approval list --output json")]
+    List,
+    /// Show one with everything that an approver agrees to
+    #[command(after_help = "Example:\n  fracas approval show a-1b2c3d4e")]
+    Show {
+        /// Its id, or a unique start of it
+        id: String,
+    },
+    /// Agree to it, after it was shown
+    #[command(
+        after_help = "Example:\n  fracas approval approve a-1b2c3d4e --note 'window agreed with operations' --yes"
+    )]
+    Approve {
+        /// Its id, or a unique start of it
+        id: String,
+        /// For the history
+        #[arg(long, default_value = "", hide_default_value = true)]
+        note: String,
+        /// Do not show it and ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Do not agree: that is the end of it, also when others have agreed
+    #[command(after_help = "Example:\n  fracas approval reject a-1b2c3d4e --reason 'not before the migration'")]
+    Reject {
+        /// Its id, or a unique start of it
+        id: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
+    /// Take back what you asked for
+    #[command(after_help = "Example:\n  fracas approval withdraw a-1b2c3d4e")]
+    Withdraw {
+        /// Its id, or a unique start of it
+        id: String,
+    },
+}
+
+/// Arguments of `approval ask`.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// What is to be approved.
+    #[command(flatten)]
+    pub document: DocumentArgs,
+    /// For every run of the document until the approval expires, rather than for one on the hosts that are drawn now
+    #[arg(long)]
+    pub every_run: bool,
+    /// For every run: at most so many hosts under fault in each [default: as many as are drawn now]
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
+    pub max_hosts: u32,
+}
+
+/// What can be done about guard-rails.
+#[derive(Debug, Subcommand)]
+pub enum GuardRailsCommand {
+    /// Print the document that holds
+    #[command(after_help = "Example:\n  fracas guard-rails show > guard-rails.yaml")]
+    Show,
+    /// Let this document hold from now on, in place of the one before
+    #[command(after_help = "Example:\n  fracas guard-rails set guard-rails.yaml")]
+    Set {
+        /// The document; `-` reads standard input
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
     },
 }
 

@@ -1,9 +1,13 @@
 //! The controller as the commands see it: calls with model types. Generated wire types never leave this file.
 
+mod approvals;
 mod dial;
+mod guard;
 mod people;
 mod schedules;
 
+pub use approvals::ApprovalSummary;
+pub use guard::GuardRailsAnswer;
 pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 

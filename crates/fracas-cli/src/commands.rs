@@ -1,7 +1,9 @@
 //! One file per command, and the one place that maps arguments to them.
 
+mod approval;
 mod completions;
 mod explain;
+mod guard_rails;
 mod halt;
 mod hosts;
 mod login;
@@ -35,6 +37,8 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Stop(given) => stop::stop(session, &given).await,
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,
+        Command::Approval { command } => approval::approval(session, command).await,
+        Command::GuardRails { command } => guard_rails::guard_rails(session, command).await,
         Command::Login(given) => login::login(session, &given).await,
         Command::Logout { name } => login::logout(session, name.as_deref()),
         Command::Context { command } => login::context(session, command),

@@ -4,6 +4,8 @@
 //! token -> principal -> (right, environment)? -> recorded, refused or not -> done
 //! ```
 
+mod approvals;
+mod guard;
 mod hosts;
 mod people;
 mod runs;
@@ -18,15 +20,17 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        AddPersonRequest, CordonHostReply, CordonHostRequest, ForgetHostReply, GetCatalogueReply, GetCatalogueRequest,
-        GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest,
-        HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
-        ListHostsReply, ListHostsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest,
-        ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply,
-        MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply, PlanRequest, RemovePersonRequest,
-        RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule, ScheduleRequest, SetRoleRequest,
-        SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest,
-        WhoAmIRequest, operator_server,
+        AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, CordonHostReply, CordonHostRequest,
+        ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest, GetGuardRailsRequest,
+        GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply,
+        HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
+        ListApprovalsReply, ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListPeopleReply, ListPeopleRequest,
+        ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply,
+        MakeAccessTokenRequest, MakeJoinTokenReply, MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply,
+        PlanRequest, RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary,
+        Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply,
+        StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest,
+        operator_server,
     },
 };
 use futures_util::Stream;
@@ -34,6 +38,7 @@ use tonic::{Request, Response, Status};
 
 use crate::{
     access::Principal,
+    approvals::Approvals,
     audit::{Audit, Call},
     enrol::Gate,
     fleet::Fleet,
@@ -62,6 +67,8 @@ pub struct Parts {
     pub audit: Audit,
     /// Who may call.
     pub people: People,
+    /// Who has agreed to what.
+    pub approvals: Approvals,
     /// Lets hosts in.
     pub gate: Arc<dyn Gate>,
 }
@@ -75,6 +82,7 @@ pub struct Api {
     fleet: Fleet,
     audit: Audit,
     people: People,
+    approvals: Approvals,
     gate: Arc<dyn Gate>,
 }
 
@@ -98,8 +106,8 @@ struct Act<'a> {
 impl Api {
     /// A service over the controller's parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runs, schedules, history, fleet, audit, people, gate } = parts;
-        Self { runs, schedules, history, fleet, audit, people, gate }
+        let Parts { runs, schedules, history, fleet, audit, people, approvals, gate } = parts;
+        Self { runs, schedules, history, fleet, audit, people, approvals, gate }
     }
 
     /// Whether the caller may do this. Recorded before it is done; a refusal too.
@@ -233,6 +241,51 @@ impl operator_server::Operator for Api {
         let by = principal(&request)?;
         let api = self.clone();
         carried_through(async move { api.written_off(&by, request.into_inner()).await }).await
+    }
+
+    async fn get_guard_rails(&self, request: Request<GetGuardRailsRequest>) -> Reply<GuardRails> {
+        let by = principal(&request)?;
+        self.rails(&by).await
+    }
+
+    async fn set_guard_rails(&self, request: Request<SetGuardRailsRequest>) -> Reply<GuardRails> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.rails_set(&by, request.into_inner()).await }).await
+    }
+
+    async fn ask_approval(&self, request: Request<AskApprovalRequest>) -> Reply<Approval> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.asked_approval(&by, request.into_inner()).await }).await
+    }
+
+    async fn list_approvals(&self, request: Request<ListApprovalsRequest>) -> Reply<ListApprovalsReply> {
+        let by = principal(&request)?;
+        self.listed_approvals(&by).await
+    }
+
+    async fn get_approval(&self, request: Request<GetApprovalRequest>) -> Reply<Approval> {
+        let by = principal(&request)?;
+        self.shown_approval(&by, request.into_inner()).await
+    }
+
+    async fn approve(&self, request: Request<ApproveRequest>) -> Reply<Approval> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.approved(&by, request.into_inner()).await }).await
+    }
+
+    async fn reject(&self, request: Request<RejectRequest>) -> Reply<Approval> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.rejected(&by, request.into_inner()).await }).await
+    }
+
+    async fn withdraw(&self, request: Request<WithdrawRequest>) -> Reply<Approval> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.withdrawn(&by, request.into_inner()).await }).await
     }
 
     async fn move_host(&self, request: Request<MoveHostRequest>) -> Reply<Host> {

@@ -17,6 +17,7 @@ use crate::{
     access::{Authenticated, Doorkeeper},
     agents::Agents,
     api::{Api, Parts},
+    approvals::Approvals,
     audit::Audit,
     enrol::{Gate, OBSERVER_LABEL},
     fleet::Fleet,
@@ -43,6 +44,7 @@ pub struct Controller {
     runs: Runs,
     schedules: Schedules,
     people: People,
+    approvals: Approvals,
     audit: Audit,
     front_port: u16,
 }
@@ -64,6 +66,7 @@ impl Controller {
             match &event.body {
                 Body::Halted { reason, .. } => halted = Some(reason.clone()),
                 Body::HaltCleared { .. } => halted = None,
+                Body::GuardRailsSet { rails, .. } => fleet.set_rails(rails.clone()),
                 _ => {}
             }
         }
@@ -74,11 +77,13 @@ impl Controller {
         for stream in history.store().streams("host/").await? {
             restore(&history, &fleet, &stream).await?;
         }
-        let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
+        let approvals = Approvals::new(history.clone());
+        approvals.resume().await?;
+        let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed).approved_by(approvals.clone());
         let people = People::new(history.clone(), &audit, Directory::default(), &events);
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
         let audit = Audit::new(history.clone(), &audit);
-        Ok(Self { history, fleet, runs, schedules, people, audit, front_port: 0 })
+        Ok(Self { history, fleet, runs, schedules, people, approvals, audit, front_port: 0 })
     }
 
     /// The same controller, whose people's names are kept in this directory.
@@ -178,6 +183,7 @@ impl Controller {
             fleet: self.fleet.clone(),
             audit: self.audit.clone(),
             people: self.people.clone(),
+            approvals: self.approvals.clone(),
             gate,
         });
         let authenticated = Authenticated { doors, people: self.people.clone(), audit: self.audit.clone() };

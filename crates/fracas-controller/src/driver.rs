@@ -126,7 +126,7 @@ impl Driver {
         let mut run = Run::fold(&events)?;
         // Before anything else: what its hosts report must find them taking part.
         self.fleet.join(&self.run, run.experiment.lease, &run.hosts());
-        if let Err(claimed) = self.fleet.claim(&self.run, suffering(&run.experiment, &run.targets)) {
+        if let Err(claimed) = self.fleet.reclaim(&self.run, suffering(&run.experiment, &run.targets)) {
             tracing::warn!(run = %self.run, host = %claimed.host, other = %claimed.run, "two runs have one host");
         }
         self.resume(&run).await?;
@@ -197,10 +197,15 @@ impl Driver {
         other.map(|(connected, host)| Body::HostContact { host, connected, at: at.clone() }).collect()
     }
 
-    /// What the fleet knows and the history does not: contacts, and items that their hosts took back untouched. To be
+    /// What the fleet knows and the history does not: contacts, guard-rails that do not hold any more, and items that their hosts took back untouched. To be
     /// asked only after what the run wishes now is wished.
     fn heard(&self, run: &Run) -> Vec<Body> {
         let mut facts = self.contacts(run);
+        let hurts = matches!(run.phase, Phase::Planned | Phase::Gating { .. } | Phase::Running);
+        if hurts && run.broken.is_none() {
+            let broken = self.fleet.broken(&self.run);
+            facts.extend(broken.map(|why| Body::GuardRailBroken { why, at: self.history.now() }));
+        }
         if matches!(run.phase, Phase::Undoing { .. }) {
             let at = self.history.now();
             let silent = run.silent().into_iter().filter(|key| self.fleet.contact(&key.host).settled);

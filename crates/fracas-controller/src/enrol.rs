@@ -11,7 +11,7 @@ use tonic::Status;
 use crate::{
     driver::stream_of_host,
     fleet::Fleet,
-    history::{History, HistoryError},
+    history::{Extra, History, HistoryError},
     identity::{HostCertificate, Identity},
     store::StoreError,
     tokens::{JoinToken, Opens, TokenError, Tokens},
@@ -155,7 +155,7 @@ impl Enrolment {
             };
             let facts = [(self.audit.clone(), vec![used]), (stream.clone(), vec![enrolled])].into();
             let expected = [(self.audit.clone(), seen), (stream.clone(), 0)].into();
-            match self.history.append_together(facts, expected).await {
+            match self.history.append_together(facts, expected, Extra::default()).await {
                 Ok(_) => break,
                 // Something else was audited in between: read it, check again.
                 Err(HistoryError::Store(StoreError::Conflict { .. })) => match self.look_up(token).await? {

@@ -4,6 +4,7 @@
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
 mod claims;
+mod guard;
 mod hosts;
 
 use std::{
@@ -17,6 +18,7 @@ use fracas_model::{
     desired::{Desired, FaultItem, Mode, ProbeItem},
     event::Rehearsal,
     facts::HostFacts,
+    guard::GuardRails,
     id::{HostId, ItemKey, RunId},
     time::Stamp,
     units::Dur,
@@ -25,7 +27,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::claims::Claims;
 pub use self::{
-    claims::{Claimed, admit},
+    claims::{Claimed, NotAdmitted, admit},
     hosts::{HostError, Offer, OfferKey},
 };
 use crate::enrol::ENVIRONMENT_LABEL;
@@ -146,6 +148,7 @@ struct State {
     over: VecDeque<(RunId, BTreeSet<HostId>)>,
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     claims: Claims,
+    rails: Arc<GuardRails>,
     /// Hosts that were taken out of the fleet.
     forgotten: BTreeSet<HostId>,
     /// What agents offer, each kind once, whoever it comes from.
@@ -166,6 +169,7 @@ impl Fleet {
             over: VecDeque::new(),
             rehearsals: BTreeMap::new(),
             claims: Claims::new(),
+            rails: Arc::default(),
             forgotten: BTreeSet::new(),
             offers: BTreeMap::new(),
         };

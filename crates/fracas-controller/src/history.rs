@@ -224,14 +224,15 @@ impl History {
     }
 
     /// Appends to several streams in one transaction, if those in `expected` stand where it says (0: they do not exist
-    /// yet); else [`StoreError::Conflict`].
+    /// yet); else [`StoreError::Conflict`]. What `extra` expects of one stream is not asked.
     pub async fn append_together(
         &self,
         facts: BTreeMap<String, Vec<Body>>,
         expected: BTreeMap<String, u64>,
+        extra: Extra,
     ) -> Result<Vec<Event>, HistoryError> {
         let facts = facts.into_iter().map(|(stream, facts)| (stream, facts.into_iter().map(Fact::from).collect()));
-        let (facts, extra) = (facts.collect(), Extra::default());
+        let facts = facts.collect();
         self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close: None }, None).await
     }
 

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod agents;
 pub mod api;
+pub mod approvals;
 pub mod audit;
 pub mod chain;
 pub mod clock;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use fracas_model::{
+    approval::{self, About},
     catalogue::Catalogue,
     desired::{FaultItem, Mode},
     diagnostic::Diagnostic,
@@ -25,8 +26,9 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::{
+    approvals::{self, Approvals},
     driver::{Driver, stream_of},
-    fleet::{Claimed, Fleet},
+    fleet::{Claimed, Fleet, NotAdmitted},
     history::{Extra, History, HistoryError},
     store::{RunIndex, StoreError},
 };
@@ -51,6 +53,10 @@ pub struct Request {
     pub by: String,
     /// Unique per intended run; empty: none.
     pub idempotency_key: String,
+    /// The caller may only start what others have approved.
+    pub approved_only: bool,
+    /// Hosts are drawn anew, whatever was approved.
+    pub drawn_anew: bool,
 }
 
 /// What a run would do, before it does it.
@@ -99,6 +105,7 @@ pub struct Runs {
     history: History,
     fleet: Fleet,
     audit: String,
+    approvals: Approvals,
     active: Arc<Active>,
     /// Draws run ids and seeds.
     random: Arc<Mutex<ChaCha8Rng>>,
@@ -122,7 +129,14 @@ impl Runs {
     /// that nobody gave.
     pub fn new(history: History, fleet: Fleet, audit: String, seed: u64) -> Self {
         let random = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
-        Self { history, fleet, audit, active: Arc::default(), random }
+        let approvals = Approvals::new(history.clone());
+        Self { history, fleet, audit, approvals, active: Arc::default(), random }
+    }
+
+    /// The same runs, of which some need these approvals.
+    #[must_use]
+    pub fn approved_by(self, approvals: Approvals) -> Self {
+        Self { approvals, ..self }
     }
 
     fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
@@ -217,7 +231,7 @@ impl Runs {
     pub fn holder(&self, request: &Request) -> Option<RunId> {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
-        let views = self.views(&request.environment);
+        let views = self.views(&RunId::new(""), &request.environment);
         let wanted = target::might_suffer(&read.ok()?.experiment, &views);
         views.into_iter().filter(|host| wanted.contains(&host.id)).find_map(|host| host.taken)
     }
@@ -264,7 +278,12 @@ impl Runs {
             let run = runs.new_run_id();
             let planned = runs.plan_as(&run, &request).await;
             runs.fleet.forget(&run);
-            planned.map(|(planned, _)| planned)
+            planned.map(|(mut planned, _)| {
+                if let Err(why) = runs.approval(&planned, &request) {
+                    planned.notes.push(format!("it cannot start yet: {why}"));
+                }
+                planned
+            })
         })
         .await
     }
@@ -299,10 +318,14 @@ impl Runs {
         if !planned.refusals.is_empty() {
             return Err(RunError::Refused(planned.refusals));
         }
+        let approval = self.approval(&planned, request).map_err(|why| RunError::Refused(vec![*why]))?;
         let suffering = target::suffering(&planned.experiment, &planned.targets);
-        self.fleet
-            .claim(&run, suffering)
-            .map_err(|claimed| RunError::Refused(vec![taken(&claimed, &planned.hosts)]))?;
+        self.fleet.claim(&run, suffering).map_err(|why| {
+            RunError::Refused(match why {
+                NotAdmitted::Claimed(claimed) => vec![taken(&claimed, &planned.hosts)],
+                NotAdmitted::GuardRails(refusals) => refusals,
+            })
+        })?;
         let at = self.history.now();
         let index = RunIndex {
             run: run.clone(),
@@ -332,13 +355,20 @@ impl Runs {
             at,
         };
         let key = &request.idempotency_key;
-        let extra = Extra {
-            expected: Some(0),
-            index: Some(index),
-            idempotency: (!key.is_empty()).then(|| (key.clone(), run.clone())),
-        };
-        match self.history.append_with(&stream_of(&run), vec![body], extra).await {
+        let idempotency = (!key.is_empty()).then(|| (key.clone(), run.clone()));
+        let extra = Extra { expected: None, index: Some(index), idempotency };
+        let mut facts = BTreeMap::from([(stream_of(&run), vec![body])]);
+        let mut expected = BTreeMap::from([(stream_of(&run), 0)]);
+        if let Some((id, seq)) = &approval {
+            let used = Body::Approval { fact: approval::Fact::Used { run: run.clone() }, at: self.history.now() };
+            facts.insert(approvals::stream_of(id), vec![used]);
+            expected.insert(approvals::stream_of(id), *seq);
+        }
+        match self.history.append_together(facts, expected, extra).await {
             Ok(_) => {
+                if let Some((id, seq)) = &approval {
+                    self.approvals.used(id, seq + 1, &run);
+                }
                 drop(self.spawn(run.clone()));
                 Ok(run)
             }
@@ -350,6 +380,24 @@ impl Runs {
                 }
             }
         }
+    }
+
+    /// The approval by which a run may start, with the number of its last record; none is needed for most.
+    fn approval(&self, planned: &Planned, request: &Request) -> Result<Option<(String, u64)>, Box<Refusal>> {
+        let rails = self.fleet.rails();
+        let asking = rails.asking(&planned.experiment, &request.environment, &planned.targets);
+        if asking.is_empty() && !request.approved_only {
+            return Ok(None);
+        }
+        let about = About {
+            intent: &planned.intent,
+            plan: &planned.plan,
+            environment: &request.environment,
+            hosts: target::suffering(&planned.experiment, &planned.targets).len(),
+            count: asking.iter().map(|rule| rule.count).max().unwrap_or(1),
+        };
+        let rules: Vec<&str> = asking.iter().map(|rule| rule.name.as_str()).collect();
+        self.approvals.covering(&about, &rules).map(Some)
     }
 
     async fn known(&self, key: &str) -> Result<Option<RunId>, RunError> {
@@ -368,13 +416,19 @@ impl Runs {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue)
             .map_err(RunError::Document)?;
-        let seed = if request.seed == 0 { self.draw(|random| random.random_range(1..=u64::MAX)) } else { request.seed };
+        let intent = digest::intent(&read.canonical);
+        // The hosts of a plan that was approved are those that its seed draws.
+        let approved = || self.approvals.seed(&intent, &request.environment).filter(|_| !request.drawn_anew);
+        let seed = match request.seed {
+            0 => approved().unwrap_or_else(|| self.draw(|random| random.random_range(1..=u64::MAX))),
+            given => given,
+        };
         let drawn =
-            target::draw(&read.experiment, &self.views(&request.environment), seed).map_err(RunError::Refused)?;
+            target::draw(&read.experiment, &self.views(run, &request.environment), seed).map_err(RunError::Refused)?;
         let items = items(run, &read.experiment, &drawn);
         let (rehearsals, mut refusals) = self.rehearse(run, items, &drawn).await;
         refusals.extend(rehearsals.iter().flat_map(|rehearsal| attributed(rehearsal, &drawn)));
-        let intent = digest::intent(&read.canonical);
+        refusals.extend(self.fleet.admits(run, &target::suffering(&read.experiment, &drawn.targets)));
         let mut targets = drawn.targets.clone();
         if let Some(observer) = &drawn.observer {
             targets.insert(TargetId::from(OBSERVER), vec![observer.clone()]);
@@ -425,20 +479,10 @@ impl Runs {
     }
 
     /// The hosts of an environment; the observer is of all.
-    fn views(&self, environment: &str) -> Vec<HostView> {
-        let view = |(id, record): (HostId, crate::fleet::HostRecord)| HostView {
-            id,
-            labels: record.all_labels(),
-            quarantined: record.distrust(),
-            cordoned: record.cordoned,
-            name: record.name,
-            connected: record.connected,
-            taken: record.taken,
-            observer: record.observer,
-        };
-        let there =
-            |(_, record): &(HostId, crate::fleet::HostRecord)| record.observer || record.environment() == environment;
-        self.fleet.hosts().into_iter().filter(there).map(view).collect()
+    fn views(&self, run: &RunId, environment: &str) -> Vec<HostView> {
+        let mut hosts = self.fleet.views(run);
+        hosts.retain(|host| host.observer || host.environment == environment);
+        hosts
     }
 }
 

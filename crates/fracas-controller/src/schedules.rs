@@ -380,6 +380,8 @@ impl Schedules {
             environment: life.state.environment.clone(),
             by: by(name),
             idempotency_key: life.key(name, due),
+            approved_only: false,
+            drawn_anew: false,
         };
         let skipped = |reasons| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Refused { reasons } };
         let (owner, place) = (&life.state.by, &life.state.environment);

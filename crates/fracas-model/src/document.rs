@@ -88,6 +88,12 @@ fn kind_is_built(root: &Node, findings: &mut Findings<'_>) -> bool {
     } else if word == "Schedule" {
         let help = "`fracas schedule set FILE` sends it, `fracas schedule next FILE` shows what it would do";
         findings.error(kind.span, "this is a schedule, not an experiment", help);
+    } else if word == "GuardRails" {
+        findings.error(
+            kind.span,
+            "these are guard-rails, not an experiment",
+            "`fracas guard-rails set FILE` sends them",
+        );
     } else if word == "HostPolicy" {
         let help = "it belongs on the host, in the file that its agent is started with";
         findings.error(kind.span, "this is a host's policy, not an experiment", help);

@@ -249,6 +249,13 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// Too few hosts of some group are left in health, because others were lost meanwhile.
+    GuardRailBroken {
+        /// Which guard-rail, and how.
+        why: String,
+        /// When.
+        at: Stamp,
+    },
     /// The timeline is through: waiting for services to be stable.
     RecoveryStarted {
         /// When.
@@ -623,6 +630,24 @@ pub enum Body {
         fact: crate::access::Fact,
         /// Who.
         by: String,
+        /// When.
+        at: Stamp,
+    },
+    /// The guard-rails are from now on these (audit stream).
+    GuardRailsSet {
+        /// They.
+        rails: crate::guard::GuardRails,
+        /// The text they were read from.
+        source: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
+    /// What became of a request for approval (stream `approval/ID`).
+    Approval {
+        /// The fact.
+        fact: crate::approval::Fact,
         /// When.
         at: Stamp,
     },

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, draws a global random number or awaits. Time and randomness are arguments.
 
 pub mod access;
+pub mod approval;
 pub mod catalogue;
 pub mod check;
 pub mod desired;
@@ -13,6 +14,7 @@ pub mod estimate;
 pub mod event;
 pub mod experiment;
 pub mod facts;
+pub mod guard;
 pub mod id;
 pub mod parameters;
 pub mod plan;

@@ -160,6 +160,8 @@ pub struct Run {
     pub clock_maps: BTreeMap<ClockId, ClockMap>,
     /// Who asked for the end.
     pub stop: Option<(String, String)>,
+    /// A guard-rail of the fleet that does not hold any more.
+    pub broken: Option<String>,
     /// Why it was turned to undoing early.
     pub aborted: Option<(AbortKind, String)>,
     /// Services that were not stable in time.
@@ -218,6 +220,7 @@ impl Run {
             back_in_contact: BTreeMap::new(),
             clock_maps: BTreeMap::new(),
             stop: None,
+            broken: None,
             aborted: None,
             gave_up: false,
             refused_probe: None,
@@ -255,6 +258,7 @@ impl Run {
                 self.recovered.insert(service.clone(), at.clone());
             }
             Body::StopRequested { by, reason, .. } => self.stop = Some((by.clone(), reason.clone())),
+            Body::GuardRailBroken { why, .. } => drop(self.broken.get_or_insert_with(|| why.clone())),
             Body::Aborted { cause, why, .. } => self.aborted = Some((*why, cause.clone())),
             Body::RecoveryStarted { at } => self.phase = Phase::Recovering { since: at.clone() },
             Body::GaveUp { .. } => self.gave_up = true,

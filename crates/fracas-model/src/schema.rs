@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     catalogue::Catalogue,
     document::{API_VERSION, experiment_shape},
+    guard::guard_rails_shape,
     schedule::schedule_shape,
     shape::{Field, Group, Shape},
 };
@@ -25,6 +26,11 @@ pub fn json_schema(catalogue: &Catalogue) -> Value {
 /// The schema of a schedule.
 pub fn schedule_json_schema() -> Value {
     whole("Schedule", "When Fracas runs an experiment by itself.", &schedule_shape())
+}
+
+/// The schema of guard-rails.
+pub fn guard_rails_json_schema() -> Value {
+    whole("GuardRails", "What bounds all runs of Fracas together.", &guard_rails_shape())
 }
 
 fn whole(kind: &str, description: &str, shape: &Shape) -> Value {

@@ -25,6 +25,8 @@ pub struct HostView {
     pub name: String,
     /// All its labels, `fact/` included.
     pub labels: BTreeMap<String, String>,
+    /// Where it belongs.
+    pub environment: String,
     /// Whether its agent is in contact.
     pub connected: bool,
     /// Why it gets no fault, if so.
@@ -274,7 +276,7 @@ impl HostView {
 }
 
 /// A share of hosts as a number of them.
-fn share(percent: Percent, of: usize, rounding: Rounding) -> usize {
+pub(crate) fn share(percent: Percent, of: usize, rounding: Rounding) -> usize {
     let exact = percent.0 * of as f64 / 100.0;
     match rounding {
         // A hair above, so that a third of three written as 33.333334 % does not depend on the last bit.
@@ -302,6 +304,7 @@ mod tests {
             id: id.into(),
             name: format!("name-{id}"),
             labels: [("role".to_owned(), role.to_owned())].into(),
+            environment: "default".into(),
             connected: true,
             quarantined: None,
             cordoned: None,

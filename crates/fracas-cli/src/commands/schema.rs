@@ -1,6 +1,6 @@
 //! `fracas schema`: the JSON Schemas that are this tool's contracts.
 
-use fracas_model::schema::{json_schema, schedule_json_schema};
+use fracas_model::schema::{guard_rails_json_schema, json_schema, schedule_json_schema};
 
 use crate::{
     Session,
@@ -13,6 +13,7 @@ pub(crate) fn schema(session: &Session<'_>, given: &SchemaArgs) -> Result<u8, Cl
     let schema = match given.kind {
         SchemaKind::Experiment => json_schema(&session.world.catalogue),
         SchemaKind::Schedule => schedule_json_schema(),
+        SchemaKind::GuardRails => guard_rails_json_schema(),
         SchemaKind::Event => schema::event(),
         SchemaKind::Result => schema::result(),
     };

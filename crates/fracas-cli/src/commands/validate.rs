@@ -3,6 +3,7 @@
 use fracas_model::{
     diagnostic::{Diagnostic, Severity},
     document::read_experiment,
+    guard::{is_guard_rails, read_guard_rails},
     schedule::{is_schedule, read_schedule},
 };
 use serde_json::json;
@@ -25,6 +26,8 @@ pub(crate) fn validate(session: &Session<'_>, given: &ValidateArgs) -> Result<u8
         let name = source::name(path);
         let read = if is_schedule(&text) {
             read_schedule(&name, &text).map(|read| (read.schedule.name, read.warnings))
+        } else if is_guard_rails(&text) {
+            read_guard_rails(&name, &text).map(|(_, warnings)| ("guard-rails".to_owned(), warnings))
         } else {
             let read = read_experiment(&name, &text, &parameters, &session.world.catalogue);
             read.map(|read| (read.experiment.name, read.warnings))

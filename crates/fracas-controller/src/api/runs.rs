@@ -78,15 +78,17 @@ impl Api {
             idempotency_key: String::new(),
         };
         let asked = asked_for(asked, by)?;
-        let act =
-            Act { method: "Plan", needs: &[Right::Design], environment: &asked.environment, about: &asked.source_name };
+        let runs = by.grants.allow(Right::Run, &asked.environment);
+        let needs: &[Right] = if runs { &[Right::Run] } else { &[Right::Design] };
+        let act = Act { method: "Plan", needs, environment: &asked.environment, about: &asked.source_name };
         self.may(by, act).await?;
         let planned = self.runs.plan(&asked).await.map_err(|e| refused(&e))?;
         Ok(Response::new(PlanReply { plan_json: to_json(&planned) }))
     }
 
     pub(super) async fn start(&self, by: &Principal, wire: StartRunRequest) -> Reply<StartRunReply> {
-        let asked = asked_for(wire, by)?;
+        let mut asked = asked_for(wire, by)?;
+        asked.approved_only = !by.grants.allow(Right::Design, &asked.environment);
         let act = Act {
             method: "StartRun",
             needs: &[Right::Run],
@@ -279,7 +281,7 @@ fn sealed_digest(event: &Event) -> Option<&str> {
     }
 }
 
-fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::Request, Status> {
+pub(super) fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::Request, Status> {
     if wire.source.len() > MAX_SOURCE {
         return Err(Status::invalid_argument("the document is larger than 1 MiB"));
     }
@@ -291,6 +293,8 @@ fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::Request, Sta
         environment: environment(&wire.environment)?,
         by: by.id.clone(),
         idempotency_key: wire.idempotency_key,
+        approved_only: false,
+        drawn_anew: false,
     })
 }
 
@@ -311,7 +315,7 @@ fn summary(row: RunIndex, head_seq: u64) -> RunSummary {
 }
 
 /// Document errors and refusals travel whole, as JSON in the status details, so that the CLI can show them as its own.
-fn refused(error: &RunError) -> Status {
+pub(super) fn refused(error: &RunError) -> Status {
     match error {
         RunError::Document(diagnostics) => {
             let text = diagnostics.iter().map(|d| d.message.clone()).collect::<Vec<_>>().join("\n");

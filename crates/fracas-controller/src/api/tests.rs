@@ -49,7 +49,8 @@ async fn api(store: &MemoryStore) -> Api {
     let people = People::new(history.clone(), AUDIT, Directory::default(), &events);
     let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
     let audit = Audit::new(history.clone(), AUDIT);
-    Api::new(Parts { runs, schedules, history, fleet, audit, people, gate: Arc::new(NoGate) })
+    let approvals = Approvals::new(history.clone());
+    Api::new(Parts { runs, schedules, history, fleet, audit, people, approvals, gate: Arc::new(NoGate) })
 }
 
 fn stamp() -> Stamp {

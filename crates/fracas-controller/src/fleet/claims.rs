@@ -3,7 +3,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use fracas_model::id::{HostId, RunId};
+use fracas_model::{
+    id::{HostId, RunId},
+    plan::Refusal,
+};
 
 use super::Fleet;
 
@@ -29,9 +32,30 @@ pub fn admit(claims: &Claims, run: &RunId, hosts: &BTreeSet<HostId>) -> Result<(
     Ok(())
 }
 
+/// Why a run does not get its hosts.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NotAdmitted {
+    /// Another run has one.
+    Claimed(Claimed),
+    /// Guard-rails of the fleet.
+    GuardRails(Vec<Refusal>),
+}
+
 impl Fleet {
-    /// Gives a run these hosts for its faults until it is [forgotten](Self::forget); all or none.
-    pub fn claim(&self, run: &RunId, hosts: BTreeSet<HostId>) -> Result<(), Claimed> {
+    /// Gives a run these hosts for its faults until it is [forgotten](Self::forget), if guard-rails allow; all or none.
+    pub fn claim(&self, run: &RunId, hosts: BTreeSet<HostId>) -> Result<(), NotAdmitted> {
+        let mut state = self.lock();
+        admit(&state.claims, run, &hosts).map_err(NotAdmitted::Claimed)?;
+        let refusals = state.admit(run, &hosts);
+        if !refusals.is_empty() {
+            return Err(NotAdmitted::GuardRails(refusals));
+        }
+        state.claims.insert(run.clone(), hosts);
+        Ok(())
+    }
+
+    /// Gives a run that is taken up the hosts that it had, whatever guard-rails say by now.
+    pub fn reclaim(&self, run: &RunId, hosts: BTreeSet<HostId>) -> Result<(), Claimed> {
         let mut state = self.lock();
         admit(&state.claims, run, &hosts)?;
         state.claims.insert(run.clone(), hosts);

@@ -186,7 +186,7 @@ fn a_host_is_one_runs_at_a_time() {
     let hosts = |names: &[&str]| names.iter().map(|name| HostId::from(*name)).collect::<BTreeSet<_>>();
     fleet.claim(&"r1".into(), hosts(&["a", "b"])).unwrap();
     let refused = fleet.claim(&"r2".into(), hosts(&["b", "c"]));
-    assert_eq!(refused, Err(Claimed { host: "b".into(), run: "r1".into() }));
+    assert_eq!(refused, Err(NotAdmitted::Claimed(Claimed { host: "b".into(), run: "r1".into() })));
     assert_eq!(fleet.claim(&"r3".into(), hosts(&["c"])), Ok(()), "all or none");
     fleet.forget(&"r3".into());
     fleet.claim(&"r1".into(), hosts(&["a", "b"])).unwrap();
@@ -203,4 +203,22 @@ fn a_raised_epoch_is_pushed_to_everybody() {
     assert!(!session.desired.has_changed().unwrap());
     fleet.raise_epoch(10);
     assert_eq!(session.desired.borrow_and_update().epoch, 10);
+}
+
+#[test]
+fn guard_rails_hold_over_all_runs_and_a_run_taken_up_keeps_what_it_had() {
+    let hosts = |ids: &[&str]| ids.iter().map(|id| HostId::from(*id)).collect::<BTreeSet<HostId>>();
+    let fleet = Fleet::new(1);
+    for host in ["a", "b", "c"] {
+        fleet.connect(&host.into(), HostFacts::default(), Offer::default(), now()).unwrap();
+    }
+    let text = "apiVersion: fracas/v1\nkind: GuardRails\nlimits: [{ name: all, maxHosts: 1, minHealthy: 2 }]";
+    fleet.set_rails(fracas_model::guard::read_guard_rails("g", text).unwrap().0);
+    fleet.claim(&"r1".into(), hosts(&["a"])).unwrap();
+    assert!(matches!(fleet.claim(&"r2".into(), hosts(&["b"])), Err(NotAdmitted::GuardRails(why)) if why.len() == 2));
+    assert_eq!(fleet.broken(&"r1".into()), None);
+    fleet.reclaim(&"r2".into(), hosts(&["b"])).unwrap();
+    assert!(fleet.broken(&"r1".into()).unwrap().contains("guard-rail all: 1 of 3"));
+    fleet.forget(&"r2".into());
+    assert_eq!(fleet.broken(&"r1".into()), None);
 }

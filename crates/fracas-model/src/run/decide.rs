@@ -133,6 +133,9 @@ impl Run {
             let cause = format!("it was accepted {} before the controller could start it", waited.human());
             return Some((AbortKind::Controller, cause));
         }
+        if let Some(why) = &self.broken {
+            return Some((AbortKind::GuardRail, why.clone()));
+        }
         if let Some((by, reason)) = &self.stop {
             let halted = by.starts_with("halt:");
             let kind = if halted { AbortKind::Halt } else { AbortKind::Stop };

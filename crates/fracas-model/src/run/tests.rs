@@ -432,3 +432,16 @@ fn a_stop_undoes_at_once() {
     assert!(script.run().desired_faults(&"d1".into()).is_empty());
     assert!(script.undone("kill", UndoCause::NotDesired));
 }
+
+#[test]
+fn a_guard_rail_of_the_fleet_that_breaks_ends_the_run() {
+    let mut script = Script::new();
+    script.gate();
+    script.applying("kill");
+    script.say(Body::GuardRailBroken { why: "guard-rail all: 1 of 3 are left".into(), at: stamp("c", script.now) });
+    script.settle();
+    let run = script.run();
+    assert_eq!(run.aborted, Some((AbortKind::GuardRail, "guard-rail all: 1 of 3 are left".to_owned())));
+    assert!(matches!(run.phase, Phase::Undoing { .. }));
+    assert!(run.desired_faults(&"d1".into()).is_empty());
+}
