@@ -128,6 +128,14 @@ impl Api {
         refused.map_or(Ok(()), |why| Err(Status::permission_denied(why)))
     }
 
+    /// That something was asked for which is not there, or not for the caller to see.
+    async fn missing(&self, by: &Principal, method: &'static str, about: &str, why: Status) -> Status {
+        let act = Act { method, needs: &[], environment: access::EVERYWHERE, about };
+        let refused = why.message().lines().next().unwrap_or_default().to_owned();
+        self.audit.looked(self.call(by, &act, Some(refused))).await;
+        why
+    }
+
     /// That something the caller may do was refused all the same: by limits, a policy, a halt.
     async fn turned_down(&self, by: &Principal, act: Act<'_>, why: &Status) {
         let refused = why.message().lines().next().unwrap_or_default().to_owned();

@@ -176,7 +176,11 @@ impl People {
     /// The one of this handle or pseudonym.
     pub fn find(&self, name: &str) -> Result<Known, PeopleError> {
         let unknown = || PeopleError::Unknown(name.to_owned());
-        self.all().into_iter().find(|known| known.entry.handle == name || known.id.as_str() == name).ok_or_else(unknown)
+        let mut found: Vec<Known> = self.all();
+        found.retain(|known| known.entry.handle == name || known.id.as_str() == name);
+        // Somebody else may be called by now as one was who has left.
+        found.sort_by_key(|known| known.removed);
+        found.into_iter().next().ok_or_else(unknown)
     }
 
     /// Whoever an identity provider knows by this name.

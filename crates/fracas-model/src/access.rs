@@ -66,7 +66,7 @@ pub enum Role {
     Viewer,
     /// Sees and designs, but starts nothing.
     Designer,
-    /// Sees and starts what was designed by others: approved documents and those of schedules.
+    /// Sees, and starts what others have designed and approved.
     Runner,
     /// Sees, designs and starts.
     Operator,

@@ -41,14 +41,23 @@ impl Api {
         }
     }
 
-    fn seen_approval(&self, by: &Principal, id: &str) -> Result<(String, Request, String), Status> {
-        let unknown = || refused(ApprovalError::Unknown(id.to_owned()));
-        let (id, request) = self.approvals.find(id).map_err(refused)?;
-        let place = request.asked.as_ref().map(|asked| asked.environment.clone()).unwrap_or_default();
-        if !by.grants.allow(Right::View, &place) {
-            return Err(unknown());
+    /// A request that the caller may see, and where it is to run.
+    async fn seen_approval(
+        &self,
+        by: &Principal,
+        method: &'static str,
+        id: &str,
+    ) -> Result<(String, Request, String), Status> {
+        let found = self.approvals.find(id).map_err(refused).and_then(|(full, request)| {
+            let place = request.asked.as_ref().map(|asked| asked.environment.clone()).unwrap_or_default();
+            let seen = by.grants.allow(Right::View, &place);
+            let unknown = || refused(ApprovalError::Unknown(id.to_owned()));
+            if seen { Ok((full, request, place)) } else { Err(unknown()) }
+        });
+        match found {
+            Ok(found) => Ok(found),
+            Err(why) => Err(self.missing(by, method, id, why).await),
         }
-        Ok((id, request, place))
     }
 
     pub(super) async fn asked_approval(&self, by: &Principal, wire: AskApprovalRequest) -> Reply<Approval> {
@@ -119,14 +128,14 @@ impl Api {
     }
 
     pub(super) async fn shown_approval(&self, by: &Principal, wire: GetApprovalRequest) -> Reply<Approval> {
-        let (id, request, place) = self.seen_approval(by, &wire.id)?;
+        let (id, request, place) = self.seen_approval(by, "GetApproval", &wire.id).await?;
         let act = Act { method: "GetApproval", needs: &[Right::View], environment: &place, about: &id };
         self.sees(by, act).await?;
         Ok(Response::new(self.approval_view(id, &request)))
     }
 
     pub(super) async fn approved(&self, by: &Principal, wire: ApproveRequest) -> Reply<Approval> {
-        let (id, _, place) = self.seen_approval(by, &wire.id)?;
+        let (id, _, place) = self.seen_approval(by, "Approve", &wire.id).await?;
         let act = Act { method: "Approve", needs: &[Right::Approve], environment: &place, about: &id };
         self.may(by, act.clone()).await?;
         let approved = self.approvals.approve(&id, &wire.digest, &noted(&wire.note)?, &by.id).await;
@@ -134,7 +143,7 @@ impl Api {
     }
 
     pub(super) async fn rejected(&self, by: &Principal, wire: RejectRequest) -> Reply<Approval> {
-        let (id, _, place) = self.seen_approval(by, &wire.id)?;
+        let (id, _, place) = self.seen_approval(by, "Reject", &wire.id).await?;
         let act = Act { method: "Reject", needs: &[Right::Approve], environment: &place, about: &id };
         self.may(by, act.clone()).await?;
         let rejected = self.approvals.reject(&id, &reasoned(wire.reason)?, &by.id).await;
@@ -143,7 +152,7 @@ impl Api {
 
     /// Whoever asked may, and whoever governs there.
     pub(super) async fn withdrawn(&self, by: &Principal, wire: WithdrawRequest) -> Reply<Approval> {
-        let (id, request, place) = self.seen_approval(by, &wire.id)?;
+        let (id, request, place) = self.seen_approval(by, "Withdraw", &wire.id).await?;
         let needs: &[Right] = if request.by == by.id { &[] } else { &[Right::Govern] };
         let act = Act { method: "Withdraw", needs, environment: &place, about: &id };
         self.may(by, act.clone()).await?;

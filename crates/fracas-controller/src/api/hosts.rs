@@ -63,7 +63,10 @@ impl Api {
 
     /// The host, if the caller may do this to it.
     async fn acts_on(&self, by: &Principal, method: &'static str, host: &str) -> Result<(HostId, HostRecord), Status> {
-        let (id, record) = self.find_host(by, host)?;
+        let (id, record) = match self.find_host(by, host) {
+            Ok(found) => found,
+            Err(why) => return Err(self.missing(by, method, host, why).await),
+        };
         let act = Act { method, needs: &[Right::Hosts], environment: record.environment(), about: id.as_str() };
         self.may(by, act).await?;
         Ok((id, record))

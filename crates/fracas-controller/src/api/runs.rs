@@ -61,7 +61,10 @@ impl Api {
 
     /// The same, recorded as a look.
     async fn look_up(&self, by: &Principal, method: &'static str, run: &str) -> Result<(RunIndex, u64), Status> {
-        let found = self.find(by, run).await?;
+        let found = match self.find(by, run).await {
+            Ok(found) => found,
+            Err(why) => return Err(self.missing(by, method, run, why).await),
+        };
         let row = &found.0;
         let act = Act { method, needs: &[Right::View], environment: &row.environment, about: row.run.as_str() };
         self.sees(by, act).await?;
@@ -111,7 +114,10 @@ impl Api {
         let anybody = Principal { grants: access::Grants::all(), ..by.clone() };
         // `last` is theirs: nobody means a run that they have not seen.
         let who = if wire.run == "last" { by } else { &anybody };
-        let (found, _) = self.find(who, &wire.run).await?;
+        let (found, _) = match self.find(who, &wire.run).await {
+            Ok(found) => found,
+            Err(why) => return Err(self.missing(by, "StopRun", &wire.run, why).await),
+        };
         let act = Act { method: "StopRun", needs: &[], environment: &found.environment, about: found.run.as_str() };
         self.may(by, act).await?;
         if found.state == "finished" {

@@ -32,7 +32,10 @@ impl Api {
         name: &str,
         needs: Right,
     ) -> Result<(), Status> {
-        let state = self.visible(by, name)?;
+        let state = match self.visible(by, name) {
+            Ok(state) => state,
+            Err(why) => return Err(self.missing(by, method, name, why).await),
+        };
         let act = Act { method, needs: &[needs], environment: &state.environment, about: name };
         self.may(by, act).await
     }
@@ -69,7 +72,10 @@ impl Api {
 
     pub(super) async fn paused(&self, by: &Principal, wire: ScheduleRequest) -> Reply<Schedule> {
         // Nothing is started by it: whoever is signed in may.
-        let state = self.schedules.one(&wire.name).map_err(refused)?;
+        let state = match self.schedules.one(&wire.name).map_err(refused) {
+            Ok(state) => state,
+            Err(why) => return Err(self.missing(by, "PauseSchedule", &wire.name, why).await),
+        };
         let act = Act { method: "PauseSchedule", needs: &[], environment: &state.environment, about: &wire.name };
         self.may(by, act).await?;
         self.changed(self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id.clone()).await)
@@ -99,7 +105,10 @@ impl Api {
     }
 
     pub(super) async fn shown_schedule(&self, by: &Principal, wire: GetScheduleRequest) -> Reply<GetScheduleReply> {
-        let environment = self.visible(by, &wire.name)?.environment.clone();
+        let environment = match self.visible(by, &wire.name) {
+            Ok(state) => state.environment.clone(),
+            Err(why) => return Err(self.missing(by, "GetSchedule", &wire.name, why).await),
+        };
         let act = Act { method: "GetSchedule", needs: &[Right::View], environment: &environment, about: &wire.name };
         self.sees(by, act).await?;
         let asked = |given: u32, (few, most): (u32, u32)| if given == 0 { few } else { given.min(most) };

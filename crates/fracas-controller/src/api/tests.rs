@@ -272,6 +272,9 @@ async fn what_somebody_may_not_see_is_not_there_and_can_be_stopped_all_the_same(
     }
     let gone = api.get_run(asked_by(GetRunRequest { run: "nothing".into() }, &viewer)).await.unwrap_err();
     assert_eq!(gone.message(), "no run `nothing` here: `fracas runs` lists them", "as for what is nowhere");
+    let knocked =
+        calls(&api).await.into_iter().filter(|(by, method, _, refused)| by == "p-1" && method == "GetRun" && *refused);
+    assert_eq!(knocked.count(), 3, "each is on record");
     assert!(api.list_runs(asked_by(ListRunsRequest::default(), &viewer)).await.unwrap().into_inner().runs.is_empty());
     assert!(api.get_report(asked_by(GetReportRequest { run: "r1".into() }, &viewer)).await.is_err());
     assert!(api.watch_run(asked_by(WatchRunRequest { run: "r1".into(), after: 0 }, &viewer)).await.is_err());

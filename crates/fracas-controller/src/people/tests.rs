@@ -79,7 +79,12 @@ async fn handles_are_unique_and_a_removed_person_frees_hers() {
     let known = people.add(anna(), Grants::default(), "admin").await.unwrap();
     assert!(matches!(people.add(anna(), Grants::default(), "admin").await, Err(PeopleError::Known(_))));
     let made = people.make_token(&known.id, i64::MAX, "", "admin").await.unwrap();
-    people.remove("anna", "left", true, "admin").await.unwrap();
+    people.remove("anna", "left", false, "admin").await.unwrap();
+    let heir = people.add(anna(), Grants::default(), "admin").await.unwrap();
+    assert_eq!(people.find("anna").unwrap().id, heir.id, "whoever is there goes before who has left");
+    for _ in 0..2 {
+        people.remove("anna", "left", true, "admin").await.unwrap();
+    }
     assert_eq!(people.whose(&made.text).unwrap_err(), NotGood::Removed);
     assert!(matches!(people.find("anna"), Err(PeopleError::Unknown(_))), "her name is erased");
     assert!(people.find(known.id.as_str()).unwrap().removed, "that she was there is not");
