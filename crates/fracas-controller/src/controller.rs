@@ -21,6 +21,7 @@ use crate::{
     fleet::Fleet,
     history::{History, HistoryError},
     listen::Conn,
+    metrics::{Calls, SessionMeters},
     runs::Runs,
     schedules::Schedules,
 };
@@ -42,6 +43,8 @@ pub struct Controller {
     schedules: Schedules,
     audit: String,
     front_port: u16,
+    sessions: SessionMeters,
+    calls: Calls,
 }
 
 impl Controller {
@@ -72,7 +75,8 @@ impl Controller {
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
         let schedules = Schedules::new(history.clone(), runs.clone());
-        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
+        let (sessions, calls) = (SessionMeters::default(), Calls::default());
+        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0, sessions, calls })
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
@@ -111,6 +115,16 @@ impl Controller {
         &self.schedules
     }
 
+    /// What the sessions of its agents count.
+    pub fn sessions(&self) -> &SessionMeters {
+        &self.sessions
+    }
+
+    /// Its calls, on both listeners.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     /// Name of the audit stream.
     pub fn audit(&self) -> &str {
         &self.audit
@@ -141,9 +155,11 @@ impl Controller {
             shutdown.await;
             close.send_replace(true);
         };
-        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate, self.front_port, closing);
+        let (history, fleet, meters) = (self.history.clone(), self.fleet.clone(), self.sessions.clone());
+        let agents = Agents::new(history, fleet, gate, self.front_port, closing, meters);
         let service = FleetServer::new(agents).max_decoding_message_size(8 << 20);
-        server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
+        let mut server = server().layer(self.calls.clone());
+        server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
     /// Serves people and programs until `shutdown` resolves. Only the health service answers without a token.
@@ -169,6 +185,7 @@ impl Controller {
         // Many clients, Python's among them, still ask by the older name.
         let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated);
         server()
+            .layer(self.calls.clone())
             .add_service(operator)
             .add_service(healthy)
             .add_service(reflection)

@@ -28,6 +28,7 @@ use crate::{
     driver::{Driver, stream_of},
     fleet::{Claimed, Fleet},
     history::{Extra, History, HistoryError},
+    metrics::{Counts, REFUSALS},
     store::{RunIndex, StoreError},
 };
 
@@ -100,6 +101,7 @@ pub struct Runs {
     fleet: Fleet,
     audit: String,
     active: Arc<Active>,
+    refused: Counts,
     /// Draws run ids and seeds.
     random: Arc<Mutex<ChaCha8Rng>>,
 }
@@ -122,7 +124,8 @@ impl Runs {
     /// that nobody gave.
     pub fn new(history: History, fleet: Fleet, audit: String, seed: u64) -> Self {
         let random = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
-        Self { history, fleet, audit, active: Arc::default(), random }
+        let refused = Counts::new("reason", REFUSALS);
+        Self { history, fleet, audit, active: Arc::default(), refused, random }
     }
 
     fn draw<T>(&self, draw: impl FnOnce(&mut ChaCha8Rng) -> T) -> T {
@@ -273,7 +276,22 @@ impl Runs {
     pub async fn start(&self, request: &Request) -> Result<RunId, RunError> {
         let (runs, request) = (self.clone(), request.clone());
         // A caller that goes away must not leave a run behind that is recorded and not driven.
-        whole(async move { runs.start_whole(&request).await }).await
+        whole(async move {
+            let started = runs.start_whole(&request).await;
+            match &started {
+                Err(RunError::Document(_)) => runs.refused.one("document"),
+                Err(RunError::Refused(_)) if runs.fleet.halted().is_some() => runs.refused.one("halted"),
+                Err(RunError::Refused(_)) => runs.refused.one("refused"),
+                Ok(_) | Err(RunError::History(_)) => {}
+            }
+            started
+        })
+        .await
+    }
+
+    /// How many starts were refused, and why.
+    pub fn refused(&self) -> &Counts {
+        &self.refused
     }
 
     async fn start_whole(&self, request: &Request) -> Result<RunId, RunError> {

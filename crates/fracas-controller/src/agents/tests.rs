@@ -51,7 +51,7 @@ async fn rig() -> Rig {
     let fleet = Fleet::new(history.epoch());
     fleet.record(&"h".into(), |record| record.name = "db-1".into());
     let (close, closing) = watch::channel(false);
-    let agents = Agents::new(history.clone(), fleet.clone(), Arc::new(NoGate), 0, closing);
+    let agents = Agents::new(history.clone(), fleet.clone(), Arc::new(NoGate), 0, closing, SessionMeters::default());
     Rig { store, history, fleet, _close: close, agents }
 }
 

@@ -61,7 +61,7 @@ impl Rig {
 
 async fn fleet(rig: &Rig, limits: Limits) -> (SocketAddr, impl Stream<Item = io::Result<Conn>> + Send + Unpin + use<>) {
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the fleet", "--fleet-listen").await.unwrap();
-    (listener.local_addr().unwrap(), accept(listener, fleet_tls(&rig.identity).unwrap(), limits))
+    (listener.local_addr().unwrap(), accept(listener, fleet_tls(&rig.identity).unwrap(), limits, DoorMeters::default()))
 }
 
 async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
@@ -193,7 +193,7 @@ async fn the_front_serves_http_by_both_names() {
     let rig = Rig::new();
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the front", "--front-listen").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut incoming = accept(listener, front_tls(&rig.identity).unwrap(), ROOMY);
+    let mut incoming = accept(listener, front_tls(&rig.identity).unwrap(), ROOMY, DoorMeters::default());
     for name in ["localhost", "127.0.0.1", SERVER_NAME] {
         let name = ServerName::try_from(name).unwrap();
         let socket = TcpStream::connect(address).await.unwrap();
