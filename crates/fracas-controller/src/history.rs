@@ -307,9 +307,9 @@ impl History {
         let strays = offered.keys().filter(|seq| !taken.contains(seq));
         dropped.extend(strays.map(|seq| (*seq, "its stream does not exist or is closed".to_owned())));
         dropped.sort();
-        let late = |(number, _): &&(u64, String)| offered.get(number) == Some(&true);
-        let lates = dropped.iter().filter(late).count();
+        self.0.meters.ingested(events.len());
         for (number, why) in &dropped {
+            self.0.meters.dropped(offered.get(number).map(|faultless| !faultless));
             // Probes look on until their host has heard that the run is over: what they bring then is late, not lost.
             if offered.get(number) == Some(&true) {
                 tracing::debug!(%host, outbox, seq = number, %why, "fact came after the end");
@@ -317,9 +317,7 @@ impl History {
                 tracing::warn!(%host, outbox, seq = number, %why, "fact dropped");
             }
         }
-        let ingested = Ingested { acked: seq, taken: events.len(), dropped };
-        self.0.meters.ingested(&ingested, lates);
-        Ok(ingested)
+        Ok(Ingested { acked: seq, taken: events.len(), dropped })
     }
 
     /// Runs a write in a task of its own, so that it ends in a known state whatever becomes of the caller.
@@ -328,7 +326,7 @@ impl History {
         let task = tokio::spawn(async move {
             let begun = Instant::now();
             let result = shared.write(write).await;
-            shared.meters.wrote(&result, begun.elapsed());
+            shared.meters.appended(&result, begun.elapsed());
             drop(guard);
             result
         });
@@ -425,17 +423,16 @@ impl Shared {
     }
 
     async fn try_write(&self, host: HostId) -> Result<(), HistoryError> {
-        let (outbox, begun) = (MARK.to_owned(), Instant::now());
-        let result = async {
-            let expected = self.store.cursor(&host, &outbox).await?;
-            let cursor = Some(Cursor { host, outbox, expected, seq: expected + 1 });
+        let move_mark = async {
+            let expected = self.store.cursor(&host, MARK).await?;
+            let cursor = Some(Cursor { host, outbox: MARK.to_owned(), expected, seq: expected + 1 });
             let _turn = self.turn.read().await;
             let epoch = self.epoch.load(Ordering::SeqCst);
             Ok(self.store.commit(Commit { epoch, cursor, ..Commit::default() }).await?)
         };
-        let result = result.await;
-        self.meters.wrote(&result, begun.elapsed());
-        result
+        let moved = move_mark.await;
+        self.meters.wrote(&moved);
+        moved
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Event>, HistoryError> {

@@ -27,9 +27,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 use tokio::{
-    sync::{Mutex as AsyncMutex, broadcast::Receiver},
+    sync::broadcast::Receiver,
     task::{AbortHandle, JoinHandle},
-    time::Instant,
 };
 
 pub use self::{
@@ -48,8 +47,9 @@ use crate::controller::Controller;
 
 /// Before the name of every metric.
 const PREFIX: &str = "fracas";
-/// How often it is tried whether the history can be written again, however often somebody asks.
-const TRY_PACE: Duration = Duration::from_secs(1);
+/// So long after the last write that failed it is tried whether the history can be written again. Whoever has something to
+/// write tries every second: then theirs is the word that counts.
+const QUIET: Duration = Duration::from_secs(5);
 
 /// The metrics of one controller. Clones are one.
 #[derive(Clone, Debug)]
@@ -63,8 +63,6 @@ struct Shared {
     parts: OnceLock<Parts>,
     /// The tasks without which a controller is none, by name.
     tasks: OnceLock<Vec<(&'static str, AbortHandle)>>,
-    /// When it was last tried whether the history can be written.
-    tried: AsyncMutex<Option<Instant>>,
 }
 
 impl Metrics {
@@ -77,9 +75,8 @@ impl Metrics {
         let help = "When the controller began to start, Unix time";
         registry.register_with_unit("start_time", help, Unit::Seconds, started);
         registry.register_collector(Box::new(doors.clone()));
-        let registry = Mutex::new(registry);
-        let (parts, tasks, tried) = (OnceLock::new(), OnceLock::new(), AsyncMutex::default());
-        Self(Arc::new(Shared { registry, doors, parts, tasks, tried }))
+        let (registry, parts, tasks) = (Mutex::new(registry), OnceLock::new(), OnceLock::new());
+        Self(Arc::new(Shared { registry, doors, parts, tasks }))
     }
 
     /// The listeners' meters: of the front, the fleet and the metrics.
@@ -135,12 +132,9 @@ impl Metrics {
         if let Some(parts) = self.0.parts.get() {
             let history = parts.controller.history();
             // Where nothing is written because nothing happens, only trying shows that it could be again.
-            if history.meters().trouble().is_some() {
-                let mut tried = self.0.tried.lock().await;
-                if tried.is_none_or(|at| at.elapsed() >= TRY_PACE) {
-                    *tried = Some(Instant::now());
-                    let _ = history.try_write().await;
-                }
+            if history.meters().trouble().is_some_and(|trouble| trouble.since.elapsed() >= QUIET) {
+                // What came of it is noted where it is tried.
+                let _ = history.try_write().await;
             }
         }
         self.standing().obstacles()
@@ -158,7 +152,7 @@ impl Metrics {
         Standing {
             phase,
             ended: ended.collect(),
-            history: parts.and_then(|parts| parts.controller.history().meters().trouble()),
+            history: parts.and_then(|parts| parts.controller.history().meters().trouble()).map(|trouble| trouble.class),
             stuck: stuck.collect(),
         }
     }

@@ -17,11 +17,9 @@ use prometheus_client::{
         histogram::Histogram,
     },
 };
+use tokio::time::Instant;
 
-use crate::{
-    history::{HistoryError, Ingested},
-    store::StoreError,
-};
+use crate::{history::HistoryError, store::StoreError};
 
 /// Upper bounds of the time an append takes, seconds: a sync of the disk takes from half a millisecond to seconds.
 const APPEND: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -89,8 +87,14 @@ pub struct HistoryMeters {
     pub(super) reports: Counter,
     pub(super) facts: Counter,
     pub(super) dropped: Counts,
-    /// Why the store did not take the last write that reached it.
-    trouble: Arc<Mutex<Option<&'static str>>>,
+    trouble: Arc<Mutex<Option<Trouble>>>,
+}
+
+/// Why the store did not take the last write that reached it, in a word, and when that was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Trouble {
+    pub(super) class: &'static str,
+    pub(super) since: Instant,
 }
 
 /// Classes of failure, see [`failure`].
@@ -119,41 +123,55 @@ impl Default for HistoryMeters {
             failures: Counts::new("class", FAILURES),
             reports: Counter::default(),
             facts: Counter::default(),
-            dropped: Counts::new("reason", &["late", "refused"]),
+            dropped: Counts::new("reason", &["late", "late_fault", "refused"]),
             trouble: Arc::default(),
         }
     }
 }
 
 impl HistoryMeters {
-    /// A write ended so, after this long.
-    pub fn wrote<T>(&self, result: &Result<T, HistoryError>, took: Duration) {
-        let class = match result {
-            Ok(_) => {
-                self.took.observe(took.as_secs_f64());
-                *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = None;
-                return;
-            }
-            Err(error) => failure(error),
-        };
-        let Some(class) = class else { return };
-        self.failures.one(class);
-        // One stream that cannot be read says nothing of the others.
-        if class != "unreadable" {
-            *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(class);
+    /// An append ended so, after this long.
+    pub fn appended<T>(&self, result: &Result<T, HistoryError>, took: Duration) {
+        match result {
+            Ok(_) => self.took.observe(took.as_secs_f64()),
+            Err(error) => failure(error).into_iter().for_each(|class| self.failures.one(class)),
         }
+        self.wrote(result);
     }
 
-    /// A report was taken. Of what was dropped, so many facts only came too late.
-    pub fn ingested(&self, report: &Ingested, late: usize) {
+    /// Whether the store took a write.
+    pub fn wrote<T>(&self, result: &Result<T, HistoryError>) {
+        let trouble = match result.as_ref().map_err(failure) {
+            Ok(_) => None,
+            // One stream that cannot be read says nothing of the others.
+            Err(None | Some("unreadable")) => return,
+            Err(Some(class)) => Some(Trouble { class, since: Instant::now() }),
+        };
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// A report was taken with so many facts.
+    pub fn ingested(&self, taken: usize) {
         self.reports.inc();
-        self.facts.inc_by(report.taken as u64);
-        self.dropped.add("late", late as u64);
-        self.dropped.add("refused", report.dropped.len().saturating_sub(late) as u64);
+        self.facts.inc_by(taken as u64);
     }
 
-    /// Why the store did not take the last write, in a word; `None` when it did.
-    pub fn trouble(&self) -> Option<&'static str> {
+    /// A fact of a report was dropped for good: against the rules, or too late, and then about a fault or not.
+    pub fn dropped(&self, about_fault: Option<bool>) {
+        self.dropped.one(match about_fault {
+            Some(true) => "late_fault",
+            Some(false) => "late",
+            None => "refused",
+        });
+    }
+
+    #[cfg(test)]
+    pub(crate) fn dropped_facts(&self) -> Vec<(&'static str, u64)> {
+        self.dropped.all().collect()
+    }
+
+    /// Why the store did not take the last write; `None` when it did.
+    pub(super) fn trouble(&self) -> Option<Trouble> {
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -221,12 +239,12 @@ impl DoorMeters {
     }
 
     /// How many are open now, and how many the kernel ever gave.
-    pub(super) fn counted(&self) -> (i64, u64) {
+    pub(crate) fn counted(&self) -> (i64, u64) {
         (self.0.open.load(Relaxed), self.0.accepted.load(Relaxed))
     }
 
     /// How many were not kept, by reason.
-    pub(super) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+    pub(crate) fn refusals(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         self.0.not_kept.all()
     }
 }
