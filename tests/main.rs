@@ -24,6 +24,7 @@ mod line;
 mod lives;
 mod load;
 mod loss;
+mod metrics;
 mod misfortunes;
 mod nobody;
 mod offline;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         foreign::trials(),
         offline::trials(),
         schedule::trials(),
+        metrics::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -227,8 +227,8 @@ impl Runs {
 
     /// Whether every host is in contact that is known.
     pub fn hosts_are_back(&self) -> bool {
-        let hosts = self.fleet.hosts();
-        !hosts.is_empty() && hosts.values().all(|host| host.connected)
+        let census = self.fleet.census();
+        census.connected + census.observers > 0 && census.away + census.observers_away == 0
     }
 
     /// Whether [`close`](Self::close) was said.
