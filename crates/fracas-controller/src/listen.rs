@@ -302,8 +302,8 @@ impl AsyncWrite for Conn {
     }
 }
 
-/// Accepts connections until the returned stream is dropped, and counts them with `meters`. Give it to tonic's `serve_with_incoming_shutdown`; a
-/// handler finds the peer with `request.extensions().get::<Peer>()`.
+/// Accepts connections until the returned stream is dropped, and counts them with `meters`. Give it to tonic's
+/// `serve_with_incoming_shutdown`; a handler finds the peer with `request.extensions().get::<Peer>()`.
 pub fn accept(
     listener: TcpListener,
     tls: Arc<ServerConfig>,

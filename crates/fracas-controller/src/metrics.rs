@@ -42,7 +42,6 @@ use self::{
     now::{Doors, Now},
     standing::{Phase, Standing},
 };
-
 use crate::controller::Controller;
 
 /// Before the name of every metric.
@@ -86,8 +85,13 @@ impl Metrics {
     }
 
     /// Tells of these parts from now on, whose runs and schedules have been taken up. The task that is returned counts what
-    /// is told of their history.
-    pub async fn attach(&self, parts: Parts, told: Receiver<Arc<Event>>) -> JoinHandle<()> {
+    /// is told of their history, until `closed` resolves.
+    pub async fn attach(
+        &self,
+        parts: Parts,
+        told: Receiver<Arc<Event>>,
+        closed: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
         let (facts, controller) = (Facts::default(), parts.controller.clone());
         let (history, runs) = (controller.history().clone(), controller.runs().clone());
         facts.look(&history, &runs).await;
@@ -101,7 +105,12 @@ impl Metrics {
         }
         // There is one start.
         let _ = self.0.parts.set(parts);
-        tokio::spawn(facts.listen(told, history, runs))
+        tokio::spawn(async move {
+            tokio::select! {
+                () = facts.listen(told, history, runs) => {}
+                () = closed => {}
+            }
+        })
     }
 
     /// From now on the controller is ready as long as these tasks run.

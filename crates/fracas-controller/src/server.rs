@@ -151,15 +151,17 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         let (controller, identity, dir) = (controller.clone(), Arc::clone(&identity), Arc::clone(&dir));
         tokio::spawn(upkeep(controller, identity, dir, audit.clone(), until(&closing)))
     };
-    let mut tasks = vec![("front listener", serve_front), ("fleet listener", serve_fleet), ("upkeep", upkeep)];
+    let mut tasks = vec![serve_front, serve_fleet, upkeep];
     if let Some(heard) = heard {
         let (controller, identity) = (controller.clone(), Arc::clone(&identity));
         let heads = controller.history().subscribe(controller.audit()).await?;
         let parts = Parts { controller, identity, file: Some(dir.join(STORE_FILE)), audit, heads };
-        tasks.push(("count of facts", metrics.attach(parts, heard).await));
+        let counting = metrics.attach(parts, heard, until(&closing)).await;
+        // The product does without its count, so that is none of these.
+        let main = ["front listener", "fleet listener", "upkeep"].into_iter().zip(&tasks);
+        metrics.up(main.map(|(name, task)| (name, task.abort_handle())).collect());
+        tasks.push(counting);
     }
-    metrics.up(tasks.iter().map(|(name, task)| (*name, task.abort_handle())).collect());
-    let mut tasks: Vec<JoinHandle<()>> = tasks.into_iter().map(|(_, task)| task).collect();
     let metrics = told.map(|(address, task)| {
         tasks.push(task);
         address

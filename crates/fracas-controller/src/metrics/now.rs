@@ -60,8 +60,8 @@ impl Collector for Now {
         gauge(out, "faults_desired", "Faults that hosts should suffer now.", census.desired as u64)?;
         let hosts = [("connected", census.connected), ("away", census.away)];
         gauges(out, "hosts", "Hosts of the fleet, by contact; without observers.", "state", hosts)?;
-        let distrusted = [("quarantined", census.quarantined), ("journal", census.in_trouble)];
-        gauges(out, "hosts_distrusted", "Hosts that get no fault, by reason.", "reason", distrusted)?;
+        let withheld = [("quarantined", census.quarantined), ("journal", census.in_trouble)];
+        gauges(out, "hosts_withheld", "Hosts that get no fault, by reason.", "reason", withheld)?;
         let observers = [("connected", census.observers), ("away", census.observers_away)];
         gauges(out, "observers", "Observers of the controller, by contact.", "state", observers)?;
         self.schedules(out)?;

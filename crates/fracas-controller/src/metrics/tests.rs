@@ -1,6 +1,9 @@
 //! A whole controller over a store in memory: what it tells, that the table says the same, and when it is ready.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::pending,
+};
 
 use fracas_model::{
     event::Body,
@@ -95,8 +98,8 @@ impl Rig {
     async fn up() -> Self {
         let mut rig = Self::starting().await;
         let told = rig.told.take().unwrap();
-        let counting = rig.metrics.attach(rig.parts.clone(), told).await;
-        rig.metrics.up(vec![("count of facts", counting.abort_handle())]);
+        let counting = rig.metrics.attach(rig.parts.clone(), told, pending()).await;
+        rig.metrics.up(vec![("upkeep", counting.abort_handle())]);
         rig
     }
 
@@ -133,7 +136,7 @@ impl Rig {
         let incoming = incoming.chain(futures_util::stream::pending());
         let controller = self.controller.clone();
         tokio::spawn(async move {
-            let never = std::future::pending();
+            let never = pending();
             controller.serve_front(incoming, Arc::new(NoGate), Arc::new(OneToken), never).await.unwrap();
         });
         let mut ours = Some(ours);
@@ -212,8 +215,8 @@ async fn what_is_so_is_read_when_asked() {
     rig.says(&[
         ("fracas_hosts{state=\"connected\"}", 2.0),
         ("fracas_hosts{state=\"away\"}", 2.0),
-        ("fracas_hosts_distrusted{reason=\"quarantined\"}", 1.0),
-        ("fracas_hosts_distrusted{reason=\"journal\"}", 1.0),
+        ("fracas_hosts_withheld{reason=\"quarantined\"}", 1.0),
+        ("fracas_hosts_withheld{reason=\"journal\"}", 1.0),
         ("fracas_observers{state=\"connected\"}", 1.0),
         ("fracas_observers{state=\"away\"}", 0.0),
         ("fracas_halted", 0.0),
@@ -287,9 +290,9 @@ async fn it_is_ready_when_it_is_up_and_not_when_it_drains() {
     assert!(rig.metrics.ailments().is_empty());
     assert!(rig.metrics.obstacles().await[0].starts_with("starting"));
     let told = rig.told.take().unwrap();
-    let counting = rig.metrics.attach(rig.parts.clone(), told).await;
+    let counting = rig.metrics.attach(rig.parts.clone(), told, pending()).await;
     assert!(rig.metrics.obstacles().await[0].starts_with("starting"), "it does not accept yet");
-    rig.metrics.up(vec![("count of facts", counting.abort_handle())]);
+    rig.metrics.up(vec![("upkeep", counting.abort_handle())]);
     assert_eq!(rig.metrics.obstacles().await, Vec::<String>::new());
     let [front, ..] = rig.metrics.doors();
     front.stuck();
@@ -305,9 +308,9 @@ async fn it_is_ready_when_it_is_up_and_not_when_it_drains() {
 async fn a_main_task_that_ended_is_told() {
     let mut rig = Rig::starting().await;
     let told = rig.told.take().unwrap();
-    let counting = rig.metrics.attach(rig.parts.clone(), told).await;
+    let counting = rig.metrics.attach(rig.parts.clone(), told, pending()).await;
     let dead = tokio::spawn(async {});
-    let tasks = vec![("front listener", dead.abort_handle()), ("count of facts", counting.abort_handle())];
+    let tasks = vec![("front listener", dead.abort_handle()), ("upkeep", counting.abort_handle())];
     rig.metrics.up(tasks);
     dead.await.unwrap();
     assert_eq!(rig.metrics.ailments(), ["a main task has ended: front listener"]);
@@ -348,7 +351,7 @@ async fn facts_that_were_missed_are_told() {
     let many = vec![released(); 8192 + 9];
     rig.controller.history().append("host/h", many).await.unwrap();
     let told = rig.told.take().unwrap();
-    let counting = rig.metrics.attach(rig.parts.clone(), told).await;
+    let counting = rig.metrics.attach(rig.parts.clone(), told, pending()).await;
     rig.until("fracas_metrics_missed_facts_total", 10.0).await;
     rig.until("fracas_history_facts_total{stream=\"host\"}", 8192.0).await;
     assert!(!counting.is_finished());
