@@ -25,6 +25,7 @@ mod line;
 mod lives;
 mod load;
 mod loss;
+mod metrics;
 mod misfortunes;
 mod nobody;
 mod offline;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         schedule::trials(),
         people::trials(),
         guard::trials(),
+        metrics::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

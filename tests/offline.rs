@@ -30,7 +30,14 @@ pub(crate) fn trials() -> Vec<Trial> {
 /// A command to its end, with this input; without the settings of whoever runs the tests.
 pub(crate) fn here(words: &[&str], input: &str, environment: &[(&str, &str)]) -> Said {
     let mut command = fracas_here(words);
-    for name in ["FRACAS_CONTEXT", "FRACAS_CONTROLLER", "FRACAS_DATA_DIR", "FRACAS_DRAIN", "FRACAS_CONFIG"] {
+    for name in [
+        "FRACAS_CONTEXT",
+        "FRACAS_CONTROLLER",
+        "FRACAS_DATA_DIR",
+        "FRACAS_DRAIN",
+        "FRACAS_CONFIG",
+        "FRACAS_METRICS_LISTEN",
+    ] {
         command.env_remove(name);
     }
     command.env("HOME", "/nonexistent").env_remove("XDG_CONFIG_HOME").env_remove("XDG_DATA_HOME");
@@ -172,6 +179,13 @@ fn settings_have_a_precedence() {
     let from_flags = given(&["--drain", "33s", "--front-listen", "127.0.0.1:3333"], &environment);
     assert!(from_flags.contains("drain: \"33s\"") && from_flags.contains("127.0.0.1:3333"), "{from_flags}");
     assert!(from_flags.contains("/srv/env"), "the rest is the environment's: {from_flags}");
+    assert!(default.contains("metricsListen: \"127.0.0.1:7768\""), "{default}");
+    let off = given(&[], &[with_home, ("FRACAS_METRICS_LISTEN", "off")]);
+    assert!(off.contains("metricsListen: \"off\""), "{off}");
+    let elsewhere = given(&["--metrics-listen", "[::1]:9"], &[with_home, ("FRACAS_METRICS_LISTEN", "off")]);
+    assert!(elsewhere.contains("metricsListen: \"[::1]:9\""), "{elsewhere}");
+    let said = check(&["--metrics-listen", "localhost"], &[with_home]);
+    assert!(said.code == 2 && said.err.contains("write 127.0.0.1:7768 or off"), "{said:?}");
     // What it prints is a file that gives the same.
     std::fs::write(&file, &from_flags).expect("written");
     assert_eq!(given(&["--config", config], &[]), from_flags);

@@ -315,6 +315,12 @@ impl Rig {
         self.read(host, Program::new("sh").args(["-c", script]))
     }
 
+    /// A page of an HTTP server on a host, as that host gets it: code, and body.
+    pub(crate) fn page(&self, host: &str, address: &str, path: &str) -> (u64, String) {
+        let said = self.say(host, part(&["get", address, path])).good().json().remove(0);
+        (said["code"].as_u64().unwrap_or(0), said["body"].as_str().expect("body").to_owned())
+    }
+
     /// Writes a file on a host.
     pub(crate) fn keep(&self, host: &str, path: &str, text: &str) {
         use std::io::Write as _;

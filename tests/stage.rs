@@ -66,6 +66,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("without-ptrace", rest) => without_ptrace(rest),
         ("stubborn", [name]) => crowd::stubborn(name),
         ("occupy", [address]) => occupy(address),
+        ("get", [address, path]) => get(address, path),
         ("house", [folder, group, reader, rest @ ..]) => house::house(folder, group, reader, rest),
         ("processes", []) => look::processes(),
         other => panic!("no part {other:?}"),
@@ -137,6 +138,22 @@ fn bind_queue() {
     let _queue = Queue::bind(77, Copy::Meta, 10).expect("a queue");
     say(&serde_json::json!({ "ready": true }));
     stay();
+}
+
+/// The part `get`: asks an HTTP server for a page, in the old form that is never sent in chunks.
+fn get(address: &str, path: &str) {
+    use std::io::Read as _;
+    let asked = std::net::TcpStream::connect(address).and_then(|mut server| {
+        write!(server, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n")?;
+        let mut answer = String::new();
+        server.read_to_string(&mut answer)?;
+        Ok(answer)
+    });
+    // Nobody may be there yet.
+    let answer = asked.unwrap_or_default();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let code = head.split(' ').nth(1).and_then(|code| code.parse::<u16>().ok());
+    say(&serde_json::json!({ "code": code, "head": head, "body": body }));
 }
 
 /// The part `occupy`: holds a TCP port.

@@ -51,6 +51,11 @@ fn a_taken_port_is_told() {
     let fleet = rig.go("ctl", "fleet", part(&["occupy", &format!("{}:7767", rig.address("ctl"))])).ready();
     fails(&rig, rig.controller_program(DATA), &[":7767 for agents", another, "--fleet-listen"]);
     fleet.kill();
+    let metrics = rig.go("ctl", "metrics", part(&["occupy", "127.0.0.1:7768"])).ready();
+    fails(&rig, rig.controller_program(DATA), &["127.0.0.1:7768 for metrics", another, "--metrics-listen"]);
+    rig.start_controller_as(rig.controller_program(DATA).args(["--metrics-listen", "off"]));
+    end(&rig);
+    metrics.kill();
     // An address that is not this machine's.
     let elsewhere = rig.controller_program(DATA).arg("--front-listen").arg("10.99.99.99:7766");
     fails(&rig, elsewhere, &["cannot listen on 10.99.99.99:7766 for operators", "--front-listen"]);
@@ -159,12 +164,17 @@ fn a_full_disk_ends_the_harm() {
     fill(&rig);
     until("the crew goes on although nothing can be written", || state() == "S");
     assert!(going.runs(), "the run has not ended: nothing could be written");
+    // Who asks sees why, and no restart would mend it.
+    let page = |path: &str| rig.page("ctl", "127.0.0.1:7768", path);
+    let full = (503, "the history cannot be written (full): free some space, it goes on by itself\n".to_owned());
+    assert_eq!((page("/readyz"), page("/healthz").0), (full, 200));
     // A person sees why.
     assert!(rig.controller_log().contains("nothing is desired until the history can be used again"));
     let refused = rig.fracas(&["halt", "--reason", "disk full"]);
     assert!(refused.code == 5 && refused.err.contains("full: free some space"), "{}", refused.text());
 
     rig.shell("ctl", &format!("rm {DATA}/fill {DATA}/fill2"));
+    until("it is ready again", || page("/readyz").0 == 200);
     let run = rig.finish(going);
     // Five minutes were asked: what the controller could not keep up is no success.
     run.ended("error", 5);

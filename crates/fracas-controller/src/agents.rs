@@ -24,7 +24,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until},
 };
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::{
     chain::sha256,
@@ -33,6 +33,7 @@ use crate::{
     fleet::{Connection, Fleet, HostError, Offer},
     history::{History, HistoryError, Reported},
     listen::Peer,
+    metrics::SessionMeters,
 };
 
 /// Pace of Renew while nothing is active.
@@ -58,6 +59,7 @@ pub struct Agents {
     gate: Arc<dyn Gate>,
     front_port: u16,
     closing: watch::Receiver<bool>,
+    meters: SessionMeters,
 }
 
 impl std::fmt::Debug for Agents {
@@ -75,8 +77,9 @@ impl Agents {
         gate: Arc<dyn Gate>,
         front_port: u16,
         closing: watch::Receiver<bool>,
+        meters: SessionMeters,
     ) -> Self {
-        Self { history, fleet, gate, front_port, closing }
+        Self { history, fleet, gate, front_port, closing, meters }
     }
 }
 
@@ -128,7 +131,9 @@ impl Session {
         let ended = match opened {
             Ok(connection) => {
                 let number = connection.number;
+                self.agents.meters.opened.inc();
                 let ended = self.serve(&mut incoming, connection).await;
+                self.agents.meters.closed.one(end_word(&ended, *self.agents.closing.borrow()));
                 self.agents.fleet.disconnect(&self.host, number);
                 ended
             }
@@ -274,7 +279,9 @@ impl Session {
             sent_ns: sent.boot_ns,
             clock_json: to_json(clock),
         };
-        self.send(ToAgent::Grant(grant)).await
+        self.send(ToAgent::Grant(grant)).await?;
+        self.agents.meters.leases.inc();
+        Ok(())
     }
 
     /// A host that was left open says that nothing of ours is on it any more.
@@ -310,6 +317,19 @@ impl Session {
     async fn send(&self, message: ToAgent) -> Result<(), Status> {
         let message = ControllerMessage { message: Some(message) };
         self.outgoing.send(Ok(message)).await.map_err(|_| Status::cancelled("the agent left"))
+    }
+}
+
+/// Why a session ended, as it is counted; `closing` is whether the controller ends.
+fn end_word(ended: &Result<(), Status>, closing: bool) -> &'static str {
+    match ended.as_ref().map_err(Status::code) {
+        Ok(()) => "left",
+        Err(Code::Unavailable) if closing => "shutdown",
+        Err(Code::Unavailable) => "history",
+        Err(Code::DeadlineExceeded) => "silent",
+        Err(Code::Aborted) => "superseded",
+        Err(Code::InvalidArgument) => "rules",
+        Err(_) => "broken",
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: texts are arguments. Flags and environment variables are read by whoever starts the controller.
 
-use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use fracas_model::{
     diagnostic::Diagnostic,
@@ -18,8 +18,44 @@ use crate::identity::HOST_CERTIFICATE_DAYS;
 pub const FRONT: &str = "127.0.0.1:7766";
 /// Where agents dial in, unless told: loopback only.
 pub const FLEET: &str = "127.0.0.1:7767";
+/// Where Prometheus calls, unless told: loopback only, since it needs no token.
+pub const METRICS: &str = "127.0.0.1:7768";
 /// How long a controller that was asked to end waits for runs to end by themselves.
 pub const DRAIN: Dur = Dur::from_secs(30);
+
+/// Where a listener listens that may be left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Listen {
+    /// Nowhere.
+    Off,
+    /// Here.
+    At(SocketAddr),
+}
+
+/// A text is neither an address nor `off`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is not an address and port, write {METRICS} or off")]
+pub struct NotListen(String);
+
+impl FromStr for Listen {
+    type Err = NotListen;
+
+    fn from_str(text: &str) -> Result<Self, NotListen> {
+        match text {
+            "off" => Ok(Self::Off),
+            address => address.parse().map(Self::At).map_err(|_| NotListen(address.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Off => f.write_str("off"),
+            Self::At(address) => address.fmt(f),
+        }
+    }
+}
 
 /// Settings of one controller.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,6 +66,8 @@ pub struct Config {
     pub front: SocketAddr,
     /// Fleet listener.
     pub fleet: SocketAddr,
+    /// Listener for metrics and health.
+    pub metrics: Listen,
     /// Further names and addresses under which clients reach it, for its certificate.
     pub names: Vec<String>,
     /// Life of hosts' certificates.
@@ -49,6 +87,8 @@ pub struct Given {
     pub front: Option<SocketAddr>,
     /// See [`Config::fleet`].
     pub fleet: Option<SocketAddr>,
+    /// See [`Config::metrics`].
+    pub metrics: Option<Listen>,
     /// See [`Config::names`]; the highest source that names any counts.
     pub names: Vec<String>,
     /// See [`Config::host_certificate_days`].
@@ -68,6 +108,7 @@ fn shape() -> Shape {
         Field::optional("dataDir", Shape::Path, "Directory of everything the controller keeps."),
         Field::optional("frontListen", Shape::Address, "Address for operators and programs, IP:PORT."),
         Field::optional("fleetListen", Shape::Address, "Address for agents, IP:PORT."),
+        Field::optional("metricsListen", Shape::Text { max: 64 }, "Address for metrics and health, IP:PORT, or off."),
         Field::optional(
             "names",
             Shape::list(Shape::Text { max: 253 }, 64),
@@ -90,11 +131,13 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
             .map(Some)
             .map_err(|_| format!("{name}: `{key}`: {text} is not an address and port, write 127.0.0.1:7766"))
     };
+    let metrics = value.get("metricsListen").and_then(Value::as_str).map(str::parse::<Listen>).transpose();
     let names = value.get("names").and_then(Value::as_array).into_iter().flatten();
     Ok(Given {
         data_dir: value.get("dataDir").and_then(Value::as_str).map(PathBuf::from),
         front: address("frontListen")?,
         fleet: address("fleetListen")?,
+        metrics: metrics.map_err(|error| format!("{name}: `metricsListen`: {error}"))?,
         names: names.filter_map(Value::as_str).map(str::to_owned).collect(),
         host_certificate_days: value.get("hostCertificateDays").and_then(Value::as_u64).map(|n| n as u32),
         drain: value.get("drain").and_then(Value::as_str).and_then(|t| t.parse().ok()),
@@ -110,6 +153,7 @@ impl Given {
             data_dir: self.data_dir.or(lower.data_dir),
             front: self.front.or(lower.front),
             fleet: self.fleet.or(lower.fleet),
+            metrics: self.metrics.or(lower.metrics),
             names: if self.names.is_empty() { lower.names } else { self.names },
             host_certificate_days: self.host_certificate_days.or(lower.host_certificate_days),
             drain: self.drain.or(lower.drain),
@@ -124,6 +168,7 @@ impl Given {
             data_dir: self.data_dir.unwrap_or(data_dir),
             front: self.front.unwrap_or_else(|| fixed(FRONT)),
             fleet: self.fleet.unwrap_or_else(|| fixed(FLEET)),
+            metrics: self.metrics.unwrap_or_else(|| Listen::At(fixed(METRICS))),
             names: self.names,
             host_certificate_days: self.host_certificate_days.unwrap_or(HOST_CERTIFICATE_DAYS),
             drain: self.drain.unwrap_or(DRAIN),
@@ -139,6 +184,7 @@ impl Config {
         lines.insert("dataDir", self.data_dir.display().to_string().into());
         lines.insert("frontListen", self.front.to_string().into());
         lines.insert("fleetListen", self.fleet.to_string().into());
+        lines.insert("metricsListen", self.metrics.to_string().into());
         if !self.names.is_empty() {
             lines.insert("names", self.names.clone().into());
         }
@@ -155,7 +201,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = "apiVersion: fracas/v1\nkind: ControllerConfig\ndataDir: /srv/fracas\nfrontListen: 0.0.0.0:1\n\
-                        names: [fracas.internal]\ndrain: 5s\nobserver: false\n";
+                        metricsListen: off\nnames: [fracas.internal]\ndrain: 5s\nobserver: false\n";
 
     #[test]
     fn flags_beat_the_file_and_the_file_beats_defaults() {
@@ -166,6 +212,11 @@ mod tests {
         assert_eq!((config.data_dir, config.fleet), ("/srv/fracas".into(), FLEET.parse().unwrap()));
         assert_eq!((config.drain, config.observer), (Dur::from_secs(5), false));
         assert_eq!(config.names, ["fracas.internal"]);
+        assert_eq!(config.metrics, Listen::Off);
+        let asked = Given { metrics: Some("[::1]:3".parse().unwrap()), ..Given::default() };
+        let of_file = || read_file("c.yaml", FILE).unwrap();
+        assert_eq!(asked.over(of_file()).settle("/default".into()).metrics.to_string(), "[::1]:3");
+        assert_eq!(Given::default().settle("/default".into()).metrics.to_string(), METRICS);
     }
 
     #[test]
@@ -177,8 +228,13 @@ mod tests {
     #[test]
     fn mistakes_are_told_with_their_place() {
         let told = read_file("c.yaml", &FILE.replace("drain: 5s", "drian: 5s")).unwrap_err();
-        assert!(told.contains("c.yaml:6:1") && told.contains("did you mean `drain`?"), "{told}");
+        assert!(told.contains("c.yaml:7:1") && told.contains("did you mean `drain`?"), "{told}");
         let told = read_file("c.yaml", &FILE.replace("0.0.0.0:1", "\"fracas.internal:80\"")).unwrap_err();
         assert!(told.contains("`frontListen`: fracas.internal:80 is not an address"), "{told}");
+        let told = read_file("c.yaml", &FILE.replace("Listen: off", "Listen: none")).unwrap_err();
+        assert!(
+            told.contains("`metricsListen`: none is not an address and port, write 127.0.0.1:7768 or off"),
+            "{told}"
+        );
     }
 }

@@ -23,6 +23,7 @@ use crate::{
     fleet::Fleet,
     history::{History, HistoryError},
     listen::Conn,
+    metrics::{Calls, SessionMeters},
     people::{Directory, People},
     runs::Runs,
     schedules::Schedules,
@@ -47,6 +48,8 @@ pub struct Controller {
     approvals: Approvals,
     audit: Audit,
     front_port: u16,
+    sessions: SessionMeters,
+    calls: Calls,
 }
 
 impl Controller {
@@ -83,7 +86,8 @@ impl Controller {
         let people = People::new(history.clone(), &audit, Directory::default(), &events);
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
         let audit = Audit::new(history.clone(), &audit);
-        Ok(Self { history, fleet, runs, schedules, people, approvals, audit, front_port: 0 })
+        let (sessions, calls) = (SessionMeters::default(), Calls::default());
+        Ok(Self { history, fleet, runs, schedules, people, approvals, audit, front_port: 0, sessions, calls })
     }
 
     /// The same controller, whose people's names are kept in this directory.
@@ -133,6 +137,16 @@ impl Controller {
         &self.people
     }
 
+    /// What the sessions of its agents count.
+    pub fn sessions(&self) -> &SessionMeters {
+        &self.sessions
+    }
+
+    /// Its calls, on both listeners.
+    pub fn calls(&self) -> &Calls {
+        &self.calls
+    }
+
     /// Name of the audit stream.
     pub fn audit(&self) -> &str {
         self.audit.stream()
@@ -163,9 +177,11 @@ impl Controller {
             shutdown.await;
             close.send_replace(true);
         };
-        let agents = Agents::new(self.history.clone(), self.fleet.clone(), gate, self.front_port, closing);
+        let (history, fleet, meters) = (self.history.clone(), self.fleet.clone(), self.sessions.clone());
+        let agents = Agents::new(history, fleet, gate, self.front_port, closing, meters);
         let service = FleetServer::new(agents).max_decoding_message_size(8 << 20);
-        server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
+        let mut server = server().layer(self.calls.clone());
+        server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
     /// Serves people and programs until `shutdown` resolves. Only the health service answers without a token.
@@ -204,6 +220,7 @@ impl Controller {
             closing.send_replace(true);
         };
         let serving = server()
+            .layer(self.calls.clone())
             .add_service(operator)
             .add_service(healthy)
             .add_service(reflection)

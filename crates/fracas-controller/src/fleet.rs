@@ -3,6 +3,7 @@
 //! It unites what all runs wish, under the latched halt. It decides nothing about runs and talks to no socket:
 //! sessions wait on a [`tokio::sync::watch`] for their host's set. A mutex guards short sections without awaits.
 
+mod census;
 mod claims;
 mod guard;
 mod hosts;
@@ -27,6 +28,7 @@ use tokio::sync::{mpsc, watch};
 
 use self::claims::Claims;
 pub use self::{
+    census::Census,
     claims::{Claimed, NotAdmitted, admit},
     hosts::{HostError, Offer, OfferKey},
 };

@@ -24,12 +24,14 @@ use fracas_model::{
 use tokio::{
     sync::{Mutex as AsyncMutex, OwnedMutexGuard, RwLock, broadcast, watch},
     task::JoinError,
+    time::Instant,
 };
 
 pub use self::vet::{MAX_BLOB_BYTES, MAX_BODY_BYTES, MAX_REPORT_EVENTS, Reported};
 use crate::{
     chain::{self, Digest},
     clock::Clock,
+    metrics::HistoryMeters,
     store::{Batch, Commit, Cursor, Head, NewEvent, RunIndex, Store, StoreError, Stored},
 };
 
@@ -123,6 +125,7 @@ struct Shared {
     slots: Mutex<BTreeMap<String, Arc<Slot>>>,
     hosts: Mutex<BTreeMap<HostId, Arc<AsyncMutex<()>>>>,
     told: broadcast::Sender<Arc<Event>>,
+    meters: HistoryMeters,
 }
 
 /// What is known of a stream in this process.
@@ -146,6 +149,9 @@ const SLOTS: usize = 4096;
 /// Records fetched from the store at once.
 const PAGE: usize = 1000;
 
+/// Name of the mark of [`History::try_write`], as an outbox that the controller itself would have.
+const MARK: &str = "tried";
+
 /// Facts that a listener of [`History::listen`] may be behind before it misses some.
 const BACKLOG: usize = 8192;
 
@@ -168,8 +174,8 @@ impl History {
         let epoch = store.next_epoch().await?;
         let (slots, hosts) = (Mutex::default(), Mutex::default());
         let (epoch, turn) = (AtomicU64::new(epoch), RwLock::default());
-        let told = broadcast::Sender::new(BACKLOG);
-        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts, told })))
+        let (told, meters) = (broadcast::Sender::new(BACKLOG), HistoryMeters::default());
+        Ok(Self(Arc::new(Shared { store, clock, epoch, turn, slots, hosts, told, meters })))
     }
 
     /// The epoch of this controller.
@@ -203,6 +209,17 @@ impl History {
     /// The store beneath, for questions that need no events: blobs, the run index, idempotency keys.
     pub fn store(&self) -> &Arc<dyn Store> {
         &self.0.store
+    }
+
+    /// What this history counts.
+    pub fn meters(&self) -> &HistoryMeters {
+        &self.0.meters
+    }
+
+    /// Writes a mark that nobody reads: whether the store takes writes again, for those who cannot wait for a fact.
+    pub async fn try_write(&self) -> Result<(), HistoryError> {
+        let (shared, host) = (Arc::clone(&self.0), self.now().clock.host);
+        finished(tokio::spawn(async move { shared.try_write(host).await }).await)
     }
 
     /// Appends facts to a stream, in order, and returns them as events once they are durable. An append that has
@@ -291,7 +308,9 @@ impl History {
         let strays = offered.keys().filter(|seq| !taken.contains(seq));
         dropped.extend(strays.map(|seq| (*seq, "its stream does not exist or is closed".to_owned())));
         dropped.sort();
+        self.0.meters.ingested(events.len());
         for (number, why) in &dropped {
+            self.0.meters.dropped(offered.get(number).map(|faultless| !faultless));
             // Probes look on until their host has heard that the run is over: what they bring then is late, not lost.
             if offered.get(number) == Some(&true) {
                 tracing::debug!(%host, outbox, seq = number, %why, "fact came after the end");
@@ -306,7 +325,9 @@ impl History {
     async fn start(&self, write: Write, guard: Option<OwnedMutexGuard<()>>) -> Result<Vec<Event>, HistoryError> {
         let shared = Arc::clone(&self.0);
         let task = tokio::spawn(async move {
+            let begun = Instant::now();
             let result = shared.write(write).await;
+            shared.meters.appended(&result, begun.elapsed());
             drop(guard);
             result
         });
@@ -400,6 +421,19 @@ impl Shared {
         let end = End { head, closed };
         *guard = Some(end);
         Ok((guard, end))
+    }
+
+    async fn try_write(&self, host: HostId) -> Result<(), HistoryError> {
+        let move_mark = async {
+            let expected = self.store.cursor(&host, MARK).await?;
+            let cursor = Some(Cursor { host, outbox: MARK.to_owned(), expected, seq: expected + 1 });
+            let _turn = self.turn.read().await;
+            let epoch = self.epoch.load(Ordering::SeqCst);
+            Ok(self.store.commit(Commit { epoch, cursor, ..Commit::default() }).await?)
+        };
+        let moved = move_mark.await;
+        self.meters.wrote(&moved);
+        moved
     }
 
     async fn write(&self, write: Write) -> Result<Vec<Event>, HistoryError> {

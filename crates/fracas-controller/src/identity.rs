@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use self::authority::Authority;
 pub(crate) use self::server::provider;
 pub use self::{
-    authority::{HOST_CERTIFICATE_DAYS, HostCertificate, peer_host, peer_serial},
+    authority::{HOST_CERTIFICATE_DAYS, HostCertificate, holds_until, peer_host, peer_serial},
     server::{SERVER_NAME, ServerCertificate},
 };
 use crate::{

@@ -18,6 +18,7 @@ pub mod fleet;
 pub mod history;
 pub mod identity;
 pub mod listen;
+pub mod metrics;
 pub mod people;
 pub mod runs;
 pub mod schedules;

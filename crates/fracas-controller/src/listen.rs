@@ -33,7 +33,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 
-use crate::identity::{Identity, peer_host, peer_serial};
+use crate::{
+    identity::{Identity, peer_host, peer_serial},
+    metrics::{DoorMeters, Open},
+};
 
 /// Longest time from a connection to the end of its handshake.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
@@ -42,7 +45,7 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 const HANDSHAKES: usize = 256;
 
 /// After the process has run out of descriptors, the next try to accept.
-const BREATHER: Duration = Duration::from_millis(100);
+pub(crate) const BREATHER: Duration = Duration::from_millis(100);
 
 /// Who is at the other end of a connection. Each request carries it as an extension.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -239,12 +242,15 @@ pub struct Conn {
     peer: Peer,
     /// Until when it may be a stranger's.
     limit: Option<Pin<Box<Sleep>>>,
+    meters: DoorMeters,
+    /// None of connections that no listener gave.
+    _open: Option<Open>,
 }
 
 impl Conn {
     /// A connection that needs no TLS because its peer is known otherwise: simulations and in-process peers.
     pub fn plain(bytes: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, peer: Peer) -> Self {
-        Self { bytes: Box::new(bytes), peer, limit: None }
+        Self { bytes: Box::new(bytes), peer, limit: None, meters: DoorMeters::default(), _open: None }
     }
 
     /// Who is at the other end.
@@ -275,6 +281,7 @@ impl AsyncRead for Conn {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         // A server always reads, so it comes by here when the time is up.
         if self.overdue(cx) {
+            self.meters.not_kept("stranger");
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         Pin::new(&mut self.bytes).poll_read(cx, buf)
@@ -295,12 +302,13 @@ impl AsyncWrite for Conn {
     }
 }
 
-/// Accepts connections until the returned stream is dropped. Give it to tonic's `serve_with_incoming_shutdown`; a
-/// handler finds the peer with `request.extensions().get::<Peer>()`.
+/// Accepts connections until the returned stream is dropped, and counts them with `meters`. Give it to tonic's
+/// `serve_with_incoming_shutdown`; a handler finds the peer with `request.extensions().get::<Peer>()`.
 pub fn accept(
     listener: TcpListener,
     tls: Arc<ServerConfig>,
     limits: Limits,
+    meters: DoorMeters,
 ) -> impl Stream<Item = io::Result<Conn>> + Send + Unpin {
     let (ready, connections) = mpsc::channel(64);
     let door = Arc::new(Door {
@@ -310,6 +318,7 @@ pub fn accept(
         strangers: Arc::new(Semaphore::new(limits.strangers)),
         sources: Arc::default(),
         ready,
+        meters,
     });
     tokio::spawn(async move {
         let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
@@ -321,7 +330,9 @@ pub fn accept(
             };
             match accepted {
                 Ok((socket, address)) => {
+                    door.meters.accepted();
                     let Some(share) = door.sources.admit(address, limits.per_address) else {
+                        door.meters.not_kept("address");
                         tracing::debug!(%address, "connection refused, too many strangers come from there");
                         continue;
                     };
@@ -332,6 +343,7 @@ pub fn accept(
                     });
                 }
                 Err(error) => {
+                    door.meters.stuck();
                     tracing::warn!(%error, "a connection could not be accepted");
                     tokio::time::sleep(BREATHER).await;
                 }
@@ -348,6 +360,7 @@ struct Door {
     strangers: Arc<Semaphore>,
     sources: Arc<Sources>,
     ready: mpsc::Sender<io::Result<Conn>>,
+    meters: DoorMeters,
 }
 
 impl Door {
@@ -356,13 +369,20 @@ impl Door {
         let _ = socket.set_nodelay(true);
         let stream = match tokio::time::timeout(HANDSHAKE, self.tls.accept(socket)).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return tracing::debug!(%address, %error, "handshake failed"),
-            Err(_) => return tracing::debug!(%address, "handshake took too long"),
+            Ok(Err(error)) => {
+                self.meters.not_kept("handshake");
+                return tracing::debug!(%address, %error, "handshake failed");
+            }
+            Err(_) => {
+                self.meters.not_kept("slow_handshake");
+                return tracing::debug!(%address, "handshake took too long");
+            }
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let (host, serial) = (certificate.and_then(peer_host), certificate.and_then(peer_serial));
         let places = if host.is_some() { &self.known } else { &self.strangers };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
+            self.meters.not_kept("full");
             return tracing::warn!(%address, ?host, "connection refused, the listener is full");
         };
         let (place, limit) = match &host {
@@ -371,7 +391,8 @@ impl Door {
         };
         let pass = Pass(Some(Arc::new(Standing { known: Arc::clone(&self.known), place: Mutex::new(place) })));
         let peer = Peer { host, serial, address: Some(address), pass };
-        let conn = Conn { bytes: Box::new(stream), peer, limit };
+        let (meters, open) = (self.meters.clone(), Some(self.meters.open()));
+        let conn = Conn { bytes: Box::new(stream), peer, limit, meters, _open: open };
         // Nobody listens any more when this fails.
         let _ = self.ready.send(Ok(conn)).await;
     }

@@ -30,6 +30,7 @@ use crate::{
     driver::{Driver, stream_of},
     fleet::{Claimed, Fleet, NotAdmitted},
     history::{Extra, History, HistoryError},
+    metrics::{Counts, REFUSALS},
     store::{RunIndex, StoreError},
 };
 
@@ -107,6 +108,7 @@ pub struct Runs {
     audit: String,
     approvals: Approvals,
     active: Arc<Active>,
+    refused: Counts,
     /// Draws run ids and seeds.
     random: Arc<Mutex<ChaCha8Rng>>,
 }
@@ -130,7 +132,8 @@ impl Runs {
     pub fn new(history: History, fleet: Fleet, audit: String, seed: u64) -> Self {
         let random = Arc::new(Mutex::new(ChaCha8Rng::seed_from_u64(seed)));
         let approvals = Approvals::new(history.clone());
-        Self { history, fleet, audit, approvals, active: Arc::default(), random }
+        let refused = Counts::new("reason", REFUSALS);
+        Self { history, fleet, audit, approvals, active: Arc::default(), refused, random }
     }
 
     /// The same runs, of which some need these approvals.
@@ -238,8 +241,8 @@ impl Runs {
 
     /// Whether every host is in contact that is known.
     pub fn hosts_are_back(&self) -> bool {
-        let hosts = self.fleet.hosts();
-        !hosts.is_empty() && hosts.values().all(|host| host.connected)
+        let census = self.fleet.census();
+        census.connected + census.observers > 0 && census.away + census.observers_away == 0
     }
 
     /// Whether [`close`](Self::close) was said.
@@ -292,7 +295,22 @@ impl Runs {
     pub async fn start(&self, request: &Request) -> Result<RunId, RunError> {
         let (runs, request) = (self.clone(), request.clone());
         // A caller that goes away must not leave a run behind that is recorded and not driven.
-        whole(async move { runs.start_whole(&request).await }).await
+        whole(async move {
+            let started = runs.start_whole(&request).await;
+            match &started {
+                Err(RunError::Document(_)) => runs.refused.one("document"),
+                Err(RunError::Refused(_)) if runs.fleet.halted().is_some() => runs.refused.one("halted"),
+                Err(RunError::Refused(_)) => runs.refused.one("refused"),
+                Ok(_) | Err(RunError::History(_)) => {}
+            }
+            started
+        })
+        .await
+    }
+
+    /// How many starts were refused, and why.
+    pub fn refused(&self) -> &Counts {
+        &self.refused
     }
 
     async fn start_whole(&self, request: &Request) -> Result<RunId, RunError> {

@@ -1,7 +1,7 @@
 //! The controller as a process: data directory, store, identity, sockets; start, drain and end in the right order.
 //!
 //! ```text
-//! lock the data directory -> bind -> open the store -> restore -> resume runs -> accept
+//! lock the data directory -> bind, tell that it starts -> open the store -> restore -> resume runs -> accept
 //! asked to end: no new runs -> wait for runs -> stop the rest and wait for their undo -> close
 //! ```
 
@@ -9,17 +9,18 @@ use std::{future::Future, net::SocketAddr, path::PathBuf, sync::Arc, time::Durat
 
 use fracas_model::id::HostId;
 use rustix::time::{ClockId as KernelClock, clock_gettime};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
     clock::SystemClock,
-    config::Config,
+    config::{Config, Listen},
     controller::Controller,
     datadir::{Access, DataDir, DataDirError},
     enrol::{Enrolment, Gate, OBSERVER_LABEL},
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
     listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
+    metrics::{AuditMeters, Metrics, Parts, serve},
     people::{Directory, DirectoryError},
     store::{StoreError, sqlite::SqliteStore},
     verify,
@@ -91,6 +92,8 @@ pub struct Running {
     pub front: SocketAddr,
     /// Address of the fleet listener.
     pub fleet: SocketAddr,
+    /// Address of the listener for metrics and health, if there is one.
+    pub metrics: Option<SocketAddr>,
     /// The context file by which the command line on this machine finds it.
     pub context: PathBuf,
     /// The CA's certificate, PEM.
@@ -110,14 +113,20 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let dir = Arc::new(DataDir::open(&config.data_dir)?);
     let front = bind(config.front, "operators", "--front-listen").await?;
     let fleet = bind(config.fleet, "agents", "--fleet-listen").await?;
-    let address = |listener: &tokio::net::TcpListener, asked| listener.local_addr().unwrap_or(asked);
+    let address = |listener: &TcpListener, asked| listener.local_addr().unwrap_or(asked);
     let (front_address, fleet_address) = (address(&front, config.front), address(&fleet, config.fleet));
+    let closing = watch::Sender::new(false);
+    let metrics = Metrics::new(wall_ns());
+    let told = tell(config.metrics, &metrics, until(&closing)).await?;
 
     let id = controller_id(&dir)?;
     let store = Arc::new(SqliteStore::open(&dir.join(STORE_FILE))?);
     let identity = Arc::new(Identity::open(&dir, &config.names, wall_ns())?);
     let clock = Arc::new(SystemClock::new(id.clone(), bound_ns).map_err(StartError::Clock)?);
-    let controller = Controller::open(History::open(store, clock).await?, &id, rand::random()).await?;
+    let history = History::open(store, clock).await?;
+    // From the first fact on.
+    let heard = told.is_some().then(|| history.listen());
+    let controller = Controller::open(history, &id, rand::random()).await?;
     let directory = Directory::open(Arc::clone(&dir))?;
     let controller = controller.reached_on(front_address.port()).named_in(directory);
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
@@ -130,9 +139,9 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let context = write_context(&dir, front_address)?;
     let resumed = controller.resume().await?;
 
-    let closing = watch::Sender::new(false);
-    let incoming_front = accept(front, front_tls(&identity)?, FRONT_LIMITS);
-    let incoming_fleet = accept(fleet, fleet_tls(&identity)?, FLEET_LIMITS);
+    let [front_door, fleet_door, _] = metrics.doors().map(Clone::clone);
+    let incoming_front = accept(front, front_tls(&identity)?, FRONT_LIMITS, front_door);
+    let incoming_fleet = accept(fleet, fleet_tls(&identity)?, FLEET_LIMITS, fleet_door);
     let serve_front = {
         let (controller, gate, doors, closed) =
             (controller.clone(), Arc::clone(&gate), Arc::clone(&identity), until(&closing));
@@ -142,18 +151,38 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         let (controller, gate, closed) = (controller.clone(), Arc::clone(&gate), until(&closing));
         tokio::spawn(async move { ended("fleet", controller.serve_fleet(incoming_fleet, gate, closed).await) })
     };
-    let upkeep = tokio::spawn(upkeep(controller.clone(), Arc::clone(&identity), Arc::clone(&dir), until(&closing)));
+    let audit = AuditMeters::default();
+    let upkeep = {
+        let (controller, identity, dir) = (controller.clone(), Arc::clone(&identity), Arc::clone(&dir));
+        tokio::spawn(upkeep(controller, identity, dir, audit.clone(), until(&closing)))
+    };
+    let mut tasks = vec![serve_front, serve_fleet, upkeep];
+    if let Some(heard) = heard {
+        let (controller, identity) = (controller.clone(), Arc::clone(&identity));
+        let heads = controller.history().subscribe(controller.audit()).await?;
+        let parts = Parts { controller, identity, file: Some(dir.join(STORE_FILE)), audit, heads };
+        let counting = metrics.attach(parts, heard, until(&closing)).await;
+        // The product does without its count, so that is none of these.
+        let main = ["front listener", "fleet listener", "upkeep"].into_iter().zip(&tasks);
+        metrics.up(main.map(|(name, task)| (name, task.abort_handle())).collect());
+        tasks.push(counting);
+    }
+    let metrics = told.map(|(address, task)| {
+        tasks.push(task);
+        address
+    });
     Ok(Running {
         controller,
         front: front_address,
         fleet: fleet_address,
+        metrics,
         context,
         ca_pem: identity.ca_pem().to_owned(),
         resumed,
         gate,
         drain: config.drain.std(),
         closing,
-        tasks: vec![serve_front, serve_fleet, upkeep],
+        tasks,
         _dir: dir,
     })
 }
@@ -207,6 +236,18 @@ impl Running {
     }
 }
 
+/// Tells how the controller stands, from before it can do anything; where, and the task that does.
+async fn tell(
+    at: Listen,
+    metrics: &Metrics,
+    closed: impl Future<Output = ()> + Send + 'static,
+) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ListenError> {
+    let Listen::At(asked) = at else { return Ok(None) };
+    let listener = bind(asked, "metrics", "--metrics-listen").await?;
+    let address = listener.local_addr().unwrap_or(asked);
+    Ok(Some((address, tokio::spawn(serve::serve(listener, metrics.clone(), closed)))))
+}
+
 fn until(closing: &watch::Sender<bool>) -> impl Future<Output = ()> + use<> {
     let mut closing = closing.subscribe();
     async move {
@@ -221,7 +262,13 @@ fn ended(what: &str, result: Result<(), tonic::transport::Error>) {
 }
 
 /// Signs the audit head whenever it has moved, and renews the server's certificate in time.
-async fn upkeep(controller: Controller, identity: Arc<Identity>, dir: Arc<DataDir>, closed: impl Future<Output = ()>) {
+async fn upkeep(
+    controller: Controller,
+    identity: Arc<Identity>,
+    dir: Arc<DataDir>,
+    meters: AuditMeters,
+    closed: impl Future<Output = ()>,
+) {
     let work = async {
         let Ok(mut heads) = controller.history().subscribe(controller.audit()).await else { return };
         let mut renewal = tokio::time::interval(RENEWAL);
@@ -232,8 +279,9 @@ async fn upkeep(controller: Controller, identity: Arc<Identity>, dir: Arc<DataDi
                     if moved.is_err() {
                         return;
                     }
-                    if let Err(error) = verify::vouch(controller.history(), &identity, &dir, controller.audit()).await {
-                        tracing::error!(%error, "the audit head could not be signed");
+                    match verify::vouch(controller.history(), &identity, &dir, controller.audit()).await {
+                        Ok(head) => meters.signed(head.wall_ns, head.seq),
+                        Err(error) => tracing::error!(%error, "the audit head could not be signed"),
                     }
                     tokio::time::sleep(VOUCH_PACE).await;
                 }

@@ -14,7 +14,7 @@ use fracas_agent::{
 };
 use fracas_cli::{args::Global, exit};
 use fracas_controller::{
-    config::{Config, Given, read_file},
+    config::{Config, Given, Listen, read_file},
     datadir,
     server::{self, Ended, Running},
 };
@@ -28,10 +28,16 @@ const HELP: &str = "Example:
   fracas controller
   fracas controller --front-listen 10.0.0.5:7766 --fleet-listen 10.0.0.5:7767 --name fracas.internal
   fracas controller --config controller.yaml --check-config
+  fracas controller --metrics-listen off
   fracas controller verify --data-dir /var/lib/fracas
 
 The first start makes a certificate authority, an admin token and a context file in the data directory, by which \
 `fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
+
+GET /metrics (for Prometheus), /healthz and /readyz at --metrics-listen are plain HTTP and ask for no token. Whoever \
+reaches that address learns how many hosts, runs, faults and schedules there are, in which states, what is called and how \
+fast, the version, and when certificates expire; never a name of a run, a host, a schedule or a person. Give it an address \
+other than loopback only in a network where everybody may know that.
 
 Precedence: a flag beats its environment variable, that beats the configuration file, that beats the default.
 SIGTERM: no new runs, waits --drain for those that are active, stops and undoes the rest, ends. A second one ends at \
@@ -59,6 +65,9 @@ pub(crate) struct ControllerArgs {
     /// Address for agents [default: 127.0.0.1:7767]
     #[arg(long, value_name = "IP:PORT", env = "FRACAS_FLEET_LISTEN")]
     fleet_listen: Option<SocketAddr>,
+    /// Address for metrics and health, or off [default: 127.0.0.1:7768]; needs no token, see below
+    #[arg(long, value_name = "IP:PORT", env = "FRACAS_METRICS_LISTEN")]
+    metrics_listen: Option<Listen>,
     /// Name or address under which clients reach this controller, for its certificate; may be repeated
     #[arg(long = "name", value_name = "NAME", env = "FRACAS_NAMES", value_delimiter = ',')]
     names: Vec<String>,
@@ -98,6 +107,7 @@ impl ControllerArgs {
             data_dir: self.data_dir.clone(),
             front: self.front_listen,
             fleet: self.fleet_listen,
+            metrics: self.metrics_listen,
             names: self.names.clone(),
             host_certificate_days: self.host_certificate_days,
             drain: self.drain,
@@ -154,6 +164,7 @@ async fn serve(config: &Config) -> anyhow::Result<u8> {
     tracing::info!(
         front = %running.front,
         fleet = %running.fleet,
+        metrics = %running.metrics.map_or(Listen::Off, Listen::At),
         context = %running.context.display(),
         resumed = running.resumed,
         "controller ready"

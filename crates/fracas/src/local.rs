@@ -16,7 +16,7 @@ use fracas_agent::{
 };
 use fracas_cli::{BoxFuture, Local, LocalController, context::Access};
 use fracas_controller::{
-    config::{Config, Given},
+    config::{Config, Given, Listen},
     server::{self, Running},
 };
 
@@ -46,6 +46,7 @@ async fn start(labels: BTreeMap<String, String>) -> anyhow::Result<LocalControll
         data_dir: Some(dir.path().join("controller")),
         front: any_port(),
         fleet: any_port(),
+        metrics: Some(Listen::Off),
         drain: Some(fracas_model::units::Dur::ZERO),
         ..Given::default()
     };

@@ -195,7 +195,8 @@ impl Pair {
     pub(crate) fn start(dir: &Path, fracas: &Path, agent: &Path) -> anyhow::Result<Self> {
         let data = dir.join("controller");
         let text = |path: &Path| path.display().to_string();
-        let listen = ["--front-listen", "127.0.0.1:0", "--fleet-listen", "127.0.0.1:0"];
+        let any = "127.0.0.1:0";
+        let listen = ["--front-listen", any, "--fleet-listen", any, "--metrics-listen", "off"];
         let log = dir.join("controller.log");
         let mut arguments = vec!["controller", "--data-dir"];
         let data_text = text(&data);

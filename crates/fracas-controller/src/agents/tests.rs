@@ -51,7 +51,7 @@ async fn rig() -> Rig {
     let fleet = Fleet::new(history.epoch());
     fleet.record(&"h".into(), |record| record.name = "db-1".into());
     let (close, closing) = watch::channel(false);
-    let agents = Agents::new(history.clone(), fleet.clone(), Arc::new(NoGate), 0, closing);
+    let agents = Agents::new(history.clone(), fleet.clone(), Arc::new(NoGate), 0, closing, SessionMeters::default());
     Rig { store, history, fleet, _close: close, agents }
 }
 
@@ -151,6 +151,36 @@ async fn a_host_that_took_anothers_orders_under_way_begins_anew() {
     let taken = FromAgent::Taken(fracas_proto::v1::TakenDesired { epoch: 9, revision: 1 });
     let ended = session(&rig, vec![FromAgent::Hello(hello(0, 0)), taken], 3).await.unwrap_err();
     assert_eq!(ended.code(), Code::Aborted);
+}
+
+#[tokio::test]
+async fn sessions_and_leases_are_counted() {
+    let rig = rig().await;
+    let SessionMeters { opened, closed, leases } = rig.agents.meters.clone();
+    let hello = || FromAgent::Hello(self::hello(0, 0));
+    let renew = || FromAgent::Renew(Renew::default());
+    // Welcome, desired and two grants, after which the connection breaks.
+    session(&rig, vec![hello(), renew(), renew()], 4).await.unwrap();
+    session(&rig, vec![hello(), hello()], 3).await.unwrap_err();
+    session(&rig, vec![renew()], 1).await.unwrap_err();
+    assert_eq!((opened.get(), closed.of("rules"), leases.get()), (2, 1, 2), "the last one never began");
+}
+
+#[test]
+fn every_end_of_a_session_has_a_word() {
+    let words = |closing| {
+        let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Aborted, Code::InvalidArgument, Code::Unknown];
+        let ended = codes.map(|code| end_word(&Err(Status::new(code, "")), closing));
+        (end_word(&Ok(()), closing), ended)
+    };
+    assert_eq!(words(false), ("left", ["history", "silent", "superseded", "rules", "broken"]));
+    assert_eq!(words(true), ("left", ["shutdown", "silent", "superseded", "rules", "broken"]));
+    let meters = SessionMeters::default();
+    for closing in [true, false] {
+        let (left, ended) = words(closing);
+        [left].into_iter().chain(ended).for_each(|word| meters.closed.one(word));
+    }
+    assert!(meters.closed.all().all(|(_, many)| many > 0), "{meters:?}");
 }
 
 #[tokio::test]

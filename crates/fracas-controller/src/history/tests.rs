@@ -198,6 +198,12 @@ async fn a_sealed_stream_is_closed_and_its_head_is_in_the_audit_stream() {
     let late = vec![reported(1, "run/a", &undoing("a", "h", "h"))];
     let ingested = next.ingest(&"h".into(), "o", late, &|_| true).await.unwrap();
     assert_eq!((ingested.acked, ingested.taken, ingested.dropped.len()), (1, 0, 1));
+    let counted = |history: &History| history.meters().dropped_facts();
+    assert_eq!(counted(&next), [("late", 0), ("late_fault", 1), ("refused", 0)]);
+    let blob = b"columns".to_vec();
+    let late = Reported { blob: Some(blob.clone()), ..reported(2, "run/a", &readings(&blob)) };
+    next.ingest(&"h".into(), "o", vec![late], &|_| true).await.unwrap();
+    assert_eq!(counted(&next), [("late", 1), ("late_fault", 1), ("refused", 0)]);
 }
 
 #[tokio::test]
@@ -265,6 +271,7 @@ async fn hostile_facts_are_dropped_one_by_one() {
     let dropped: Vec<u64> = ingested.dropped.iter().map(|(seq, _)| *seq).collect();
     assert_eq!(dropped, (4..=18).collect::<Vec<_>>(), "{:?}", ingested.dropped);
     assert_eq!((ingested.acked, ingested.taken), (19, 4));
+    assert_eq!(history.meters().dropped_facts(), [("late", 0), ("late_fault", 1), ("refused", 14)]);
     assert_eq!(history.blob(&chain::hex(&sha256(&blob))).await.unwrap(), Some(blob));
 }
 

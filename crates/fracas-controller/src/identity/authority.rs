@@ -204,6 +204,12 @@ pub fn peer_serial(der: &CertificateDer<'_>) -> Option<String> {
     Some(hex(cert.raw_serial()))
 }
 
+/// Until when a certificate holds, seconds since the Unix epoch.
+pub fn holds_until(der: &CertificateDer<'_>) -> Option<i64> {
+    let (_, cert) = parse_x509_certificate(der).ok()?;
+    Some(cert.validity().not_after.timestamp())
+}
+
 /// The alternative names of a certificate.
 pub(super) fn general_names<'a>(cert: &'a X509Certificate<'a>) -> Vec<GeneralName<'a>> {
     let names = cert.subject_alternative_name().ok().flatten();

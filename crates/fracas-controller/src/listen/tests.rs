@@ -60,8 +60,16 @@ impl Rig {
 }
 
 async fn fleet(rig: &Rig, limits: Limits) -> (SocketAddr, impl Stream<Item = io::Result<Conn>> + Send + Unpin + use<>) {
+    fleet_counted(rig, limits, &DoorMeters::default()).await
+}
+
+async fn fleet_counted(
+    rig: &Rig,
+    limits: Limits,
+    meters: &DoorMeters,
+) -> (SocketAddr, impl Stream<Item = io::Result<Conn>> + Send + Unpin + use<>) {
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the fleet", "--fleet-listen").await.unwrap();
-    (listener.local_addr().unwrap(), accept(listener, fleet_tls(&rig.identity).unwrap(), limits))
+    (listener.local_addr().unwrap(), accept(listener, fleet_tls(&rig.identity).unwrap(), limits, meters.clone()))
 }
 
 async fn connect(connector: &TlsConnector, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
@@ -160,6 +168,34 @@ fn an_address_is_one_stranger_whatever_it_calls_itself() {
 }
 
 #[tokio::test]
+async fn connections_are_counted_whatever_becomes_of_them() {
+    let (rig, other, meters) = (Rig::new(), Rig::new(), DoorMeters::default());
+    let patience = Duration::from_millis(300);
+    let limits = Limits { known: 1, strangers: 1, per_address: 2, patience };
+    let (address, mut incoming) = fleet_counted(&rig, limits, &meters).await;
+    let stranger = rig.client(None);
+    let refused = |why: &str| meters.refusals().find(|(reason, _)| *reason == why).map(|(_, many)| many);
+    let _first = connect(&stranger, address).await.unwrap();
+    let mut held = incoming.next().await.unwrap().unwrap();
+    assert_eq!(meters.counted(), (1, 1));
+    // No place for a second stranger, and a certificate of another authority.
+    assert!(connect(&stranger, address).await.unwrap().read_u8().await.is_err());
+    assert!(connect(&rig.client(Some(other.host())), address).await.unwrap().read_u8().await.is_err());
+    assert_eq!((refused("full"), refused("handshake")), (Some(1), Some(1)));
+    // While one of the address is a stranger and one silent, a third is too many.
+    let _silent = TcpStream::connect(address).await.unwrap();
+    while meters.counted().1 < 4 {
+        tokio::task::yield_now().await;
+    }
+    assert!(connect(&stranger, address).await.is_err());
+    assert_eq!(refused("address"), Some(1));
+    assert_eq!(held.read_u8().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    assert_eq!((refused("stranger"), meters.counted()), (Some(1), (1, 5)));
+    drop(held);
+    assert_eq!((meters.counted().0, meters.is_stuck()), (0, false));
+}
+
+#[tokio::test]
 async fn plain_text_does_not_disturb() {
     let rig = Rig::new();
     let (address, mut incoming) = fleet(&rig, ROOMY).await;
@@ -193,7 +229,7 @@ async fn the_front_serves_http_by_both_names() {
     let rig = Rig::new();
     let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the front", "--front-listen").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let mut incoming = accept(listener, front_tls(&rig.identity).unwrap(), ROOMY);
+    let mut incoming = accept(listener, front_tls(&rig.identity).unwrap(), ROOMY, DoorMeters::default());
     for name in ["localhost", "127.0.0.1", SERVER_NAME] {
         let name = ServerName::try_from(name).unwrap();
         let socket = TcpStream::connect(address).await.unwrap();

@@ -71,7 +71,7 @@ fn request(key: &str) -> Request {
 
 #[tokio::test]
 async fn a_host_suffers_for_one_run_at_a_time() {
-    let (runs, _fleet) = rig().await;
+    let (runs, fleet) = rig().await;
     let (one, two) = (request("one"), request("two"));
     let both = tokio::join!(runs.start(&one), runs.start(&two));
     let (run, refused) = match both {
@@ -83,6 +83,12 @@ async fn a_host_suffers_for_one_run_at_a_time() {
     // Later it is not even drawn.
     let RunError::Refused(refusals) = runs.start(&request("three")).await.unwrap_err() else { panic!() };
     assert!(refusals[0].to_string().contains(&format!("db-1: run {run} has it for a fault")), "{refusals:?}");
+    let wrong = Request { source: "kind: Nothing".into(), ..request("four") };
+    assert!(matches!(runs.start(&wrong).await, Err(RunError::Document(_))));
+    fleet.halt(Some("enough".into()));
+    assert!(matches!(runs.start(&request("five")).await, Err(RunError::Refused(_))));
+    let counted: Vec<_> = runs.refused().all().collect();
+    assert_eq!(counted, [("document", 1), ("halted", 1), ("refused", 2)]);
 }
 
 #[tokio::test]

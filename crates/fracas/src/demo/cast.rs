@@ -93,7 +93,8 @@ impl<'a> Cast<'a> {
         let directory = self.ground.directory("controller");
         let (front, fleet) = (self.at.front.to_string(), self.at.fleet.to_string());
         let program = Program::this().args(["controller", "--data-dir", &directory]);
-        let program = program.args(["--front-listen", &front, "--fleet-listen", &fleet, "--drain", "0s"]);
+        let program = program.args(["--front-listen", &front, "--fleet-listen", &fleet, "--metrics-listen", "off"]);
+        let program = program.args(["--drain", "0s"]);
         self.start(Place::Outside, "the controller", program)?;
         let words = ["access".to_owned(), directory, PATIENCE.as_secs().to_string()];
         let said = self.play(Place::Outside, &words).await?;
