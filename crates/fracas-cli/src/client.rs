@@ -1,8 +1,10 @@
 //! The controller as the commands see it: calls with model types. Generated wire types never leave this file.
 
 mod dial;
+mod notices;
 mod schedules;
 
+pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 
 use std::{collections::BTreeMap, error::Error as _, time::Duration};

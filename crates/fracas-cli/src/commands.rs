@@ -5,6 +5,7 @@ mod explain;
 mod halt;
 mod hosts;
 mod new;
+mod notify;
 mod plan;
 mod report;
 mod run;
@@ -34,6 +35,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,
         Command::Schedule { command } => schedule::schedule(session, command).await,
+        Command::Notify { command } => notify::notify(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),
         Command::Completions(given) => completions::completions(session, &given),

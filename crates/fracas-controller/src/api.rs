@@ -1,5 +1,6 @@
 //! The Operator service: wire to model and back, after checking who calls. It decides nothing.
 
+mod notices;
 mod schedules;
 
 use std::{
@@ -21,9 +22,10 @@ use fracas_proto::{
     v1::{
         ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
         GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
-        LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
-        ListSchedulesRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule,
-        ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
+        LabelHostRequest, ListHostsReply, ListHostsRequest, ListNotificationsReply, ListNotificationsRequest,
+        ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, MakeJoinTokenReply,
+        MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule, ScheduleRequest, SetScheduleRequest,
+        StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, TestNotificationReply, TestNotificationRequest,
         WatchRunRequest, operator_server,
     },
 };
@@ -36,6 +38,7 @@ use crate::{
     enrol::Gate,
     fleet::Fleet,
     history::{History, HistoryError},
+    notify::Notices,
     runs::{self, RunError, Runs},
     schedules::Schedules,
     store::{RunIndex, StoreError},
@@ -58,6 +61,7 @@ const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
 pub struct Api {
     runs: Runs,
     schedules: Schedules,
+    notices: Notices,
     history: History,
     fleet: Fleet,
     audit: String,
@@ -75,12 +79,13 @@ impl Api {
     pub fn new(
         runs: Runs,
         schedules: Schedules,
+        notices: Notices,
         history: History,
         fleet: Fleet,
         audit: String,
         gate: Arc<dyn Gate>,
     ) -> Self {
-        Self { runs, schedules, history, fleet, audit, gate }
+        Self { runs, schedules, notices, history, fleet, audit, gate }
     }
 
     async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
@@ -412,6 +417,18 @@ impl operator_server::Operator for Api {
         self.called(&by, "RemoveSchedule", "").await?;
         let removed = self.schedules.remove(&wire.name, reasoned(wire.reason)?, by.id).await;
         self.changed(removed)
+    }
+
+    async fn list_notifications(&self, request: Request<ListNotificationsRequest>) -> Reply<ListNotificationsReply> {
+        principal(&request)?;
+        Ok(Response::new(self.channels()))
+    }
+
+    async fn test_notification(&self, request: Request<TestNotificationRequest>) -> Reply<TestNotificationReply> {
+        let by = principal(&request)?;
+        let channel = request.into_inner().channel;
+        self.called(&by, "TestNotification", "").await?;
+        self.tried(&channel, &by).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

@@ -21,6 +21,7 @@ use crate::{
     fleet::Fleet,
     history::{History, HistoryError},
     listen::Conn,
+    notify::{Channel, Notices},
     runs::Runs,
     schedules::Schedules,
 };
@@ -40,6 +41,8 @@ pub struct Controller {
     fleet: Fleet,
     runs: Runs,
     schedules: Schedules,
+    notices: Notices,
+    id: HostId,
     audit: String,
     front_port: u16,
 }
@@ -72,13 +75,20 @@ impl Controller {
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
         let schedules = Schedules::new(history.clone(), runs.clone());
-        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
+        let notices = Notices::begin(&history, id, Vec::new());
+        Ok(Self { history, fleet, runs, schedules, notices, id: id.clone(), audit, front_port: 0 })
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
     #[must_use]
     pub fn reached_on(self, front_port: u16) -> Self {
         Self { front_port, ..self }
+    }
+
+    /// The same controller, which tells these channels what happens. Say it before [`resume`](Self::resume).
+    #[must_use]
+    pub fn telling(self, channels: Vec<Channel>) -> Self {
+        Self { notices: Notices::begin(&self.history, &self.id, channels), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -109,6 +119,11 @@ impl Controller {
     /// The schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.schedules
+    }
+
+    /// The channels that are told what happens.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// Name of the audit stream.
@@ -154,8 +169,9 @@ impl Controller {
         doors: Arc<dyn Doorkeeper>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let (runs, schedules) = (self.runs.clone(), self.schedules.clone());
-        let api = Api::new(runs, schedules, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
+        let (runs, schedules, notices) = (self.runs.clone(), self.schedules.clone(), self.notices.clone());
+        let (history, fleet, audit) = (self.history.clone(), self.fleet.clone(), self.audit.clone());
+        let api = Api::new(runs, schedules, notices, history, fleet, audit, gate);
         let authenticated = Authenticated(doors);
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();

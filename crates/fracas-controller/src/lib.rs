@@ -16,6 +16,7 @@ pub mod fleet;
 pub mod history;
 pub mod identity;
 pub mod listen;
+pub mod notify;
 pub mod runs;
 pub mod schedules;
 pub mod server;

@@ -13,6 +13,7 @@ pub mod event;
 pub mod experiment;
 pub mod facts;
 pub mod id;
+pub mod notice;
 pub mod parameters;
 pub mod plan;
 pub mod policy;

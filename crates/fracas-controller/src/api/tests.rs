@@ -44,7 +44,8 @@ async fn api(store: &MemoryStore) -> Api {
     let fleet = Fleet::new(history.epoch());
     let runs = Runs::new(history.clone(), fleet.clone(), AUDIT.to_owned(), 1);
     let schedules = Schedules::new(history.clone(), runs.clone());
-    Api::new(runs, schedules, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
+    let notices = Notices::begin(&history, &"c".into(), Vec::new());
+    Api::new(runs, schedules, notices, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
 }
 
 fn stamp() -> Stamp {

@@ -1,0 +1,52 @@
+//! Channels on the wire.
+
+use fracas_proto::v1::{ListNotificationsReply, NotificationChannel, NotificationOutcome, TestNotificationReply};
+use tonic::{Response, Status};
+
+use super::{Api, Reply};
+use crate::{
+    access::Principal,
+    notify::{Outcome, Standing, TestError},
+};
+
+impl Api {
+    pub(super) fn channels(&self) -> ListNotificationsReply {
+        ListNotificationsReply { channels: self.notices.standings().into_iter().map(channel).collect() }
+    }
+
+    pub(super) async fn tried(&self, channel: &str, by: &Principal) -> Reply<TestNotificationReply> {
+        let id = uuid::Uuid::new_v4().to_string();
+        match self.notices.test(channel, &id, &by.id).await {
+            Ok(took) => {
+                let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
+                Ok(Response::new(TestNotificationReply { id: format!("test/{id}"), took_ms }))
+            }
+            Err(error @ TestError::Unknown(_)) => Err(Status::not_found(error.to_string())),
+            Err(error @ TestError::Failed { .. }) => Err(Status::unavailable(error.to_string())),
+        }
+    }
+}
+
+fn channel(standing: Standing) -> NotificationChannel {
+    let (failing_since_wall_ns, failing) = standing.failing.unwrap_or_default();
+    NotificationChannel {
+        name: standing.name,
+        by: standing.by.to_owned(),
+        on: standing.interest.on.iter().map(ToString::to_string).collect(),
+        environments: standing.interest.environments,
+        waiting: u32::try_from(standing.waiting).unwrap_or(u32::MAX),
+        last: standing.last.map(outcome),
+        failing_since_wall_ns,
+        failing,
+    }
+}
+
+fn outcome(outcome: Outcome) -> NotificationOutcome {
+    NotificationOutcome {
+        notice: outcome.notice,
+        about: outcome.about.to_string(),
+        gave_up: outcome.gave_up.unwrap_or_default(),
+        attempts: outcome.attempts,
+        wall_ns: outcome.at_ns,
+    }
+}
