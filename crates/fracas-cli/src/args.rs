@@ -125,10 +125,8 @@ pub enum Command {
         command: ScheduleCommand,
     },
     /// See whom the controller tells what happens, and try a channel out
-    #[command(
-        after_help = "Example:\n  fracas notify list\n  fracas notify test ops-chat\n\nChannels stand in the \
-                            controller's configuration file, below `notifications`."
-    )]
+    #[command(after_help = "Example:\n  fracas notify list\n  fracas notify test ops-chat\n\nChannels stand in the \
+                            controller's configuration file, below `notifications`.")]
     Notify {
         /// What to do with them.
         #[command(subcommand)]

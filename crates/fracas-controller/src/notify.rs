@@ -82,6 +82,8 @@ struct Letter<'l> {
 struct Failure {
     /// For people; without addresses and secrets.
     why: String,
+    /// What the receiver said to it; empty: nothing.
+    said: String,
     again: Again,
     /// The receiver wants to be left alone for so long.
     after: Option<Duration>,
@@ -100,21 +102,27 @@ enum Again {
 
 impl Failure {
     fn never(why: impl Into<String>) -> Self {
-        Self { why: why.into(), again: Again::Never, after: None }
+        Self { why: why.into(), said: String::new(), again: Again::Never, after: None }
     }
 
     fn later(why: impl Into<String>) -> Self {
-        Self { why: why.into(), again: Again::Later, after: None }
+        Self { why: why.into(), said: String::new(), again: Again::Later, after: None }
     }
 
     fn blamed(why: impl Into<String>) -> Self {
-        Self { why: why.into(), again: Again::Blamed, after: None }
+        Self { why: why.into(), said: String::new(), again: Again::Blamed, after: None }
     }
 
-    /// The same, should its words repeat a secret.
+    /// The same without the receiver's words, should they repeat one of these.
     fn without<'r>(self, secrets: impl IntoIterator<Item = &'r Revealed>) -> Self {
-        let why = secrets.into_iter().fold(self.why, |why, secret| secret.struck_from(&why));
-        Self { why, ..self }
+        let repeats = secrets.into_iter().any(|secret| secret.is_in(&self.said));
+        let said = if repeats { "its answer repeats a secret and is not shown".to_owned() } else { self.said };
+        Self { said, ..self }
+    }
+
+    /// All of it, for people.
+    fn text(&self) -> String {
+        if self.said.is_empty() { self.why.clone() } else { format!("{}: {}", self.why, self.said) }
     }
 }
 
@@ -161,20 +169,20 @@ enum Ask {
     Heard(oneshot::Sender<()>),
 }
 
-/// Why a channel was not tried out.
+/// There is no channel of that name.
 #[derive(Debug, thiserror::Error)]
-pub enum TestError {
-    /// There is none of that name.
-    #[error("no channel {0:?} here: `fracas notify list` names those there are")]
-    Unknown(String),
-    /// Its receiver did not take the notice.
-    #[error("channel {name}: {why}")]
-    Failed {
-        /// The channel.
-        name: String,
-        /// Why.
-        why: String,
-    },
+#[error("no channel {0:?} here: `fracas notify list` names those there are")]
+pub struct UnknownChannel(String);
+
+/// What came of trying a channel out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    /// The id of the notice.
+    pub id: String,
+    /// How long it took.
+    pub took: Duration,
+    /// Why its receiver did not take it; `None`: it did.
+    pub failed: Option<String>,
 }
 
 impl std::fmt::Debug for Notices {
@@ -211,14 +219,12 @@ impl Notices {
         self.0.lanes.values().map(|lane| lane.standing()).collect()
     }
 
-    /// Sends a notice to one channel to try it out, once and at once; how long that took. `id` is for the receiver, and no
-    /// other test has it.
-    pub async fn test(&self, name: &str, id: &str, by: &str) -> Result<Duration, TestError> {
-        let lane = self.0.lanes.get(name).ok_or_else(|| TestError::Unknown(name.to_owned()))?;
-        let begun = tokio::time::Instant::now();
-        let tried = lane.test(id, by).await;
-        tried.map_err(|failure| TestError::Failed { name: name.to_owned(), why: failure.why })?;
-        Ok(begun.elapsed())
+    /// Sends a notice to one channel to try it out, once and at once. No other test has this `id`.
+    pub async fn test(&self, name: &str, id: &str, by: &str) -> Result<Trial, UnknownChannel> {
+        let lane = self.0.lanes.get(name).ok_or_else(|| UnknownChannel(name.to_owned()))?;
+        let (begun, id) = (tokio::time::Instant::now(), format!("test/{id}"));
+        let failed = lane.test(&id, by).await.err().map(|failure| failure.text());
+        Ok(Trial { id, took: begun.elapsed(), failed })
     }
 
     /// Waits until everything that was recorded before is settled by every channel that can be reached.

@@ -43,7 +43,7 @@ pub struct NoticeOutcome {
     pub wall_ns: i64,
 }
 
-/// A channel that was tried out and took the notice.
+/// A channel that was tried out.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TriedChannel {
@@ -53,6 +53,8 @@ pub struct TriedChannel {
     pub id: String,
     /// How long it took, milliseconds.
     pub took_ms: u32,
+    /// Why its receiver did not take it; empty: it did.
+    pub why: String,
 }
 
 impl Client {
@@ -67,7 +69,7 @@ impl Client {
     pub async fn try_channel(&self, name: &str) -> Result<TriedChannel, ClientError> {
         let request = v1::TestNotificationRequest { channel: name.to_owned() };
         let reply = self.calls.clone().test_notification(request).await.map_err(|e| self.error(&e))?.into_inner();
-        Ok(TriedChannel { channel: name.to_owned(), id: reply.id, took_ms: reply.took_ms })
+        Ok(TriedChannel { channel: name.to_owned(), id: reply.id, took_ms: reply.took_ms, why: reply.why })
     }
 }
 

@@ -27,7 +27,11 @@ async fn list(session: &Session<'_>) -> Result<u8, CliError> {
         session.output.notice("nobody is told: name channels below `notifications` in the controller's configuration");
     } else {
         let rows: Vec<Vec<String>> = channels.iter().map(|channel| row(channel, session.output.zone)).collect();
-        session.output.text(&table(session.width(), &["channel", "by", "state", "waiting", "last", "told of"], &rows))?;
+        session.output.text(&table(
+            session.width(),
+            &["channel", "by", "state", "waiting", "last", "told of"],
+            &rows,
+        ))?;
     }
     Ok(exit::PASS)
 }
@@ -57,9 +61,12 @@ async fn test(session: &Session<'_>, name: &str) -> Result<u8, CliError> {
     let tried = session.client()?.try_channel(name).await?;
     if session.output.json {
         session.output.json("fracas.triedChannel/v1", &tried)?;
-    } else {
-        session.output.line(&format!("{name} took {} after {} ms", tried.id, tried.took_ms))?;
+        return Ok(if tried.why.is_empty() { exit::PASS } else { exit::ERROR });
     }
+    if !tried.why.is_empty() {
+        return Err(CliError::failure(format!("{name} did not take {}: {}", tried.id, tried.why)));
+    }
+    session.output.line(&format!("{name} took {} within {} ms", tried.id, tried.took_ms))?;
     Ok(exit::PASS)
 }
 
@@ -90,7 +97,8 @@ mod tests {
             attempts: 1,
             wall_ns: at,
         };
-        (channel.last, channel.failing_since_wall_ns, channel.failing) = (Some(outcome), at, "connection refused".into());
+        (channel.last, channel.failing_since_wall_ns, channel.failing) =
+            (Some(outcome), at, "connection refused".into());
         let row = row(&channel, Zone::East(0));
         assert_eq!(row[2], "FAILING since 2026-11-24 02:45:00 +00:00: connection refused");
         assert_eq!(row[4], "run.finished GIVEN UP 2026-11-24 02:45:00 +00:00: status 404 Not Found");

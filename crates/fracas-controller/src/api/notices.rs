@@ -6,7 +6,7 @@ use tonic::{Response, Status};
 use super::{Api, Reply};
 use crate::{
     access::Principal,
-    notify::{Outcome, Standing, TestError},
+    notify::{Outcome, Standing, Trial},
 };
 
 impl Api {
@@ -16,14 +16,10 @@ impl Api {
 
     pub(super) async fn tried(&self, channel: &str, by: &Principal) -> Reply<TestNotificationReply> {
         let id = uuid::Uuid::new_v4().to_string();
-        match self.notices.test(channel, &id, &by.id).await {
-            Ok(took) => {
-                let took_ms = u32::try_from(took.as_millis()).unwrap_or(u32::MAX);
-                Ok(Response::new(TestNotificationReply { id: format!("test/{id}"), took_ms }))
-            }
-            Err(error @ TestError::Unknown(_)) => Err(Status::not_found(error.to_string())),
-            Err(error @ TestError::Failed { .. }) => Err(Status::unavailable(error.to_string())),
-        }
+        let Trial { id, took, failed } =
+            self.notices.test(channel, &id, &by.id).await.map_err(|e| Status::not_found(e.to_string()))?;
+        let (took_ms, why) = (u32::try_from(took.as_millis()).unwrap_or(u32::MAX), failed.unwrap_or_default());
+        Ok(Response::new(TestNotificationReply { id, took_ms, why }))
     }
 }
 

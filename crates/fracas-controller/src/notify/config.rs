@@ -181,14 +181,17 @@ pub(super) struct Reading<'r, 'a> {
 impl Reading<'_, '_> {
     /// `None` where its form was wrong already.
     fn channel(&mut self, value: &Value, names: &mut BTreeSet<String>) -> Option<Channel> {
+        let mut value = value.clone();
         for key in ["subject", "text"] {
-            let pattern = value.pointer(&format!("/template/{key}")).and_then(Value::as_str);
-            if let Some(Err(bad)) = pattern.map(Pattern::read) {
+            let Some(template) = value.get_mut("template").and_then(Value::as_object_mut) else { break };
+            let pattern = template.get(key).and_then(Value::as_str).map(Pattern::read);
+            if let Some(Err(bad)) = pattern {
+                // The rest of the channel is looked at all the same.
+                template.remove(key);
                 self.wrong(&["template", key], &format!("`{key}`: {}", bad.why), &bad.instead);
             }
         }
-        // A pattern that is wrong was told; here it would only be told again.
-        let mut channel: Channel = serde_json::from_value(value.clone()).ok()?;
+        let mut channel: Channel = serde_json::from_value(value).ok()?;
         if !names.insert(channel.name.clone()) {
             let message = format!("there are two channels called {}", channel.name);
             self.wrong(&["name"], &message, "give each a name of its own");

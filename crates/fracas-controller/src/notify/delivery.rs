@@ -223,19 +223,22 @@ impl Lane {
                 Ok(()) => break None,
                 Err(failure) => failure,
             };
-            if self.lock().failed(self.history.now().wall_ns, &failure.why) {
-                tracing::warn!(channel = name, why = failure.why, "a notice could not be sent; it is tried again");
-            }
+            let why = failure.text();
+            let first = self.lock().failed(self.history.now().wall_ns, &why);
             self.changed.send_replace(());
             blamed += u32::from(failure.again == Again::Blamed);
             let left = self.left(notice);
             if failure.again == Again::Never || blamed >= MOST_BLAMED || left <= Dur::ZERO {
-                break Some(failure.why);
+                break Some(why);
             }
-            let pause = self.pace.pause(attempts, rand::random());
-            let pause = pause.max(failure.after.unwrap_or_default());
-            tracing::debug!(channel = name, notice = notice.id, attempts, why = failure.why, ?pause, "trying again");
-            tokio::time::sleep(pause.min(left.std())).await;
+            let pause =
+                self.pace.pause(attempts, rand::random()).max(failure.after.unwrap_or_default()).min(left.std());
+            if first {
+                tracing::warn!(channel = name, why, "a notice could not be sent; it is tried on");
+            } else {
+                tracing::debug!(channel = name, notice = notice.id, attempts, why, ?pause, "trying again");
+            }
+            tokio::time::sleep(pause).await;
         };
         let at_ns = self.history.now().wall_ns;
         let mut state = self.lock();
@@ -275,7 +278,7 @@ impl Lane {
     pub(super) async fn test(&self, id: &str, by: &str) -> Result<(), Failure> {
         let at = self.history.now();
         let now_ns = at.wall_ns;
-        let notice = Notice::test(format!("test/{id}"), at, &self.channel.name, by);
+        let notice = Notice::test(id.to_owned(), at, &self.channel.name, by);
         self.channel.send(&notice, &self.source, now_ns).await
     }
 

@@ -20,7 +20,7 @@ use super::{
 };
 
 /// How much of an answer is read, in bytes; what follows is of no use.
-const LONGEST_ANSWER: usize = 16 << 10;
+const LONGEST_ANSWER: usize = 4 << 10;
 /// How much of it is shown, in characters.
 const SHOWN: usize = 200;
 
@@ -63,7 +63,7 @@ pub(super) async fn post(post: Post<'_>) -> Result<(), Failure> {
         exchange(Box::new(stream), request).await
     };
     let (status, after, said) = answered.map_err(|e| Failure::later(said(&e)))?;
-    judged(status, after.as_deref().and_then(|text| wait(text, post.now_ns)), &said)
+    judged(status, after.as_deref().and_then(|text| wait(text, post.now_ns)), said)
 }
 
 fn request(uri: &Uri, post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
@@ -121,15 +121,16 @@ async fn beginning(response: Response<Incoming>) -> String {
 }
 
 /// What an answer means. Only what may be otherwise the next time is tried again.
-fn judged(status: StatusCode, after: Option<Duration>, said: &str) -> Result<(), Failure> {
-    let why = if said.is_empty() { format!("status {status}") } else { format!("status {status}: {said}") };
-    match status.as_u16() {
-        200..=299 => Ok(()),
-        300..=399 => Err(Failure::never(format!("{why} (redirects are not followed: name the final URL)"))),
-        408 | 429 | 502..=504 => Err(Failure { after, ..Failure::later(why) }),
-        500..=599 => Err(Failure { after, ..Failure::blamed(why) }),
-        _ => Err(Failure::never(why)),
-    }
+fn judged(status: StatusCode, after: Option<Duration>, said: String) -> Result<(), Failure> {
+    let why = format!("status {status}");
+    let failure = match status.as_u16() {
+        200..=299 => return Ok(()),
+        300..=399 => Failure::never(format!("{why} (redirects are not followed: name the final URL)")),
+        408 | 429 | 502..=504 => Failure::later(why),
+        500..=599 => Failure::blamed(why),
+        _ => Failure::never(why),
+    };
+    Err(Failure { said, after, ..failure })
 }
 
 /// How long `Retry-After` asks to wait: seconds, or an instant (RFC 9110, 10.2.3).
@@ -164,7 +165,7 @@ mod tests {
 
     #[test]
     fn only_what_may_be_otherwise_next_time_is_tried_again() {
-        let judge = |status: u16| judged(StatusCode::from_u16(status).unwrap(), None, "no").map_err(|f| f.again);
+        let judge = |status: u16| judged(StatusCode::from_u16(status).unwrap(), None, "no".into()).map_err(|f| f.again);
         for fine in [200, 202, 204] {
             assert_eq!(judge(fine), Ok(()), "{fine}");
         }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 /// Longest file of a secret, in bytes.
 const LONGEST: u64 = 64 << 10;
-/// Parts of a secret that are shorter than this are found in any text: they are not looked for.
-const SHORTEST: usize = 4;
+/// So many characters of a secret in a row are no accident.
+const FRAGMENT: usize = 6;
 
 /// Where a secret stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,9 +103,14 @@ impl Revealed {
         &self.0
     }
 
-    /// What somebody said, without this secret.
-    pub(super) fn struck_from(&self, said: &str) -> String {
-        if self.0.len() < SHORTEST { said.to_owned() } else { said.replace(&self.0, "(secret)") }
+    /// Whether somebody repeats it, or a part of it. Of a URL the path and what follows is secret: names of servers are
+    /// in many texts.
+    pub(super) fn is_in(&self, said: &str) -> bool {
+        let address = self.0.strip_prefix("https://").or_else(|| self.0.strip_prefix("http://"));
+        let secret = address.map_or(self.0.as_str(), |rest| rest.split_once('/').unwrap_or_default().1);
+        let whole: Vec<char> = secret.chars().collect();
+        let many = FRAGMENT.min(whole.len());
+        many > 0 && whole.windows(many).any(|part| said.contains(&part.iter().collect::<String>()))
     }
 }
 
@@ -126,7 +131,13 @@ mod tests {
         let revealed = secret.reveal().await.unwrap();
         assert_eq!(revealed.text(), "hunter22");
         assert_eq!(format!("{revealed:?}"), "(secret)");
-        assert_eq!(revealed.struck_from("no such key: hunter22"), "no such key: (secret)");
+        for (said, is_in) in [("no key hunter22", true), ("cut: hunter", true), ("hunt", false), ("", false)] {
+            assert_eq!(revealed.is_in(said), is_in, "{said}");
+        }
+        let url = Revealed("https://hooks.example.com/T0/B0/s3cr3t".into());
+        assert!(url.is_in("POST /T0/B0/s") && !url.is_in("https://hooks.example.com knows no such hook"));
+        let short = Revealed("abc".into());
+        assert!(short.is_in("xabcx") && !short.is_in("ab"));
         // cargo sets it for every test.
         let env = Secret::Env("CARGO_MANIFEST_DIR".into()).reveal().await.unwrap();
         assert_eq!(env.text(), env!("CARGO_MANIFEST_DIR"));

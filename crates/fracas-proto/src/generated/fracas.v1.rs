@@ -933,11 +933,14 @@ pub struct TestNotificationRequest {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TestNotificationReply {
-    /// The id under which the receiver got it.
+    /// The id of the notice.
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(uint32, tag = "2")]
     pub took_ms: u32,
+    /// Why its receiver did not take it; empty: it did.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCatalogueRequest {}
@@ -1506,7 +1509,7 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("fracas.v1.Operator", "ListNotifications"));
             self.inner.unary(req, path, codec).await
         }
-        /// Sends a notice to one channel to try it out, once and at once. UNAVAILABLE: its receiver did not take it.
+        /// Sends a notice to one channel to try it out, once and at once.
         pub async fn test_notification(
             &mut self,
             request: impl tonic::IntoRequest<super::TestNotificationRequest>,
@@ -1688,7 +1691,7 @@ pub mod operator_server {
             tonic::Response<super::ListNotificationsReply>,
             tonic::Status,
         >;
-        /// Sends a notice to one channel to try it out, once and at once. UNAVAILABLE: its receiver did not take it.
+        /// Sends a notice to one channel to try it out, once and at once.
         async fn test_notification(
             &self,
             request: tonic::Request<super::TestNotificationRequest>,

@@ -45,9 +45,9 @@ impl Reply {
     }
 
     fn failure(&self, to: &str) -> Failure {
-        let said = one_line(&self.lines.join(" "), SHOWN);
-        let why = format!("the mail server answered {} to {to}: {said}", self.code);
-        if self.class() == 5 { Failure::never(why) } else { Failure::later(why) }
+        let why = format!("the mail server answered {} to {to}", self.code);
+        let failure = if self.class() == 5 { Failure::never(why) } else { Failure::later(why) };
+        Failure { said: one_line(&self.lines.join(" "), SHOWN), ..failure }
     }
 }
 
