@@ -26,6 +26,7 @@ mod load;
 mod loss;
 mod misfortunes;
 mod nobody;
+mod notify;
 mod offline;
 mod pause;
 mod refused;
@@ -91,6 +92,7 @@ fn main() -> ExitCode {
         foreign::trials(),
         offline::trials(),
         schedule::trials(),
+        notify::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -31,6 +31,7 @@ use std::{
 use fracas_model::{event::Event, id::HostId};
 use tokio::{
     sync::{
+        Mutex as AsyncMutex,
         broadcast::{Receiver, error::RecvError},
         mpsc, oneshot,
     },
@@ -137,17 +138,20 @@ impl Channel {
     async fn send(&self, notice: &Notice, source: &str, now_ns: i64) -> Result<(), Failure> {
         let words = self.template.words(notice);
         let letter = Letter { notice, words: &words, source, now_ns };
-        let sent = async {
-            match &self.to {
-                To::Webhook(webhook) => webhook.send(&letter).await,
-                To::Slack(slack) => slack.send(&letter).await,
-                To::Email(email) => email.send(&letter).await,
-                To::PagerDuty(pagerduty) => pagerduty.send(&letter, &self.interest()).await,
-            }
-        };
-        let late = || Failure::later(format!("no answer within {} s", PATIENCE.as_secs()));
-        tokio::time::timeout(PATIENCE, sent).await.unwrap_or_else(|_| Err(late()))
+        match &self.to {
+            To::Webhook(webhook) => patiently(webhook.send(&letter)).await,
+            To::Slack(slack) => patiently(slack.send(&letter)).await,
+            To::Email(email) => patiently(email.send(&letter)).await,
+            // It may have much to say, each of it with patience.
+            To::PagerDuty(pagerduty) => pagerduty.send(&letter, &self.interest()).await,
+        }
     }
+}
+
+/// No receiver, and no file of a secret, is waited for longer than that.
+async fn patiently(sending: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let late = || Failure::later(format!("no answer within {} s", PATIENCE.as_secs()));
+    tokio::time::timeout(PATIENCE, sending).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// All channels of a controller. Clones are one and the same.
@@ -207,9 +211,14 @@ impl Notices {
         let lanes: BTreeMap<String, Arc<Lane>> = channels.into_iter().map(lane).collect();
         let mut tasks = JoinSet::new();
         if !lanes.is_empty() {
-            let (told, history, all) = (history.listen(), history.clone(), lanes.clone());
-            let listener = Listener { history, lanes: all, known: Known::default() };
-            tasks.spawn(listener.listen(told, asked));
+            let (history, all, asked) = (history.clone(), lanes.clone(), Arc::new(AsyncMutex::new(asked)));
+            // From this very moment on.
+            let mut told = Some(history.listen());
+            tasks.spawn(kept("the listener", move || {
+                let told = told.take().unwrap_or_else(|| history.listen());
+                let listener = Listener { history: history.clone(), lanes: all.clone(), known: Known::default() };
+                listener.listen(told, Arc::clone(&asked))
+            }));
         }
         Self(Arc::new(Shared { lanes, asks, tasks: Mutex::new(tasks) }))
     }
@@ -252,14 +261,17 @@ struct Listener {
 }
 
 impl Listener {
-    async fn listen(mut self, mut told: Receiver<Arc<Event>>, mut asked: mpsc::UnboundedReceiver<Ask>) {
-        // It ends with this task.
+    async fn listen(mut self, mut told: Receiver<Arc<Event>>, asked: Arc<AsyncMutex<mpsc::UnboundedReceiver<Ask>>>) {
+        let mut asked = asked.lock().await;
+        // They end with this task.
         let mut at_work = JoinSet::new();
         for lane in self.lanes.values() {
             if insist("a channel", || lane.open()).await.is_none() {
                 continue;
             }
-            at_work.spawn(Arc::clone(lane).work());
+            lane.warn_of_missing_secrets().await;
+            let lane = Arc::clone(lane);
+            at_work.spawn(kept("a channel", move || Arc::clone(&lane).work()));
         }
         self.look().await;
         loop {
@@ -313,16 +325,39 @@ impl Listener {
         for stream in &streams {
             let events = insist(stream, || events(history, stream, oldest_ns)).await.unwrap_or_default();
             let told = events.iter().filter_map(|event| known.take(event));
-            owed.extend(told.filter(|notice| notice.at.wall_ns >= oldest_ns));
+            // Whatever was done to the clock meanwhile, those of one stream keep their order.
+            let mut last_ns = i64::MIN;
+            for notice in told.filter(|notice| notice.at.wall_ns >= oldest_ns) {
+                last_ns = last_ns.max(notice.at.wall_ns);
+                owed.push((last_ns, notice));
+            }
         }
         self.known = known;
         for lane in self.lanes.values() {
             lane.make_room();
         }
-        owed.sort_by_key(|notice| notice.at.wall_ns);
-        for notice in owed {
+        owed.sort_by_key(|(at_ns, _)| *at_ns);
+        for (_, notice) in owed {
             self.offer(notice);
         }
+    }
+}
+
+/// Does a work that does not end, anew after a bug; nothing of it is left when this is dropped.
+async fn kept<F>(what: &'static str, mut work: impl FnMut() -> F)
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    loop {
+        let mut task = JoinSet::new();
+        task.spawn(work());
+        match task.join_next().await {
+            Some(Err(bug)) if bug.is_panic() => {
+                tracing::error!(what, %bug, "a bug in the controller: notices are taken up anew");
+            }
+            _ => return,
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 

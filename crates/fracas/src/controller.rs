@@ -33,6 +33,8 @@ const HELP: &str = "Example:
 The first start makes a certificate authority, an admin token and a context file in the data directory, by which \
 `fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
 
+The configuration file may also say whom to tell what happens, below `notifications`: see `fracas notify`.
+
 Precedence: a flag beats its environment variable, that beats the configuration file, that beats the default.
 SIGTERM: no new runs, waits --drain for those that are active, stops and undoes the rest, ends. A second one ends at \
 once; then agents undo by themselves when their leases run out, and the next start takes the runs up.";
@@ -102,6 +104,7 @@ impl ControllerArgs {
             host_certificate_days: self.host_certificate_days,
             drain: self.drain,
             observer: self.no_observer.then_some(false),
+            notifications: Vec::new(),
         };
         let given = flags.over(file);
         let default = data_dir(given.data_dir.clone())?;

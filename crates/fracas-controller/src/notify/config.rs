@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::{
     email::{self, Email},
     pagerduty::{self, PagerDuty},
+    secret::{Secret, Text},
     slack::{self, Slack},
     template::{Pattern, Template},
     webhook::{self, Webhook},
@@ -112,6 +113,19 @@ impl Channel {
     pub fn interest(&self) -> Interest {
         let incidents = matches!(self.to, To::PagerDuty(_));
         Interest { on: self.on.clone(), environments: self.environments.clone(), incidents }
+    }
+
+    /// Every secret it needs.
+    pub(super) fn secrets(&self) -> Vec<&Secret> {
+        match &self.to {
+            To::Webhook(webhook) => {
+                let texts = webhook.headers.values().chain([&webhook.url]).filter_map(Text::secret);
+                texts.chain([&webhook.secret]).collect()
+            }
+            To::Slack(slack) => vec![&slack.url],
+            To::Email(email) => email.password.iter().collect(),
+            To::PagerDuty(pagerduty) => vec![&pagerduty.routing_key],
+        }
     }
 }
 

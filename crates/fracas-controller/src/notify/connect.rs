@@ -2,7 +2,7 @@
 //!
 //! What goes wrong is told without the address, which may be secret; the channel's name says enough.
 
-use std::{io, path::Path, sync::Arc};
+use std::{io, path::Path, sync::Arc, time::Duration};
 
 use rustls::{
     ClientConfig, RootCertStore,
@@ -26,6 +26,9 @@ const BUNDLES: [&str; 4] = [
 /// Longest file of authorities that is read; distributions' bundles have a quarter of a megabyte.
 const BUNDLE_BYTES: u64 = 4 << 20;
 
+/// How long one address of a name may take, so that the next has its turn.
+const EACH: Duration = Duration::from_secs(5);
+
 /// Bytes in both directions, with or without TLS.
 pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
@@ -37,13 +40,14 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure>
     let mut last = Failure::later("its address does not resolve");
     let Ok(addresses) = tokio::net::lookup_host((bare, port)).await else { return Err(last) };
     for address in addresses {
-        match TcpStream::connect(address).await {
-            Ok(stream) => {
+        match tokio::time::timeout(EACH, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
                 // Small messages must not wait for each other; a failure only costs time.
                 let _ = stream.set_nodelay(true);
                 return Ok(stream);
             }
-            Err(error) => last = Failure::later(world(&error)),
+            Ok(Err(error)) => last = Failure::later(world(&error)),
+            Err(_) => last = Failure::later("connection timed out"),
         }
     }
     Err(last)
@@ -57,7 +61,7 @@ pub(super) async fn secure(
 ) -> Result<Box<dyn Wire>, Failure> {
     let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let name =
-        ServerName::try_from(bare).map_err(|_| Failure::never("its host has no name that a certificate can have"))?;
+        ServerName::try_from(bare).map_err(|_| Failure::later("its host has no name that a certificate can have"))?;
     let ca = ca.map(Path::to_owned);
     let settings = tokio::task::spawn_blocking(move || settings(ca.as_deref())).await;
     let settings = settings.map_err(|_| Failure::later("the controller is ending"))?.map_err(Failure::later)?;

@@ -26,6 +26,9 @@ const REMEMBERED: usize = 10_000;
 /// A receiver that answers and cannot take a notice so often will not take it: the next one has its turn.
 const MOST_BLAMED: u32 = 20;
 
+/// How long is looked for a secret before it is needed.
+const LONGEST_LOOK: Duration = Duration::from_secs(5);
+
 /// How fast tries follow each other.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Pace {
@@ -130,6 +133,15 @@ impl Lane {
     /// Instant before which nothing is owed any more, wall time.
     pub(super) fn horizon_ns(&self, now_ns: i64) -> i64 {
         now_ns.saturating_sub(self.channel.give_up_after.ns())
+    }
+
+    /// Says which of its secrets are not there, long before somebody misses a notice.
+    pub(super) async fn warn_of_missing_secrets(&self) {
+        for secret in self.channel.secrets() {
+            if let Ok(Err(missing)) = tokio::time::timeout(LONGEST_LOOK, secret.reveal()).await {
+                tracing::warn!(channel = self.channel.name, %missing, "a secret of a channel is not there");
+            }
+        }
     }
 
     /// Takes in what the channel's history says, and says there what it is told from here on.

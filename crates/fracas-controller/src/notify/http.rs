@@ -43,7 +43,8 @@ pub(super) struct Post<'p> {
 
 /// Sends it. The error says what became of it and whether another try makes sense.
 pub(super) async fn post(post: Post<'_>) -> Result<(), Failure> {
-    let bad = |why: &str| Failure::never(format!("its URL {why}"));
+    // It may stand elsewhere and be mended there: nothing is lost meanwhile.
+    let bad = |why: &str| Failure::later(format!("its URL {why}"));
     let uri: Uri = post.url.parse().map_err(|_| bad("cannot be read"))?;
     let authority = uri.authority().ok_or_else(|| bad("names no host"))?.clone();
     let secured = match uri.scheme_str() {
@@ -67,7 +68,7 @@ pub(super) async fn post(post: Post<'_>) -> Result<(), Failure> {
 }
 
 fn request(uri: &Uri, post: &Post<'_>) -> Result<Request<Full<Bytes>>, Failure> {
-    let bad = || Failure::never("its URL cannot be asked for");
+    let bad = || Failure::later("its URL cannot be asked for");
     let mut request = Request::new(Full::new(Bytes::from(post.body.clone())));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = uri.path_and_query().map_or("/", |p| p.as_str()).parse().map_err(|_| bad())?;

@@ -15,6 +15,7 @@ use super::{
     Failure, Letter, config,
     derive::{Incident, instant, one_line},
     http::{Post, post},
+    patiently,
     secret::Secret,
 };
 use crate::chain::{hex, sha256};
@@ -56,10 +57,8 @@ impl PagerDuty {
             let body = event(letter, incident, key.text()).to_string().into_bytes();
             let (ca, now_ns) = (self.ca.as_deref(), letter.now_ns);
             let content_type = "application/json";
-            let sent = post(Post { url: &url, content_type, headers: Vec::new(), body, ca, now_ns }).await;
-            if let Err(failure) = sent {
-                return Err(failure.without([&key]));
-            }
+            let sent = patiently(post(Post { url: &url, content_type, headers: Vec::new(), body, ca, now_ns })).await;
+            sent.map_err(|failure| failure.without([&key]))?;
         }
         Ok(())
     }

@@ -91,9 +91,12 @@ impl Text {
         }
     }
 
-    /// Whether it must not be shown.
-    pub(super) fn is_secret(&self) -> bool {
-        matches!(self, Self::Secret(_))
+    /// The reference, if it is one.
+    pub(super) fn secret(&self) -> Option<&Secret> {
+        match self {
+            Self::Plain(_) => None,
+            Self::Secret(secret) => Some(secret),
+        }
     }
 }
 

@@ -92,21 +92,21 @@ impl Webhook {
         let mut headers = Vec::new();
         for (name, value) in &self.headers {
             let text = value.reveal().await?;
-            let bad = || Failure::never(format!("the header {name} cannot be sent"));
+            let bad = || Failure::later(format!("the header {name} cannot be sent"));
             let header = HeaderName::try_from(name.as_str()).map_err(|_| bad())?;
             headers.push((header, HeaderValue::from_str(text.text()).map_err(|_| bad())?));
-            if value.is_secret() {
+            if value.secret().is_some() {
                 revealed.push(text);
             }
         }
         let body = event(letter.notice, letter.words, letter.source).to_string().into_bytes();
         let signed = signature(key.text().as_bytes(), letter.now_ns / 1_000_000_000, &body);
-        let signed = HeaderValue::from_str(&signed).map_err(|_| Failure::never("it cannot be signed"))?;
+        let signed = HeaderValue::from_str(&signed).map_err(|_| Failure::later("it cannot be signed"))?;
         headers.push((HeaderName::from_static(SIGNATURE), signed));
         let (ca, now_ns) = (self.ca.as_deref(), letter.now_ns);
         let sent = post(Post { url: url.text(), content_type: CONTENT, headers, body, ca, now_ns }).await;
         revealed.push(key);
-        if self.url.is_secret() {
+        if self.url.secret().is_some() {
             revealed.push(url);
         }
         sent.map_err(|failure| failure.without(&revealed))

@@ -93,3 +93,14 @@ fn mistakes_are_told_with_their_place_and_the_way_out() {
     assert!(told.contains("c.yaml:7:11: error: `text`: there is nothing called `x`"), "{told}");
     assert!(told.contains("c.yaml:8:9: error: there are two channels"), "{told}");
 }
+
+#[test]
+fn the_example_in_the_readme_is_taken() {
+    let readme = include_str!("../../../../../README.md");
+    let blocks = readme.split("```yaml\n").skip(1).filter_map(|rest| rest.split_once("```"));
+    let example = blocks.map(|(block, _)| block).find(|block| block.contains("notifications:")).expect("an example");
+    assert_eq!(read_file("README.md", example).unwrap().notifications.len(), 4);
+    for kind in Kind::ALL {
+        assert!(readme.contains(kind.name()), "{kind} is not in the README");
+    }
+}

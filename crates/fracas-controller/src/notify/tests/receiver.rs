@@ -11,7 +11,7 @@ use rustls::{
 };
 use serde_json::Value;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
     net::{TcpListener, TcpSocket},
     sync::mpsc,
     time::Instant,
@@ -134,11 +134,12 @@ impl Receiver {
 
 /// `None` when the other side went away.
 async fn serve(
-    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    stream: impl AsyncRead + AsyncWrite + Unpin,
     tell: &mpsc::UnboundedSender<Heard>,
     answers: &Mutex<VecDeque<Answer>>,
 ) -> Option<()> {
     let (mut head, at) = (Vec::new(), Instant::now());
+    let mut stream = BufReader::new(stream);
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.ok()?);
     }
