@@ -28,6 +28,7 @@ mod loss;
 mod metrics;
 mod misfortunes;
 mod nobody;
+mod notify;
 mod offline;
 mod pause;
 mod people;
@@ -97,6 +98,7 @@ fn main() -> ExitCode {
         people::trials(),
         guard::trials(),
         metrics::trials(),
+        notify::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -9,6 +9,7 @@ mod inventory;
 pub(crate) mod look;
 mod prober;
 mod reborn;
+mod receiver;
 mod rollcall;
 mod striker;
 mod supervisor;
@@ -48,6 +49,7 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("strike", [log, pid, after_ms, delay_us]) => {
             striker::strike(log, number(pid), number(after_ms), number(delay_us));
         }
+        ("receive", [address]) => receiver::receive(address),
         ("answer", [port]) => datagrams::answer(number(port)),
         ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),
         ("roll-call", [period_ms, addresses @ ..]) => rollcall::roll_call(number(period_ms), addresses),

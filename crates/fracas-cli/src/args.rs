@@ -173,6 +173,14 @@ pub enum Command {
         #[command(subcommand)]
         command: PeopleCommand,
     },
+    /// See whom the controller tells what happens, and try a channel out
+    #[command(after_help = "Example:\n  fracas notify list\n  fracas notify test ops-chat\n\nChannels stand in the \
+                            controller's configuration file, below `notifications`.")]
+    Notify {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: NotifyCommand,
+    },
     /// List the faults, or explain one: parameters, defaults, needs, an example document
     #[command(after_help = "Example:\n  fracas faults\n  fracas faults net-delay")]
     Faults(NameArgs),
@@ -708,6 +716,21 @@ pub enum ScheduleCommand {
         /// Why, for the history
         #[arg(long)]
         reason: String,
+    },
+}
+
+/// What can be done with channels.
+#[derive(Debug, Subcommand)]
+pub enum NotifyCommand {
+    /// List them: what each is told, what became of the last notice, what waits, since when it fails
+    #[command(after_help = "Example:\n  fracas notify list\n  fracas notify list --output json")]
+    List,
+    /// Send a notice to one of them, once and at once; PagerDuty gets an incident that is resolved right away
+    #[command(after_help = "Example:\n  fracas notify test ops-chat\n\nExit code 5: its receiver did not take it; \
+                            the text says why.")]
+    Test {
+        /// Its name
+        name: String,
     },
 }
 

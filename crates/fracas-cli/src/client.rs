@@ -3,11 +3,13 @@
 mod approvals;
 mod dial;
 mod guard;
+mod notices;
 mod people;
 mod schedules;
 
 pub use approvals::ApprovalSummary;
 pub use guard::GuardRailsAnswer;
+pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};
 pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 

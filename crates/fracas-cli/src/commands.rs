@@ -8,6 +8,7 @@ mod halt;
 mod hosts;
 mod login;
 mod new;
+mod notify;
 mod people;
 mod plan;
 mod report;
@@ -45,6 +46,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Whoami => people::whoami(session).await,
         Command::People { command } => people::people(session, command).await,
         Command::Schedule { command } => schedule::schedule(session, command).await,
+        Command::Notify { command } => notify::notify(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),
         Command::Completions(given) => completions::completions(session, &given),

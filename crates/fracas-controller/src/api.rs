@@ -7,6 +7,7 @@
 mod approvals;
 mod guard;
 mod hosts;
+mod notices;
 mod people;
 mod runs;
 mod schedules;
@@ -24,12 +25,13 @@ use fracas_proto::{
         ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest, GetGuardRailsRequest,
         GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply,
         HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
-        ListApprovalsReply, ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListPeopleReply, ListPeopleRequest,
-        ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply,
-        MakeAccessTokenRequest, MakeJoinTokenReply, MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply,
-        PlanRequest, RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary,
-        Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply,
-        StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest,
+        ListApprovalsReply, ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListNotificationsReply,
+        ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest,
+        ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply,
+        MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply, PlanRequest, RejectRequest, RemovePersonRequest,
+        RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest,
+        SetRoleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
+        TestNotificationReply, TestNotificationRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest,
         operator_server,
     },
 };
@@ -43,6 +45,7 @@ use crate::{
     enrol::Gate,
     fleet::Fleet,
     history::{History, HistoryError},
+    notify::Notices,
     people::People,
     runs::Runs,
     schedules::Schedules,
@@ -59,6 +62,8 @@ pub struct Parts {
     pub runs: Runs,
     /// Schedules.
     pub schedules: Schedules,
+    /// Channels that are told what happens.
+    pub notices: Notices,
     /// The history.
     pub history: History,
     /// Hosts.
@@ -78,6 +83,7 @@ pub struct Parts {
 pub struct Api {
     runs: Runs,
     schedules: Schedules,
+    notices: Notices,
     history: History,
     fleet: Fleet,
     audit: Audit,
@@ -106,8 +112,8 @@ struct Act<'a> {
 impl Api {
     /// A service over the controller's parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runs, schedules, history, fleet, audit, people, approvals, gate } = parts;
-        Self { runs, schedules, history, fleet, audit, people, approvals, gate }
+        let Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate } = parts;
+        Self { runs, schedules, notices, history, fleet, audit, people, approvals, gate }
     }
 
     /// Whether the caller may do this. Recorded before it is done; a refusal too.
@@ -397,6 +403,16 @@ impl operator_server::Operator for Api {
         let by = principal(&request)?;
         let api = self.clone();
         carried_through(async move { api.token_revoked(&by, request.into_inner()).await }).await
+    }
+
+    async fn list_notifications(&self, request: Request<ListNotificationsRequest>) -> Reply<ListNotificationsReply> {
+        let by = principal(&request)?;
+        self.channels(&by).await
+    }
+
+    async fn test_notification(&self, request: Request<TestNotificationRequest>) -> Reply<TestNotificationReply> {
+        let by = principal(&request)?;
+        self.tried(&by, &request.into_inner().channel).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

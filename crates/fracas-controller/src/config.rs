@@ -5,14 +5,18 @@
 use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, str::FromStr};
 
 use fracas_model::{
-    diagnostic::Diagnostic,
-    document::read_generic,
+    check::check,
+    diagnostic::{Diagnostic, Findings},
     shape::{Field, Shape},
+    tree,
     units::Dur,
 };
 use serde_json::Value;
 
-use crate::identity::HOST_CERTIFICATE_DAYS;
+use crate::{
+    identity::HOST_CERTIFICATE_DAYS,
+    notify::{self, Channel},
+};
 
 /// Where operators and programs call, unless told: loopback only.
 pub const FRONT: &str = "127.0.0.1:7766";
@@ -76,6 +80,8 @@ pub struct Config {
     pub drain: Dur,
     /// Whether an observer runs beside it.
     pub observer: bool,
+    /// Whom it tells what happens.
+    pub notifications: Vec<Channel>,
 }
 
 /// What one source says; what it does not say is left to the next.
@@ -97,6 +103,8 @@ pub struct Given {
     pub drain: Option<Dur>,
     /// See [`Config::observer`].
     pub observer: Option<bool>,
+    /// See [`Config::notifications`]; only a file can name some.
+    pub notifications: Vec<Channel>,
 }
 
 /// The form of the configuration file.
@@ -117,13 +125,20 @@ fn shape() -> Shape {
         Field::optional("hostCertificateDays", Shape::Integer { min: 1, max: 3650 }, "Life of hosts' certificates."),
         Field::optional("drain", Shape::duration(Dur::ZERO, day), "How long runs may go on after a SIGTERM."),
         Field::optional("observer", Shape::Bool, "Whether an observer runs beside the controller."),
+        Field::optional("notifications", notify::shape(), "Whom to tell what happens, and how."),
     ])
 }
 
 /// Reads a configuration file. The error is every mistake, rendered with its place.
 pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
     let told = |list: Vec<Diagnostic>| list.iter().map(Diagnostic::render).collect::<Vec<_>>().join("\n\n");
-    let (value, _) = read_generic(name, text, &shape()).map_err(told)?;
+    let text = tree::normalise(text);
+    let mut findings = Findings::new(name, &text);
+    let root = tree::parse(&text, &mut findings);
+    let value = root.as_ref().and_then(|root| check(root, &shape(), &mut findings)).unwrap_or_default();
+    let list = root.as_ref().and_then(|root| root.get("notifications"));
+    let notifications = notify::read(list, value.get("notifications"), &mut findings);
+    findings.finish().map_err(told)?;
     let address = |key: &str| {
         let Some(text) = value.get(key).and_then(Value::as_str) else { return Ok(None) };
         let parsed = text.parse::<SocketAddr>();
@@ -142,6 +157,7 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
         host_certificate_days: value.get("hostCertificateDays").and_then(Value::as_u64).map(|n| n as u32),
         drain: value.get("drain").and_then(Value::as_str).and_then(|t| t.parse().ok()),
         observer: value.get("observer").and_then(Value::as_bool),
+        notifications,
     })
 }
 
@@ -158,6 +174,7 @@ impl Given {
             host_certificate_days: self.host_certificate_days.or(lower.host_certificate_days),
             drain: self.drain.or(lower.drain),
             observer: self.observer.or(lower.observer),
+            notifications: if self.notifications.is_empty() { lower.notifications } else { self.notifications },
         }
     }
 
@@ -173,6 +190,7 @@ impl Given {
             host_certificate_days: self.host_certificate_days.unwrap_or(HOST_CERTIFICATE_DAYS),
             drain: self.drain.unwrap_or(DRAIN),
             observer: self.observer.unwrap_or(true),
+            notifications: self.notifications,
         }
     }
 }
@@ -191,7 +209,10 @@ impl Config {
         lines.insert("hostCertificateDays", self.host_certificate_days.into());
         lines.insert("drain", self.drain.to_string().into());
         lines.insert("observer", self.observer.into());
-        let body: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        let mut body: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        if !self.notifications.is_empty() {
+            body.push_str(&format!("notifications:\n{}", notify::written(&self.notifications)));
+        }
         format!("apiVersion: fracas/v1\nkind: ControllerConfig\n{body}")
     }
 }

@@ -24,6 +24,7 @@ use crate::{
     history::{History, HistoryError},
     listen::Conn,
     metrics::{Calls, SessionMeters},
+    notify::{Channel, Notices},
     people::{Directory, People},
     runs::Runs,
     schedules::Schedules,
@@ -46,6 +47,8 @@ pub struct Controller {
     schedules: Schedules,
     people: People,
     approvals: Approvals,
+    notices: Notices,
+    id: HostId,
     audit: Audit,
     front_port: u16,
     sessions: SessionMeters,
@@ -85,9 +88,23 @@ impl Controller {
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed).approved_by(approvals.clone());
         let people = People::new(history.clone(), &audit, Directory::default(), &events);
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
+        let notices = Notices::begin(&history, id, Vec::new());
         let audit = Audit::new(history.clone(), &audit);
         let (sessions, calls) = (SessionMeters::default(), Calls::default());
-        Ok(Self { history, fleet, runs, schedules, people, approvals, audit, front_port: 0, sessions, calls })
+        Ok(Self {
+            history,
+            fleet,
+            runs,
+            schedules,
+            people,
+            approvals,
+            notices,
+            id: id.clone(),
+            audit,
+            front_port: 0,
+            sessions,
+            calls,
+        })
     }
 
     /// The same controller, whose people's names are kept in this directory.
@@ -100,6 +117,12 @@ impl Controller {
     #[must_use]
     pub fn reached_on(self, front_port: u16) -> Self {
         Self { front_port, ..self }
+    }
+
+    /// The same controller, which tells these channels what happens. Say it before [`resume`](Self::resume).
+    #[must_use]
+    pub fn telling(self, channels: Vec<Channel>) -> Self {
+        Self { notices: Notices::begin(&self.history, &self.id, channels), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -135,6 +158,11 @@ impl Controller {
     /// The people who may call.
     pub fn people(&self) -> &People {
         &self.people
+    }
+
+    /// The channels that are told what happens.
+    pub fn notices(&self) -> &Notices {
+        &self.notices
     }
 
     /// What the sessions of its agents count.
@@ -195,6 +223,7 @@ impl Controller {
         let api = Api::new(Parts {
             runs: self.runs.clone(),
             schedules: self.schedules.clone(),
+            notices: self.notices.clone(),
             history: self.history.clone(),
             fleet: self.fleet.clone(),
             audit: self.audit.clone(),

@@ -353,16 +353,19 @@ impl History {
     pub async fn read(&self, stream: &str, after: u64) -> Result<Vec<Event>, HistoryError> {
         let (mut events, mut after) = (Vec::new(), after);
         loop {
-            let page = self.read_stored(stream, after, PAGE).await?;
+            let page = self.read_part(stream, after, PAGE).await?;
             let full = page.len() == PAGE;
-            for record in page {
-                after = record.seq;
-                events.push(parse(stream, &record)?);
-            }
+            after = page.last().map_or(after, |event| event.seq);
+            events.extend(page);
             if !full {
                 return Ok(events);
             }
         }
+    }
+
+    /// At most `limit` events of a stream after number `after`, in order.
+    pub async fn read_part(&self, stream: &str, after: u64, limit: usize) -> Result<Vec<Event>, HistoryError> {
+        self.read_stored(stream, after, limit).await?.iter().map(|record| parse(stream, record)).collect()
     }
 
     /// Records as they are kept, for those who check the chain themselves.

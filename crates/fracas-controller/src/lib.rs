@@ -19,6 +19,7 @@ pub mod history;
 pub mod identity;
 pub mod listen;
 pub mod metrics;
+pub mod notify;
 pub mod people;
 pub mod runs;
 pub mod schedules;

@@ -40,6 +40,8 @@ const FLEET_LIMITS: Limits = Limits { known: 20_000, strangers: 256, per_address
 const FRONT_LIMITS: Limits = Limits { known: 1024, strangers: 1024, per_address: PER_ADDRESS, patience: PATIENCE };
 /// How long stopped runs may take to undo everything before the controller leaves all the same.
 const UNDO: Duration = Duration::from_mins(1);
+/// How long the last notices may take; what is not sent then is owed by the next start.
+const TELLING: Duration = Duration::from_secs(5);
 /// How long open streams may take to end.
 const CLOSING: Duration = Duration::from_secs(2);
 /// The audit head is signed at most this often.
@@ -129,6 +131,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let controller = Controller::open(history, &id, rand::random()).await?;
     let directory = Directory::open(Arc::clone(&dir))?;
     let controller = controller.reached_on(front_address.port()).named_in(directory);
+    let controller = controller.telling(config.notifications.clone());
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),
@@ -217,11 +220,13 @@ impl Running {
                 self.controller.stop_all("the controller is shutting down").await;
                 let _ = tokio::time::timeout(UNDO, runs.idle()).await;
             }
+            let _ = tokio::time::timeout(TELLING, self.controller.notices().settled()).await;
         };
         tokio::select! {
             () = orderly => {}
             () = hurry => {}
         }
+        self.controller.notices().end();
         self.closing.send_replace(true);
         for task in self.tasks.drain(..) {
             let stop = task.abort_handle();

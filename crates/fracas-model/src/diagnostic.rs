@@ -180,7 +180,7 @@ pub(crate) fn any_of<S: AsRef<str>>(words: &[S]) -> String {
 }
 
 /// The known word that was probably meant: the same but for case and hyphens, or few typing mistakes away.
-pub(crate) fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
+pub fn nearest<'w>(word: &str, known: impl IntoIterator<Item = &'w str>) -> Option<&'w str> {
     let plain = |w: &str| w.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase).collect::<Vec<_>>();
     let asked = plain(word);
     if asked.len() > 64 {

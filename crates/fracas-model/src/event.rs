@@ -14,7 +14,7 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// `run/ID`, `host/ID`, `schedule/NAME`, `audit/CONTROLLER`.
+    /// `run/ID`, `host/ID`, `schedule/NAME`, `notify/CHANNEL`, `audit/CONTROLLER`.
     pub stream: String,
     /// From 1, without gaps.
     pub seq: u64,
@@ -655,6 +655,13 @@ pub enum Body {
     Schedule {
         /// The fact.
         fact: crate::schedule::Fact,
+        /// When.
+        at: Stamp,
+    },
+    /// What became of a notice (stream `notify/CHANNEL`).
+    Notice {
+        /// The fact.
+        fact: crate::notice::Fact,
         /// When.
         at: Stamp,
     },

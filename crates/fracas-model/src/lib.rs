@@ -16,6 +16,7 @@ pub mod experiment;
 pub mod facts;
 pub mod guard;
 pub mod id;
+pub mod notice;
 pub mod parameters;
 pub mod plan;
 pub mod policy;

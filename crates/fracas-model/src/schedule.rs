@@ -16,7 +16,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use chrono_tz::Tz;
 use serde::{Deserialize, Serialize};
@@ -135,6 +135,23 @@ pub enum Skip {
     },
     /// The schedule was changed or removed while it waited.
     Withdrawn,
+}
+
+impl fmt::Display for Skip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missed => f.write_str("nobody was there to start it in time"),
+            Self::NotAllowedThen => f.write_str("out of the allowed hours"),
+            Self::Blackout { name } => write!(f, "in a blackout: {name}"),
+            Self::Paused { reason } => write!(f, "paused: {reason}"),
+            Self::StillRunning { run } => write!(f, "run {run} had not ended"),
+            Self::AnotherWaits => f.write_str("another waited already"),
+            Self::Replaced => f.write_str("a later one took its place"),
+            Self::WaitedTooLong { reason } => write!(f, "it waited too long: {reason}"),
+            Self::Refused { reasons } => write!(f, "refused: {}", reasons.join("; ")),
+            Self::Withdrawn => f.write_str("the schedule was changed while it waited"),
+        }
+    }
 }
 
 /// A fact of the stream of a schedule.

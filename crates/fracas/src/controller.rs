@@ -34,6 +34,8 @@ const HELP: &str = "Example:
 The first start makes a certificate authority, an admin token and a context file in the data directory, by which \
 `fracas` on this machine finds the controller. Hosts join with one-time tokens: fracas hosts join-token.
 
+The configuration file may also say whom to tell what happens, below `notifications`: see `fracas notify`.
+
 GET /metrics (for Prometheus), /healthz and /readyz at --metrics-listen are plain HTTP and ask for no token. Whoever \
 reaches that address learns how many hosts, runs, faults and schedules there are, in which states, what is called and how \
 fast, the version, and when certificates expire; never a name of a run, a host, a schedule or a person. Give it an address \
@@ -112,6 +114,7 @@ impl ControllerArgs {
             host_certificate_days: self.host_certificate_days,
             drain: self.drain,
             observer: self.no_observer.then_some(false),
+            notifications: Vec::new(),
         };
         let given = flags.over(file);
         let default = data_dir(given.data_dir.clone())?;

@@ -145,29 +145,14 @@ fn became(rules: &Schedule, fact: &Fact) -> String {
     match fact {
         Fact::Set { by, .. } => format!("set by {by}"),
         Fact::Started { due: at, run } => format!("{}: run {run}", due(at)),
-        Fact::Skipped { from, count: 1, reason, .. } => format!("{}: skipped, {}", due(from), why(reason)),
+        Fact::Skipped { from, count: 1, reason, .. } => format!("{}: skipped, {reason}", due(from)),
         Fact::Skipped { from, to, count, reason } => {
-            format!("{} to {}: {count} times skipped, {}", due(from), due(to), why(reason))
+            format!("{} to {}: {count} times skipped, {reason}", due(from), due(to))
         }
         Fact::Queued { due: at, reason } => format!("{}: waits, {reason}", due(at)),
         Fact::Paused { reason, by } => format!("paused by {by}: {reason}"),
         Fact::Resumed { by } => format!("goes on, by {by}"),
         Fact::Removed { reason, by } => format!("removed by {by}: {reason}"),
-    }
-}
-
-fn why(reason: &Skip) -> String {
-    match reason {
-        Skip::Missed => "nobody was there to start it in time".into(),
-        Skip::NotAllowedThen => "out of the allowed hours".into(),
-        Skip::Blackout { name } => format!("in a blackout: {name}"),
-        Skip::Paused { reason } => format!("paused: {reason}"),
-        Skip::StillRunning { run } => format!("run {run} had not ended"),
-        Skip::AnotherWaits => "another waited already".into(),
-        Skip::Replaced => "a later one took its place".into(),
-        Skip::WaitedTooLong { reason } => format!("it waited too long: {reason}"),
-        Skip::Refused { reasons } => format!("refused: {}", reasons.join("; ")),
-        Skip::Withdrawn => "the schedule was changed while it waited".into(),
     }
 }
 
@@ -206,8 +191,8 @@ fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> 
         .map(|due| (due, closed(&rules.allowed, &rules.blackouts, rules.zone, due.at_ns)))
         .collect();
     let skip = |why: &schedule::Closed| match why {
-        schedule::Closed::Hours => self::why(&Skip::NotAllowedThen),
-        schedule::Closed::Blackout(name) => self::why(&Skip::Blackout { name: name.clone() }),
+        schedule::Closed::Hours => Skip::NotAllowedThen.to_string(),
+        schedule::Closed::Blackout(name) => Skip::Blackout { name: name.clone() }.to_string(),
     };
     if session.output.json {
         let dues: Vec<_> = dues

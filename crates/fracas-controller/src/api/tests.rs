@@ -48,9 +48,11 @@ async fn api(store: &MemoryStore) -> Api {
     let events = history.read(AUDIT, 0).await.unwrap();
     let people = People::new(history.clone(), AUDIT, Directory::default(), &events);
     let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
+    let notices = Notices::begin(&history, &"c".into(), Vec::new());
     let audit = Audit::new(history.clone(), AUDIT);
     let approvals = Approvals::new(history.clone());
-    Api::new(Parts { runs, schedules, history, fleet, audit, people, approvals, gate: Arc::new(NoGate) })
+    let gate = Arc::new(NoGate);
+    Api::new(Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate })
 }
 
 fn stamp() -> Stamp {

@@ -1158,6 +1158,70 @@ pub struct Schedule {
     pub last_json: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListNotificationsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListNotificationsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub channels: ::prost::alloc::vec::Vec<NotificationChannel>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationChannel {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// How it is reached: webhook, slack, email, pagerduty.
+    #[prost(string, tag = "2")]
+    pub by: ::prost::alloc::string::String,
+    /// What it is told: kinds of notices such as "run.finished".
+    #[prost(string, repeated, tag = "3")]
+    pub on: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Of which environments; none: of all.
+    #[prost(string, repeated, tag = "4")]
+    pub environments: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Notices that wait, the one being tried among them.
+    #[prost(uint32, tag = "5")]
+    pub waiting: u32,
+    /// What became of the last one.
+    #[prost(message, optional, tag = "6")]
+    pub last: ::core::option::Option<NotificationOutcome>,
+    /// Since when no try succeeded, and why the last one failed; 0 and empty: it works, as far as is known.
+    #[prost(int64, tag = "7")]
+    pub failing_since_wall_ns: i64,
+    #[prost(string, tag = "8")]
+    pub failing: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct NotificationOutcome {
+    /// The notice: stream and number of the fact it tells.
+    #[prost(string, tag = "1")]
+    pub notice: ::prost::alloc::string::String,
+    /// Its kind.
+    #[prost(string, tag = "2")]
+    pub about: ::prost::alloc::string::String,
+    /// Why it was given up; empty: it was sent.
+    #[prost(string, tag = "3")]
+    pub gave_up: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "4")]
+    pub attempts: u32,
+    #[prost(int64, tag = "5")]
+    pub wall_ns: i64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TestNotificationRequest {
+    #[prost(string, tag = "1")]
+    pub channel: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct TestNotificationReply {
+    /// The id of the notice.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub took_ms: u32,
+    /// Why its receiver did not take it; empty: it did.
+    #[prost(string, tag = "3")]
+    pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCatalogueRequest {}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCatalogueReply {
@@ -2126,6 +2190,56 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("fracas.v1.Operator", "RevokeAccessToken"));
             self.inner.unary(req, path, codec).await
         }
+        /// The channels by which people and programs are told what happens, and how each stands.
+        pub async fn list_notifications(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListNotificationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNotificationsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/ListNotifications",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "ListNotifications"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Sends a notice to one channel to try it out, once and at once.
+        pub async fn test_notification(
+            &mut self,
+            request: impl tonic::IntoRequest<super::TestNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TestNotificationReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/TestNotification",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "TestNotification"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What documents may name, as learned from agents.
         pub async fn get_catalogue(
             &mut self,
@@ -2373,6 +2487,22 @@ pub mod operator_server {
             request: tonic::Request<super::RevokeAccessTokenRequest>,
         ) -> std::result::Result<
             tonic::Response<super::RevokeAccessTokenReply>,
+            tonic::Status,
+        >;
+        /// The channels by which people and programs are told what happens, and how each stands.
+        async fn list_notifications(
+            &self,
+            request: tonic::Request<super::ListNotificationsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListNotificationsReply>,
+            tonic::Status,
+        >;
+        /// Sends a notice to one channel to try it out, once and at once.
+        async fn test_notification(
+            &self,
+            request: tonic::Request<super::TestNotificationRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::TestNotificationReply>,
             tonic::Status,
         >;
         /// What documents may name, as learned from agents.
@@ -4164,6 +4294,96 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = RevokeAccessTokenSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/ListNotifications" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListNotificationsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListNotificationsRequest>
+                    for ListNotificationsSvc<T> {
+                        type Response = super::ListNotificationsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListNotificationsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_notifications(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListNotificationsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/TestNotification" => {
+                    #[allow(non_camel_case_types)]
+                    struct TestNotificationSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::TestNotificationRequest>
+                    for TestNotificationSvc<T> {
+                        type Response = super::TestNotificationReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::TestNotificationRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::test_notification(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = TestNotificationSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
