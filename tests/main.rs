@@ -38,6 +38,7 @@ mod residue;
 mod rig;
 mod schedule;
 mod services;
+mod signin;
 mod stage;
 mod terminal;
 mod trouble;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         offline::trials(),
         schedule::trials(),
         people::trials(),
+        signin::trials(),
         guard::trials(),
         metrics::trials(),
         notify::trials(),

@@ -142,10 +142,11 @@ pub enum Command {
         #[command(subcommand)]
         command: ApprovalCommand,
     },
-    /// Sign in to a controller with an access token, and let commands mean that controller
+    /// Sign in to a controller, by its identity provider or with an access token, and let commands mean that controller
     #[command(
-        after_help = "Example:\n  fracas login --controller fracas.internal:7766 --ca ca.pem\n  fracas login --controller 10.0.0.5:7766 --ca ca.pem --token-file token --name staging\n\nThe token is read from --token-file, FRACAS_TOKEN, one line on standard input, or asked for; it is tried, and then \
-                      kept in a file that only you can read."
+        after_help = "Example:\n  fracas login --controller fracas.internal:7766 --ca ca.pem\n  fracas login --controller 10.0.0.5:7766 --ca ca.pem --token-file token --name staging\n\nWithout a token it asks the controller's identity provider for a code, which you type into a browser; where the \
+                      controller knows no provider, a token is asked for. --token-file - reads one line of standard input. The token is \
+                      tried, and then kept in a file that only you can read."
     )]
     Login(LoginArgs),
     /// Forget a context with its token; without a name the one that commands mean

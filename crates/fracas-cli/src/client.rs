@@ -6,12 +6,14 @@ mod guard;
 mod notices;
 mod people;
 mod schedules;
+mod signin;
 
 pub use approvals::ApprovalSummary;
 pub use guard::GuardRailsAnswer;
 pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};
 pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
+pub use signin::{SignInClient, UserCode};
 
 use std::{collections::BTreeMap, error::Error as _, time::Duration};
 
@@ -245,6 +247,22 @@ impl Interceptor for Bearer {
     }
 }
 
+/// The way to a controller; it is taken by the first call.
+fn channel(access: &Access) -> Result<Channel, ClientError> {
+    let bad_ca = |why| ClientError::BadCa { file: access.ca_source.clone(), why };
+    let dialler = Dialler::new(&access.address, &access.ca_source, &access.ca_pem).map_err(bad_ca)?;
+    let endpoint = Endpoint::from_shared(format!("http://{}", access.address))
+        .map_err(|_| ClientError::Unreachable(format!("{:?} is no address: write host:port", access.address)))?
+        .connect_timeout(CONNECT_TIMEOUT)
+        .http2_keep_alive_interval(KEEP_ALIVE)
+        .keep_alive_timeout(KEEP_ALIVE)
+        .keep_alive_while_idle(true);
+    Ok(endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
+        let dialler = dialler.clone();
+        async move { dialler.dial().await.map(TokioIo::new) }
+    })))
+}
+
 /// A connection to one controller; it reconnects by itself, calls in flight fail.
 #[derive(Clone)]
 pub struct Client {
@@ -256,25 +274,14 @@ pub struct Client {
 impl Client {
     /// Makes ready; the connection is made by the first call and made anew when it is lost.
     pub fn new(access: &Access) -> Result<Self, ClientError> {
-        let bad_ca = |why| ClientError::BadCa { file: access.ca_source.clone(), why };
-        let dialler = Dialler::new(&access.address, &access.ca_source, &access.ca_pem).map_err(bad_ca)?;
         let mut token = MetadataValue::try_from(format!("Bearer {}", access.token)).map_err(|_| {
             let why = "it holds characters that no token has".to_owned();
             let (address, token_source) = (access.address.clone(), access.token_source.clone());
             ClientError::Unauthenticated { address, token_source, why }
         })?;
         token.set_sensitive(true);
-        let endpoint = Endpoint::from_shared(format!("http://{}", access.address))
-            .map_err(|_| ClientError::Unreachable(format!("{:?} is no address: write host:port", access.address)))?
-            .connect_timeout(CONNECT_TIMEOUT)
-            .http2_keep_alive_interval(KEEP_ALIVE)
-            .keep_alive_timeout(KEEP_ALIVE)
-            .keep_alive_while_idle(true);
-        let channel = endpoint.connect_with_connector_lazy(tower::service_fn(move |_| {
-            let dialler = dialler.clone();
-            async move { dialler.dial().await.map(TokioIo::new) }
-        }));
-        let calls = OperatorClient::with_interceptor(channel, Bearer(token)).max_decoding_message_size(LARGEST_MESSAGE);
+        let calls = OperatorClient::with_interceptor(channel(access)?, Bearer(token));
+        let calls = calls.max_decoding_message_size(LARGEST_MESSAGE);
         Ok(Self { calls, address: access.address.clone(), token_source: access.token_source.clone() })
     }
 
@@ -432,27 +439,30 @@ impl Client {
     }
 
     fn error(&self, status: &Status) -> ClientError {
-        if let Some(dialled) = dial_error(status) {
-            return match dialled {
-                DialError::Unreachable { .. } => ClientError::Unreachable(dialled.to_string()),
-                DialError::Untrusted { .. } => ClientError::Untrusted(dialled.to_string()),
-            };
-        }
-        let (address, why) = (self.address.clone(), status.message().to_owned());
-        match status.code() {
-            Code::Unauthenticated => {
-                ClientError::Unauthenticated { address, token_source: self.token_source.clone(), why }
-            }
-            Code::PermissionDenied => ClientError::Forbidden(why),
-            Code::AlreadyExists => ClientError::Invalid(why),
-            Code::NotFound => ClientError::NotFound(why),
-            Code::InvalidArgument => ClientError::Invalid(details(status, Diagnostic::render).unwrap_or(why)),
-            Code::FailedPrecondition => ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why)),
-            Code::DataLoss => ClientError::Lost { address, why },
-            Code::Unimplemented => ClientError::Skew { address, why: "it does not know this call".to_owned() },
-            Code::Unavailable => ClientError::Unreachable(format!("the controller {address} is not available: {why}")),
-            _ => ClientError::Failed { address, why },
-        }
+        explained(status, &self.address, &self.token_source)
+    }
+}
+
+/// What the other side said, or why it could not be asked.
+fn explained(status: &Status, address: &str, token_source: &str) -> ClientError {
+    if let Some(dialled) = dial_error(status) {
+        return match dialled {
+            DialError::Unreachable { .. } => ClientError::Unreachable(dialled.to_string()),
+            DialError::Untrusted { .. } => ClientError::Untrusted(dialled.to_string()),
+        };
+    }
+    let (address, why) = (address.to_owned(), status.message().to_owned());
+    match status.code() {
+        Code::Unauthenticated => ClientError::Unauthenticated { address, token_source: token_source.to_owned(), why },
+        Code::PermissionDenied => ClientError::Forbidden(why),
+        Code::AlreadyExists => ClientError::Invalid(why),
+        Code::NotFound => ClientError::NotFound(why),
+        Code::InvalidArgument => ClientError::Invalid(details(status, Diagnostic::render).unwrap_or(why)),
+        Code::FailedPrecondition => ClientError::Refused(details(status, Refusal::to_string).unwrap_or(why)),
+        Code::DataLoss => ClientError::Lost { address, why },
+        Code::Unimplemented => ClientError::Skew { address, why: "it does not know this call".to_owned() },
+        Code::Unavailable => ClientError::Unreachable(format!("the controller {address} is not available: {why}")),
+        _ => ClientError::Failed { address, why },
     }
 }
 

@@ -5,6 +5,7 @@
 //! ```
 
 mod approvals;
+mod entrance;
 mod guard;
 mod hosts;
 mod notices;
@@ -14,6 +15,7 @@ mod schedules;
 
 use std::{pin::Pin, sync::Arc};
 
+pub use self::entrance::Entrance;
 use fracas_model::{
     access::{self, Right},
     event::Body,

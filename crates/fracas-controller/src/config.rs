@@ -16,6 +16,7 @@ use serde_json::Value;
 use crate::{
     identity::HOST_CERTIFICATE_DAYS,
     notify::{self, Channel},
+    signin,
 };
 
 /// Where operators and programs call, unless told: loopback only.
@@ -82,6 +83,8 @@ pub struct Config {
     pub observer: bool,
     /// Whom it tells what happens.
     pub notifications: Vec<Channel>,
+    /// The identity provider by which people sign in.
+    pub sign_in: Option<signin::Settings>,
 }
 
 /// What one source says; what it does not say is left to the next.
@@ -105,6 +108,8 @@ pub struct Given {
     pub observer: Option<bool>,
     /// See [`Config::notifications`]; only a file can name some.
     pub notifications: Vec<Channel>,
+    /// See [`Config::sign_in`]; only a file can name one.
+    pub sign_in: Option<signin::Settings>,
 }
 
 /// The form of the configuration file.
@@ -126,6 +131,7 @@ fn shape() -> Shape {
         Field::optional("drain", Shape::duration(Dur::ZERO, day), "How long runs may go on after a SIGTERM."),
         Field::optional("observer", Shape::Bool, "Whether an observer runs beside the controller."),
         Field::optional("notifications", notify::shape(), "Whom to tell what happens, and how."),
+        Field::optional("signIn", signin::shape(), "The identity provider by which people sign in."),
     ])
 }
 
@@ -138,6 +144,8 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
     let value = root.as_ref().and_then(|root| check(root, &shape(), &mut findings)).unwrap_or_default();
     let list = root.as_ref().and_then(|root| root.get("notifications"));
     let notifications = notify::read(list, value.get("notifications"), &mut findings);
+    let provider = root.as_ref().and_then(|root| root.get("signIn"));
+    let sign_in = signin::read(provider, value.get("signIn"), &mut findings);
     findings.finish().map_err(told)?;
     let address = |key: &str| {
         let Some(text) = value.get(key).and_then(Value::as_str) else { return Ok(None) };
@@ -158,6 +166,7 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
         drain: value.get("drain").and_then(Value::as_str).and_then(|t| t.parse().ok()),
         observer: value.get("observer").and_then(Value::as_bool),
         notifications,
+        sign_in,
     })
 }
 
@@ -175,6 +184,7 @@ impl Given {
             drain: self.drain.or(lower.drain),
             observer: self.observer.or(lower.observer),
             notifications: if self.notifications.is_empty() { lower.notifications } else { self.notifications },
+            sign_in: self.sign_in.or(lower.sign_in),
         }
     }
 
@@ -191,6 +201,7 @@ impl Given {
             drain: self.drain.unwrap_or(DRAIN),
             observer: self.observer.unwrap_or(true),
             notifications: self.notifications,
+            sign_in: self.sign_in,
         }
     }
 }
@@ -210,6 +221,9 @@ impl Config {
         lines.insert("drain", self.drain.to_string().into());
         lines.insert("observer", self.observer.into());
         let mut body: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
+        if let Some(provider) = &self.sign_in {
+            body.push_str(&signin::written(provider));
+        }
         if !self.notifications.is_empty() {
             body.push_str(&format!("notifications:\n{}", notify::written(&self.notifications)));
         }

@@ -8,7 +8,7 @@ use fracas_model::{
     event::Body,
     id::{HostId, RunId},
 };
-use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer};
+use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer, sign_in_server::SignInServer};
 use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{service::interceptor::InterceptedService, transport::Server};
@@ -16,7 +16,7 @@ use tonic::{service::interceptor::InterceptedService, transport::Server};
 use crate::{
     access::{Authenticated, Doorkeeper},
     agents::Agents,
-    api::{Api, Parts},
+    api::{Api, Entrance, Parts},
     approvals::Approvals,
     audit::Audit,
     enrol::{Gate, OBSERVER_LABEL},
@@ -28,6 +28,7 @@ use crate::{
     people::{Directory, People},
     runs::Runs,
     schedules::Schedules,
+    signin::{self, SignIn},
 };
 
 /// Streams and requests at once on one connection.
@@ -48,6 +49,7 @@ pub struct Controller {
     people: People,
     approvals: Approvals,
     notices: Notices,
+    sign_in: SignIn,
     id: HostId,
     audit: Audit,
     front_port: u16,
@@ -90,6 +92,7 @@ impl Controller {
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
         let notices = Notices::begin(&history, id, Vec::new());
         let audit = Audit::new(history.clone(), &audit);
+        let sign_in = SignIn::new(None, people.clone(), history.clone());
         let (sessions, calls) = (SessionMeters::default(), Calls::default());
         Ok(Self {
             history,
@@ -99,6 +102,7 @@ impl Controller {
             people,
             approvals,
             notices,
+            sign_in,
             id: id.clone(),
             audit,
             front_port: 0,
@@ -110,7 +114,16 @@ impl Controller {
     /// The same controller, whose people's names are kept in this directory.
     #[must_use]
     pub fn named_in(self, directory: Directory) -> Self {
-        Self { people: self.people.named_in(directory), ..self }
+        let people = self.people.named_in(directory);
+        let sign_in = SignIn::new(None, people.clone(), self.history.clone());
+        Self { people, sign_in, ..self }
+    }
+
+    /// The same controller, where people sign in by this identity provider. After [`named_in`](Self::named_in).
+    #[must_use]
+    pub fn signed_in_by(self, provider: Option<signin::Settings>) -> Self {
+        let sign_in = SignIn::new(provider, self.people.clone(), self.history.clone());
+        Self { sign_in, ..self }
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
@@ -212,7 +225,8 @@ impl Controller {
         server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
-    /// Serves people and programs until `shutdown` resolves. Only the health service answers without a token.
+    /// Serves people and programs until `shutdown` resolves. Without a token only the health service and
+    /// the sign-in answer.
     pub async fn serve_front(
         &self,
         incoming: impl Stream<Item = io::Result<Conn>>,
@@ -233,6 +247,7 @@ impl Controller {
         });
         let authenticated = Authenticated { doors, people: self.people.clone(), audit: self.audit.clone() };
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
+        let entrance = SignInServer::new(Entrance::new(self.sign_in.clone(), self.audit.clone()));
         let (health, healthy) = tonic_health::server::health_reporter();
         health.set_serving::<OperatorServer<Api>>().await;
         let described = || {
@@ -251,6 +266,7 @@ impl Controller {
         let serving = server()
             .layer(self.calls.clone())
             .add_service(operator)
+            .add_service(entrance)
             .add_service(healthy)
             .add_service(reflection)
             .add_service(older)

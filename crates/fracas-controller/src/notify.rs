@@ -11,13 +11,13 @@
 //! controller that is killed, a listener that was too slow and a queue that was full are one case: look again.
 
 mod config;
-mod connect;
+pub(crate) mod connect;
 mod delivery;
 mod derive;
 mod email;
 mod http;
 mod pagerduty;
-mod secret;
+pub(crate) mod secret;
 mod slack;
 mod template;
 mod webhook;
@@ -80,9 +80,9 @@ struct Letter<'l> {
 
 /// Why a try failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Failure {
+pub(crate) struct Failure {
     /// For people; without addresses and secrets.
-    why: String,
+    pub(crate) why: String,
     /// What the receiver said to it; empty: nothing.
     said: String,
     again: Again,
@@ -92,7 +92,7 @@ struct Failure {
 
 /// Whether another try makes sense.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Again {
+pub(crate) enum Again {
     /// No: the receiver said so.
     Never,
     /// Yes.

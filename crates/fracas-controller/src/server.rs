@@ -131,7 +131,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let controller = Controller::open(history, &id, rand::random()).await?;
     let directory = Directory::open(Arc::clone(&dir))?;
     let controller = controller.reached_on(front_address.port()).named_in(directory);
-    let controller = controller.telling(config.notifications.clone());
+    let controller = controller.telling(config.notifications.clone()).signed_in_by(config.sign_in.clone());
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),

@@ -115,6 +115,7 @@ impl ControllerArgs {
             drain: self.drain,
             observer: self.no_observer.then_some(false),
             notifications: Vec::new(),
+            sign_in: None,
         };
         let given = flags.over(file);
         let default = data_dir(given.data_dir.clone())?;

@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use prost::Message as _;
 
-const PROTOS: [&str; 2] = ["fracas/v1/agent.proto", "fracas/v1/operator.proto"];
+const PROTOS: [&str; 3] = ["fracas/v1/agent.proto", "fracas/v1/operator.proto", "fracas/v1/sign_in.proto"];
 
 /// Renews the checked-in files.
 pub(crate) fn write() -> Result<()> {

@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::{self, BufRead as _, IsTerminal as _, Write as _},
+    time::{Duration, Instant},
 };
 
 use rustix::termios::{LocalModes, OptionalActions, tcgetattr, tcsetattr};
@@ -11,12 +12,15 @@ use serde_json::json;
 use crate::{
     Session,
     args::{ContextCommand, LoginArgs},
-    client::Client,
+    client::{Client, SignInClient},
     context::{self, Access},
     contexts::{Contexts, ContextsError, NewContext, name_for},
     error::CliError,
     exit,
 };
+
+/// A provider is asked at most so often, whatever it says.
+const SHORTEST: Duration = Duration::from_millis(200);
 
 impl From<ContextsError> for CliError {
     fn from(error: ContextsError) -> Self {
@@ -36,8 +40,20 @@ pub(crate) async fn login(session: &Session<'_>, given: &LoginArgs) -> Result<u8
         CliError::usage("say whom to trust: --ca FILE, the ca.pem of that controller's data directory")
     })?;
     let ca_pem = fs::read(&ca).map_err(|e| CliError::file("read", &ca, &e))?;
-    let (token, token_source) = token(session)?;
-    let access = Access { address, ca_pem, token, ca_source: ca.display().to_string(), token_source };
+    let mut access = Access {
+        address,
+        ca_pem,
+        token: String::new(),
+        ca_source: ca.display().to_string(),
+        token_source: String::new(),
+    };
+    (access.token, access.token_source) = match given_token(session)? {
+        Some(given) => given,
+        None => match signed_in(session, &SignInClient::new(&access)?).await? {
+            Some(token) => (token, "the sign-in".to_owned()),
+            None => typed()?,
+        },
+    };
     let me = Client::new(&access)?.who_am_i().await?;
     let name = given.name.clone().unwrap_or_else(|| name_for(&access.address));
     let new = NewContext { controller: &access.address, ca_pem: &access.ca_pem, token: &access.token };
@@ -98,15 +114,57 @@ fn contexts(session: &Session<'_>) -> Result<Contexts, CliError> {
     found.ok_or_else(|| CliError::failure("no place for contexts: neither XDG_CONFIG_HOME nor HOME is set"))
 }
 
-/// From a file, the environment, standard input, or whoever sits there.
-fn token(session: &Session<'_>) -> Result<(String, String), CliError> {
-    if let Some(file) = session.global.token_file.as_ref().filter(|file| file.as_os_str() != "-") {
-        let text = fs::read_to_string(file).map_err(|e| CliError::file("read", file, &e))?;
-        return Ok((text.trim().to_owned(), file.display().to_string()));
+/// From a file, the environment, or standard input where that was asked for.
+fn given_token(session: &Session<'_>) -> Result<Option<(String, String)>, CliError> {
+    match &session.global.token_file {
+        Some(file) if file.as_os_str() == "-" => typed().map(Some),
+        Some(file) => {
+            let text = fs::read_to_string(file).map_err(|e| CliError::file("read", file, &e))?;
+            Ok(Some((text.trim().to_owned(), file.display().to_string())))
+        }
+        None => Ok(session.world.surroundings.token.clone().map(|token| (token, "FRACAS_TOKEN".to_owned()))),
     }
-    if let Some(token) = session.world.surroundings.token.clone().filter(|_| session.global.token_file.is_none()) {
-        return Ok((token, "FRACAS_TOKEN".to_owned()));
+}
+
+/// By the controller's identity provider; `None` where it knows none.
+async fn signed_in(session: &Session<'_>, client: &SignInClient) -> Result<Option<String>, CliError> {
+    let Some(code) = client.begin().await? else { return Ok(None) };
+    if session.output.json {
+        let told = json!({
+            "userCode": code.user_code,
+            "verificationUri": code.verification_uri,
+            "verificationUriComplete": code.verification_uri_complete,
+            "expiresSeconds": code.expires_in.as_secs(),
+        });
+        session.output.json("fracas.signIn/v1", &told)?;
+    } else {
+        let place = match code.verification_uri_complete.as_str() {
+            "" => code.verification_uri.clone(),
+            complete => complete.to_owned(),
+        };
+        let _ = writeln!(
+            io::stderr().lock(),
+            "open {place}\nand agree to the code {}; waiting for at most {} s, Ctrl-C gives up",
+            code.user_code,
+            code.expires_in.as_secs()
+        );
     }
+    let until = Instant::now() + code.expires_in;
+    let mut pause = code.interval;
+    loop {
+        tokio::time::sleep(pause).await;
+        match client.finish(&code.handle).await {
+            Ok(Ok(token)) => return Ok(Some(token)),
+            Ok(Err(wait)) => pause = wait.max(SHORTEST),
+            // The network, or a restart of the provider: the code is good all the same.
+            Err(error) if error.passing() && Instant::now() < until => pause = code.interval.max(SHORTEST),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// One line of standard input, or of whoever sits there.
+fn typed() -> Result<(String, String), CliError> {
     let mut line = String::new();
     if io::stdin().is_terminal() {
         let _ = write!(io::stderr().lock(), "Token (it is not shown): ");

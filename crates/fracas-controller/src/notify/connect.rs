@@ -30,12 +30,12 @@ const BUNDLE_BYTES: u64 = 4 << 20;
 const EACH: Duration = Duration::from_secs(5);
 
 /// Bytes in both directions, with or without TLS.
-pub(super) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
+pub(crate) trait Wire: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Wire for T {}
 
 /// A connection to the first address of `host` that answers.
-pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure> {
+pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     let mut last = Failure::later("its address does not resolve");
     let Ok(addresses) = tokio::net::lookup_host((bare, port)).await else { return Err(last) };
@@ -54,7 +54,7 @@ pub(super) async fn connect(host: &str, port: u16) -> Result<TcpStream, Failure>
 }
 
 /// TLS to `host` over a connection. Trusted are the authorities in `ca`, else those of the platform.
-pub(super) async fn secure(
+pub(crate) async fn secure(
     stream: impl Wire + 'static,
     host: &str,
     ca: Option<&Path>,
@@ -99,7 +99,7 @@ fn roots(ca: Option<&Path>) -> Result<RootCertStore, String> {
 }
 
 /// What the system said, in few words and without an address.
-pub(super) fn world(error: &io::Error) -> String {
+pub(crate) fn world(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".into(),
         io::ErrorKind::ConnectionReset => "connection reset".into(),

@@ -32,7 +32,7 @@ pub enum Text {
 }
 
 /// The text of a secret.
-pub(super) struct Revealed(String);
+pub(crate) struct Revealed(String);
 
 impl std::fmt::Debug for Revealed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -43,14 +43,14 @@ impl std::fmt::Debug for Revealed {
 /// Why a secret is not there. It names where it should be.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place} {why}")]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     place: String,
     why: String,
 }
 
 impl Secret {
     /// Its text.
-    pub(super) async fn reveal(&self) -> Result<Revealed, Missing> {
+    pub(crate) async fn reveal(&self) -> Result<Revealed, Missing> {
         let secret = self.clone();
         let read = tokio::task::spawn_blocking(move || secret.read()).await;
         let text = read.unwrap_or_else(|_| Err("could not be read: the controller is ending".into()));
@@ -102,7 +102,7 @@ impl Text {
 
 impl Revealed {
     /// The text, for use.
-    pub(super) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.0
     }
 
