@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use fracas_model::time::ClockId;
+use fracas_model::{notice::Interest, time::ClockId};
 use serde_json::json;
 
 use super::*;
+use crate::notify::notice::{LONGEST_SUMMARY, PLACEHOLDERS};
 
 /// 2026-11-24T02:45:00Z.
 const START: i64 = 1_795_488_300_000_000_000;

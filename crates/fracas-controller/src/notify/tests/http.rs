@@ -55,7 +55,6 @@ async fn a_webhook_gets_a_signed_cloud_event() {
         "datacontenttype": "application/json",
         "data": {
             "severity": "error",
-            "environment": "",
             "summary": "everything is halted by admin: real incident: Übung",
             "by": "admin",
             "reason": "real incident: Übung",
@@ -168,12 +167,15 @@ async fn what_is_refused_for_good_is_not_tried_again_and_holds_nothing_up() {
     assert_eq!(
         became(&history, "audit").await,
         [
-            ("host/h1/1".to_owned(), 1, Some("status 404 Not Found: no such hook".to_owned())),
+            ("host/h1/1".to_owned(), 1, Some("status 404 Not Found".to_owned())),
             ("host/h2/1".to_owned(), 1, Some(moved.to_owned())),
             ("host/h3/1".to_owned(), 1, None),
         ]
     );
     assert!(notices.standings()[0].failing.is_none());
+    receiver.answer(vec![Answer::Status(410, "", "the\nhook of sre@example.com is gone")]);
+    let failed = within(notices.test("audit", "1", "admin")).await.unwrap().failed;
+    assert_eq!(failed.unwrap(), "status 410 Gone: the hook of sre@example.com is gone", "people are told its words");
 }
 
 #[tokio::test]
