@@ -5,7 +5,6 @@
 pub mod access;
 pub mod agents;
 pub mod api;
-pub mod chain;
 pub mod clock;
 pub mod config;
 pub mod controller;
@@ -22,3 +21,5 @@ pub mod server;
 pub mod store;
 pub mod tokens;
 pub mod verify;
+
+pub use fracas_model::chain;

@@ -3,6 +3,7 @@
 //! Nothing here does I/O, reads a clock, draws a global random number or awaits. Time and randomness are arguments.
 
 pub mod catalogue;
+pub mod chain;
 pub mod check;
 pub mod desired;
 pub mod diagnostic;
@@ -10,6 +11,7 @@ pub mod digest;
 pub mod document;
 pub mod estimate;
 pub mod event;
+pub mod evidence;
 pub mod experiment;
 pub mod facts;
 pub mod id;

@@ -43,7 +43,7 @@ async fn refuses_a_newer_schema_by_both_numbers() {
     let path = folder.path().join("h.db");
     filled(&path, 1).await;
     Connection::open(&path).unwrap().pragma_update(None, "user_version", 7).unwrap();
-    assert_eq!(refusal(&path), StoreError::Newer { path: path.clone(), found: 7, known: 1 });
+    assert_eq!(refusal(&path), StoreError::Newer { path: path.clone(), found: 7, known: 2 });
     assert!(refusal(&path).to_string().contains("start the newer controller"), "{}", refusal(&path));
 }
 
