@@ -1,5 +1,6 @@
 //! The Operator service: wire to model and back, after checking who calls. It decides nothing.
 
+mod keep;
 mod schedules;
 
 use std::{
@@ -19,10 +20,12 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
-        GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
+        BackupPiece, BackupRequest, ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetHeadsReply,
+        GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest,
+        GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest, KeptStream,
         LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
-        ListSchedulesRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule,
+        ListSchedulesRequest, ListStreamsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest,
+        PruneReply, PruneRequest, ReadRecordsRequest, Record, RunSummary, Schedule,
         ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
         WatchRunRequest, operator_server,
     },
@@ -36,6 +39,7 @@ use crate::{
     enrol::Gate,
     fleet::Fleet,
     history::{History, HistoryError},
+    keep::Keeper,
     runs::{self, RunError, Runs},
     schedules::Schedules,
     store::{RunIndex, StoreError},
@@ -62,6 +66,7 @@ pub struct Api {
     fleet: Fleet,
     audit: String,
     gate: Arc<dyn Gate>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -80,7 +85,13 @@ impl Api {
         audit: String,
         gate: Arc<dyn Gate>,
     ) -> Self {
-        Self { runs, schedules, history, fleet, audit, gate }
+        Self { runs, schedules, history, fleet, audit, gate, keeper: None }
+    }
+
+    /// The same over a history that somebody keeps; without, nothing is signed, pruned or copied.
+    #[must_use]
+    pub fn kept_by(self, keeper: Option<Arc<Keeper>>) -> Self {
+        Self { keeper, ..self }
     }
 
     async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
@@ -418,6 +429,42 @@ impl operator_server::Operator for Api {
         principal(&request)?;
         Ok(Response::new(GetCatalogueReply { catalogue_json: to_json(&self.fleet.catalogue()) }))
     }
+
+    type ListStreamsStream = keep::Streamed<KeptStream>;
+
+    async fn list_streams(&self, request: Request<ListStreamsRequest>) -> Reply<Self::ListStreamsStream> {
+        principal(&request)?;
+        self.streams(request.into_inner()).await
+    }
+
+    type ReadRecordsStream = keep::Streamed<Record>;
+
+    async fn read_records(&self, request: Request<ReadRecordsRequest>) -> Reply<Self::ReadRecordsStream> {
+        principal(&request)?;
+        self.records(request.into_inner()).await
+    }
+
+    async fn get_heads(&self, request: Request<GetHeadsRequest>) -> Reply<GetHeadsReply> {
+        principal(&request)?;
+        self.heads(&request.into_inner())
+    }
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Reply<PruneReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        if !wire.dry_run {
+            self.called(&by, "Prune", "").await?;
+        }
+        self.pruned(wire, by).await
+    }
+
+    type BackupStream = keep::Streamed<BackupPiece>;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Reply<Self::BackupStream> {
+        let by = principal(&request)?;
+        self.called(&by, "Backup", "").await?;
+        self.backed_up(&request.into_inner(), &by).await
+    }
 }
 
 struct Watching {
@@ -560,7 +607,7 @@ fn refused(error: &RunError) -> Status {
 fn status(error: &HistoryError) -> Status {
     let text = error.to_string();
     match error {
-        HistoryError::Unreadable { .. } => Status::data_loss(text),
+        HistoryError::Unreadable { .. } | HistoryError::Unsummed { .. } => Status::data_loss(text),
         HistoryError::Closed { .. } => Status::failed_precondition(text),
         HistoryError::BadReport { .. } => Status::invalid_argument(text),
         HistoryError::Store(error) => match error {

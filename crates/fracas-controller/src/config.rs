@@ -10,9 +10,9 @@ use fracas_model::{
     shape::{Field, Shape},
     units::Dur,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::identity::HOST_CERTIFICATE_DAYS;
+use crate::{identity::HOST_CERTIFICATE_DAYS, keep::Rules};
 
 /// Where operators and programs call, unless told: loopback only.
 pub const FRONT: &str = "127.0.0.1:7766";
@@ -38,6 +38,8 @@ pub struct Config {
     pub drain: Dur,
     /// Whether an observer runs beside it.
     pub observer: bool,
+    /// What is pruned by itself; nothing unless told.
+    pub retention: Option<Rules>,
 }
 
 /// What one source says; what it does not say is left to the next.
@@ -57,6 +59,8 @@ pub struct Given {
     pub drain: Option<Dur>,
     /// See [`Config::observer`].
     pub observer: Option<bool>,
+    /// See [`Config::retention`].
+    pub retention: Option<Rules>,
 }
 
 /// The form of the configuration file.
@@ -76,7 +80,22 @@ fn shape() -> Shape {
         Field::optional("hostCertificateDays", Shape::Integer { min: 1, max: 3650 }, "Life of hosts' certificates."),
         Field::optional("drain", Shape::duration(Dur::ZERO, day), "How long runs may go on after a SIGTERM."),
         Field::optional("observer", Shape::Bool, "Whether an observer runs beside the controller."),
+        Field::optional("retention", retention_shape(), "What is pruned by itself, looked at once a day."),
     ])
+}
+
+fn retention_shape() -> Shape {
+    let day = Dur::from_secs(86_400);
+    let century = Dur::from_secs(36_525 * 86_400);
+    Shape::Object(vec![
+        Field::required("runs", Shape::duration(day, century), "Runs that ended longer ago than this go, and old facts of schedules."),
+        Field::optional("keepLast", Shape::Integer { min: 0, max: 1_000_000_000 }, "So many runs stay, the newest, however old they are."),
+    ])
+}
+
+fn retention(value: &Value) -> Option<Rules> {
+    let older_than = value.get("runs").and_then(Value::as_str)?.parse().ok()?;
+    Some(Rules { older_than, keep_last: value.get("keepLast").and_then(Value::as_u64).unwrap_or(0) })
 }
 
 /// Reads a configuration file. The error is every mistake, rendered with its place.
@@ -99,6 +118,7 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
         host_certificate_days: value.get("hostCertificateDays").and_then(Value::as_u64).map(|n| n as u32),
         drain: value.get("drain").and_then(Value::as_str).and_then(|t| t.parse().ok()),
         observer: value.get("observer").and_then(Value::as_bool),
+        retention: value.get("retention").and_then(retention),
     })
 }
 
@@ -114,6 +134,7 @@ impl Given {
             host_certificate_days: self.host_certificate_days.or(lower.host_certificate_days),
             drain: self.drain.or(lower.drain),
             observer: self.observer.or(lower.observer),
+            retention: self.retention.or(lower.retention),
         }
     }
 
@@ -128,6 +149,7 @@ impl Given {
             host_certificate_days: self.host_certificate_days.unwrap_or(HOST_CERTIFICATE_DAYS),
             drain: self.drain.unwrap_or(DRAIN),
             observer: self.observer.unwrap_or(true),
+            retention: self.retention,
         }
     }
 }
@@ -145,6 +167,9 @@ impl Config {
         lines.insert("hostCertificateDays", self.host_certificate_days.into());
         lines.insert("drain", self.drain.to_string().into());
         lines.insert("observer", self.observer.into());
+        if let Some(Rules { older_than, keep_last }) = self.retention {
+            lines.insert("retention", json!({ "runs": older_than.to_string(), "keepLast": keep_last }));
+        }
         let body: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         format!("apiVersion: fracas/v1\nkind: ControllerConfig\n{body}")
     }
@@ -155,7 +180,7 @@ mod tests {
     use super::*;
 
     const FILE: &str = "apiVersion: fracas/v1\nkind: ControllerConfig\ndataDir: /srv/fracas\nfrontListen: 0.0.0.0:1\n\
-                        names: [fracas.internal]\ndrain: 5s\nobserver: false\n";
+                        names: [fracas.internal]\ndrain: 5s\nobserver: false\nretention: { runs: 400d, keepLast: 20 }\n";
 
     #[test]
     fn flags_beat_the_file_and_the_file_beats_defaults() {
@@ -166,6 +191,9 @@ mod tests {
         assert_eq!((config.data_dir, config.fleet), ("/srv/fracas".into(), FLEET.parse().unwrap()));
         assert_eq!((config.drain, config.observer), (Dur::from_secs(5), false));
         assert_eq!(config.names, ["fracas.internal"]);
+        let retention = Rules { older_than: Dur::from_secs(400 * 86_400), keep_last: 20 };
+        assert_eq!(config.retention, Some(retention));
+        assert_eq!(Given::default().settle("/default".into()).retention, None, "nothing goes unless it is asked for");
     }
 
     #[test]

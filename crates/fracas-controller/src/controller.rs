@@ -20,6 +20,7 @@ use crate::{
     enrol::{Gate, OBSERVER_LABEL},
     fleet::Fleet,
     history::{History, HistoryError},
+    keep::Keeper,
     listen::Conn,
     runs::Runs,
     schedules::Schedules,
@@ -42,6 +43,7 @@ pub struct Controller {
     schedules: Schedules,
     audit: String,
     front_port: u16,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Controller {
@@ -72,13 +74,19 @@ impl Controller {
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
         let schedules = Schedules::new(history.clone(), runs.clone());
-        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
+        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0, keeper: None })
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
     #[must_use]
     pub fn reached_on(self, front_port: u16) -> Self {
         Self { front_port, ..self }
+    }
+
+    /// The same controller, whose history this one keeps.
+    #[must_use]
+    pub fn kept_by(self, keeper: Arc<Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -156,6 +164,7 @@ impl Controller {
     ) -> Result<(), tonic::transport::Error> {
         let (runs, schedules) = (self.runs.clone(), self.schedules.clone());
         let api = Api::new(runs, schedules, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
+        let api = api.kept_by(self.keeper.clone());
         let authenticated = Authenticated(doors);
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();

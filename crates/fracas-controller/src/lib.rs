@@ -14,6 +14,7 @@ pub mod enrol;
 pub mod fleet;
 pub mod history;
 pub mod identity;
+pub mod keep;
 pub mod listen;
 pub mod runs;
 pub mod schedules;

@@ -19,6 +19,7 @@ use crate::{
     enrol::{Enrolment, Gate, OBSERVER_LABEL},
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
+    keep::{BackupError, COPY, Keeper, Rules, forget},
     listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
     store::{StoreError, sqlite::SqliteStore},
     verify,
@@ -27,7 +28,7 @@ use crate::{
 /// The history's file in the data directory.
 pub const STORE_FILE: &str = "history.sqlite";
 /// Holds the controller's own id.
-const ID_FILE: &str = "controller.id";
+pub(crate) const ID_FILE: &str = "controller.id";
 /// Strangers of one address: scripts that call in parallel, and hosts behind one router that come back at once.
 const PER_ADDRESS: usize = 64;
 /// How long a connection may be open before its first call with a good token, or an enrolment may take.
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The history.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// What an earlier backup left.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The machine's clock.
     #[error("the clock cannot be read: {0}")]
     Clock(std::io::Error),
@@ -115,6 +119,9 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let clock = Arc::new(SystemClock::new(id.clone(), bound_ns).map_err(StartError::Clock)?);
     let controller = Controller::open(History::open(store, clock).await?, &id, rand::random()).await?;
     let controller = controller.reached_on(front_address.port());
+    forget(&dir.join(COPY))?;
+    let keeper = Arc::new(Keeper::new(controller.clone(), Arc::clone(&identity), Arc::clone(&dir)));
+    let controller = controller.kept_by(Arc::clone(&keeper));
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),
@@ -138,6 +145,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         tokio::spawn(async move { ended("fleet", controller.serve_fleet(incoming_fleet, gate, closed).await) })
     };
     let upkeep = tokio::spawn(upkeep(controller.clone(), Arc::clone(&identity), Arc::clone(&dir), until(&closing)));
+    let keeping = tokio::spawn(keeping(keeper, config.retention, until(&closing)));
     Ok(Running {
         controller,
         front: front_address,
@@ -148,7 +156,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         gate,
         drain: config.drain.std(),
         closing,
-        tasks: vec![serve_front, serve_fleet, upkeep],
+        tasks: vec![serve_front, serve_fleet, upkeep, keeping],
         _dir: dir,
     })
 }
@@ -242,6 +250,21 @@ async fn upkeep(controller: Controller, identity: Arc<Identity>, dir: Arc<DataDi
     };
     tokio::select! {
         () = work => {}
+        () = closed => {}
+    }
+}
+
+/// Wipes what was pruned, and prunes by itself what the configuration says is old.
+async fn keeping(keeper: Arc<Keeper>, rules: Option<Rules>, closed: impl Future<Output = ()>) {
+    let tidy = async {
+        match rules {
+            Some(rules) => keeper.keep_tidy(rules).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = keeper.keep_wiping() => {}
+        () = tidy => {}
         () = closed => {}
     }
 }

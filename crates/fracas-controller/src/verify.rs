@@ -16,7 +16,7 @@ use fracas_model::{
 use crate::{
     datadir::{Access, DataDir, DataDirError},
     history::{History, HistoryError},
-    identity::{AUDIT_KEY_FILE, Identity},
+    identity::{AUDIT_KEY_FILE, AuditKey, Identity},
     server::STORE_FILE,
     store::{Listed, Store, StoreError, sqlite::SqliteStore},
 };
@@ -28,10 +28,10 @@ pub const HEADS_FILE: &str = "heads.jsonl";
 const PAGE: usize = 1000;
 
 /// Signs a head; `wall_ns` is the wall time, nanoseconds since the Unix epoch.
-pub fn sign(identity: &Identity, stream: &str, head: Head, wall_ns: i64) -> SignedHead {
+pub fn sign(key: &AuditKey, stream: &str, head: Head, wall_ns: i64) -> SignedHead {
     let (stream, hash) = (stream.to_owned(), hex(&head.hash));
     let mut signed = SignedHead { stream, seq: head.seq, hash, wall_ns, signature: String::new() };
-    signed.signature = hex(&identity.sign_head(signed.text().as_bytes()));
+    signed.signature = hex(&key.sign(signed.text().as_bytes()));
     signed
 }
 
@@ -43,7 +43,7 @@ pub async fn vouch(
     audit: &str,
 ) -> Result<SignedHead, VouchError> {
     let head = history.store().head(audit).await.map_err(HistoryError::from)?;
-    let signed = sign(identity, audit, head, history.now().wall_ns);
+    let signed = sign(identity.audit(), audit, head, history.now().wall_ns);
     dir.append_line(HEADS_FILE, &line(&signed))?;
     Ok(signed)
 }

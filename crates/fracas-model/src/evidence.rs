@@ -376,7 +376,7 @@ fn differs(walk: &Walk, head: Head, who: &str) -> Option<(u64, String)> {
         Some(_) => Some((head.seq, format!("it is not the record that {who} knows"))),
         None if head.seq == walk.base().seq => None,
         None if head.seq > walk.last().seq => {
-            Some((walk.last().seq + 1, format!("it is missing: {who} knows {} records", head.seq)))
+            Some((walk.last().seq.saturating_add(1), format!("it is missing: {who} knows {} records", head.seq)))
         }
         None => None,
     }
@@ -393,7 +393,7 @@ fn unexplained(walk: &Walk, head: &SignedHead) -> (u64, String) {
 fn short(walk: &Walk, ends: Ends) -> Option<(u64, String)> {
     let (last, head) = (walk.last(), ends.head);
     let kept = if ends.growing { last.seq >= head.seq && is(walk, head) } else { last == head };
-    (!kept).then(|| (last.seq.min(head.seq) + 1, format!("it is missing: the head says {} records", head.seq)))
+    (!kept).then(|| (last.seq.min(head.seq).saturating_add(1), format!("it is missing: the head says {} records", head.seq)))
 }
 
 fn is(walk: &Walk, head: Head) -> bool {

@@ -104,6 +104,11 @@ impl SqliteStore {
         Ok(Self { reader, writer: None, path: path.to_owned() })
     }
 
+    /// The epoch that owns the file.
+    pub async fn epoch(&self) -> Result<u64, StoreError> {
+        self.ask(write::epoch).await
+    }
+
     /// Sends a question to the reading thread.
     fn ask<T: Send + 'static>(
         &self,

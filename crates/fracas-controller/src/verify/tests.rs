@@ -185,7 +185,7 @@ async fn a_stream_cut_short_or_gone_or_grown_is_found() {
 
     let rig = Rig::new().await;
     let grown = format!(
-        "INSERT INTO event SELECT stream, 6, CAST(replace(CAST(stored AS TEXT), '\"seq\":5', '\"seq\":6') AS BLOB), hash FROM event WHERE seq = 5 AND {OF_RUN}"
+        "INSERT INTO event (stream, seq, stored, hash) SELECT stream, 6, CAST(replace(CAST(stored AS TEXT), '\"seq\":5', '\"seq\":6') AS BLOB), hash FROM event WHERE seq = 5 AND {OF_RUN}"
     );
     tamper(&rig.path(), &grown);
     rechain(&rig.path(), RUN);
@@ -253,7 +253,7 @@ async fn a_directory_is_verified_as_it_lies_there() {
     assert_eq!((found.signed, found.records()), (1, 9));
     assert_eq!(listing(&folder), before, "nothing was changed");
     // Heads from elsewhere count as well, and a key that did not sign them is told.
-    let foreign = sign(&identity, AUDIT, Head { seq: 2, hash: [9; 32] }, 1);
+    let foreign = sign(identity.audit(), AUDIT, Head { seq: 2, hash: [9; 32] }, 1);
     let found = verify_dir(&folder, vec![foreign], None).await.unwrap();
     assert_eq!(broken(&found, AUDIT).1, "it is not the record that a signed head knows");
     let found = verify_dir(&folder, vec![], Some(vec![1; 32])).await.unwrap();

@@ -120,7 +120,7 @@ impl Walk {
     /// The last record that followed from those before it.
     pub fn last(&self) -> Head {
         let hash = self.hashes.last().copied().unwrap_or(self.base.hash);
-        Head { seq: self.base.seq + self.hashes.len() as u64, hash }
+        Head { seq: self.base.seq.saturating_add(self.hashes.len() as u64), hash }
     }
 
     /// The first record that did not, and why.
@@ -130,7 +130,7 @@ impl Walk {
 
     /// Hash of a record that was walked.
     pub fn hash(&self, seq: u64) -> Option<Digest> {
-        let index = seq.checked_sub(self.base.seq + 1)?;
+        let index = seq.checked_sub(self.base.seq)?.checked_sub(1)?;
         self.hashes.get(usize::try_from(index).ok()?).copied()
     }
 
@@ -140,7 +140,7 @@ impl Walk {
         if self.broken.is_some() {
             return None;
         }
-        let seq = self.last().seq + 1;
+        let seq = self.last().seq.saturating_add(1);
         match self.check(seq, record) {
             Ok(told) => {
                 self.hashes.push(record.hash);

@@ -201,9 +201,9 @@ fn create(path: &Path) -> Result<(), StoreError> {
     }
     File::options().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
     let mut connection = Connection::open(&draft).map_err(said)?;
-    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(said)?;
-    // Only a file that begins so can give room back while it is in use.
+    // Only a file that begins so, before anything is in it, can give room back while it is in use.
     connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(said)?;
+    connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(said)?;
     migrate(&mut connection).map_err(said)?;
     connection.close().map_err(|(_, e)| said(e))?;
     File::open(&draft).and_then(|file| file.sync_all()).map_err(failed)?;
