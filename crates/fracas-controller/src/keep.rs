@@ -10,6 +10,8 @@
 pub mod archive;
 mod backup;
 mod choose;
+#[cfg(test)]
+mod house;
 mod prune;
 pub mod restore;
 
