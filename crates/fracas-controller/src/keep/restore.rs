@@ -19,7 +19,7 @@ use fracas_model::{event::Body, id::HostId};
 
 use super::archive::{self, ArchiveError, Manifest};
 use crate::{
-    clock::SystemClock,
+    clock::Clock,
     datadir::{Access, DataDir, DataDirError},
     driver::stream_of,
     history::{History, HistoryError},
@@ -28,6 +28,9 @@ use crate::{
     store::{Store, StoreError, sqlite::SqliteStore},
     verify::{self, HEADS_FILE, SignedHead, Verification, VerifyError},
 };
+
+/// The clock of a controller, by its id.
+pub type ClockOf<'c> = dyn Fn(HostId) -> io::Result<Arc<dyn Clock>> + 'c;
 
 /// What was put back.
 #[derive(Debug)]
@@ -101,20 +104,20 @@ fn failed(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RestoreE
 }
 
 /// Puts the archive `from`, which is at `path`, into the new data directory `to`. `heads` are further signed heads from
-/// copies kept elsewhere, `key` is the key that signed them, the archive's own when absent; `bound_ns` as for
-/// [`start`](crate::server::start).
+/// copies kept elsewhere, `key` is the key that signed them, the archive's own when absent; `clock` gives the clock of the
+/// controller that it is of.
 pub async fn restore(
     path: &Path,
     from: impl Read,
     to: &Path,
     heads: Vec<SignedHead>,
     key: Option<Vec<u8>>,
-    bound_ns: fn() -> i64,
+    clock: &ClockOf<'_>,
 ) -> Result<Restored, RestoreError> {
     vacant(to)?;
     let beside = beside(to)?;
     let staging = stage(&beside)?;
-    let restored = fill(path, from, &staging, heads, key, bound_ns).await;
+    let restored = fill(path, from, &staging, heads, key, clock).await;
     let moved = match restored {
         Ok(restored) => settle(&staging, to).map(|()| restored),
         Err(error) => Err(error),
@@ -167,7 +170,7 @@ async fn fill(
     staging: &DataDir,
     heads: Vec<SignedHead>,
     key: Option<Vec<u8>>,
-    bound_ns: fn() -> i64,
+    clock: &ClockOf<'_>,
 ) -> Result<Restored, RestoreError> {
     let manifest = archive::read(from, |_, known| staging.create(known.name, known.access));
     let manifest = manifest.map_err(|source| RestoreError::Archive { path: path.to_owned(), source })?;
@@ -180,17 +183,17 @@ async fn fill(
         let found = found.general.iter().cloned().chain(wrong).take(5).collect();
         return Err(RestoreError::Broken { path: path.to_owned(), found });
     }
-    let open = note(staging, &manifest, bound_ns).await?;
+    let open = note(staging, &manifest, clock).await?;
     Ok(Restored { manifest, found, open })
 }
 
 /// Writes into the history what it is, and signs that. Returns how many runs are open.
-async fn note(staging: &DataDir, manifest: &Manifest, bound_ns: fn() -> i64) -> Result<usize, RestoreError> {
+async fn note(staging: &DataDir, manifest: &Manifest, clock: &ClockOf<'_>) -> Result<usize, RestoreError> {
     let id = staging.read(ID_FILE, Access::Public)?.unwrap_or_default();
     let id = HostId::new(String::from_utf8_lossy(&id).trim());
     let store = Arc::new(SqliteStore::open(&staging.join(STORE_FILE))?);
-    let clock = SystemClock::new(id.clone(), bound_ns).map_err(failed("read the clock of", staging.path()))?;
-    let history = History::open(Arc::<SqliteStore>::clone(&store), Arc::new(clock)).await?;
+    let clock = clock(id.clone()).map_err(failed("read the clock for", staging.path()))?;
+    let history = History::open(Arc::<SqliteStore>::clone(&store), clock).await?;
     let rows = store.runs(usize::MAX).await?;
     let open: Vec<String> =
         rows.iter().filter(|(row, seq)| row.state != "finished" && *seq > 0).map(|(row, _)| stream_of(&row.run)).collect();
