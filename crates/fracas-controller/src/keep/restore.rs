@@ -92,6 +92,17 @@ pub enum RestoreError {
     Identity(#[from] IdentityError),
 }
 
+impl RestoreError {
+    /// Whether the archive is what is wrong.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Archive { source, .. } => !matches!(source, ArchiveError::Write { .. } | ArchiveError::Newer(_)),
+            Self::Broken { .. } => true,
+            _ => false,
+        }
+    }
+}
+
 impl From<StoreError> for RestoreError {
     fn from(error: StoreError) -> Self {
         Self::History(error.into())
