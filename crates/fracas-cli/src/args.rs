@@ -182,6 +182,15 @@ pub enum Command {
         #[command(subcommand)]
         command: NotifyCommand,
     },
+    /// Look at the audit stream, and prove that nothing was changed
+    #[command(
+        after_help = "Example:\n  fracas audit list --since 7d --refused\n  fracas audit heads --to vault/heads.jsonl --key-to vault/audit.pub\n  fracas audit verify --heads vault/heads.jsonl --key vault/audit.pub\n  fracas audit export --to evidence\n\nWhat was signed and is kept elsewhere proves more than the controller's own word."
+    )]
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
     /// List the faults, or explain one: parameters, defaults, needs, an example document
     #[command(after_help = "Example:\n  fracas faults\n  fracas faults net-delay")]
     Faults(NameArgs),
@@ -744,6 +753,161 @@ pub struct ScheduleFile {
     /// Environment its runs belong to
     #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
     pub environment: String,
+}
+
+/// What can be done with the audit stream.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Fetch every record and prove here, not there, that none was changed, removed or added behind the chain
+    #[command(after_help = VERIFY_HELP)]
+    Verify(AuditVerifyArgs),
+    /// Print who did what: every call that changes something, refused ones too
+    #[command(
+        after_help = "Example:\n  fracas audit list --since 24h\n  fracas audit list --since 2027-03-01T00:00:00Z --by admin --method Halt\n  fracas audit list --refused --output json"
+    )]
+    List(AuditListArgs),
+    /// Print the newest signed heads, or add them to a file: keep that away from the controller
+    #[command(
+        after_help = "Example:\n  fracas audit heads\n  fracas audit heads --limit 100 --to vault/heads.jsonl --key-to vault/audit.pub\n\nEach vouches for every record before it, so one now and then is enough."
+    )]
+    Heads(AuditHeadsArgs),
+    /// Write evidence that can be checked without Fracas, with sha256sum, openssl and a small Python program
+    #[command(
+        after_help = "Example:\n  fracas audit export --to evidence\n  fracas audit export --to evidence.tar --since 2027-01-01T00:00:00Z\n\nIts README.txt says how to check it. It holds no keys, but all that the documents of runs say."
+    )]
+    Export(AuditExportArgs),
+}
+
+const VERIFY_HELP: &str = "Example:
+  fracas audit verify --heads vault/heads.jsonl --key vault/audit.pub
+  fracas audit verify --chains-only --output json
+
+Without --key the key is the controller's own word, and whoever could change its history could have changed that too; \
+without --heads so are the heads.
+
+Exit codes: 0 whole, 1 broken, 3 whole, but signed heads know of more (a restored copy), 5 it could not be verified.";
+
+/// Arguments of `audit verify`.
+#[derive(Debug, Args)]
+pub struct AuditVerifyArgs {
+    /// Signed heads that were kept elsewhere, one JSON text a line; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub heads: Vec<PathBuf>,
+    /// The public key that signed them, kept elsewhere [default: what the controller says]
+    #[arg(long, value_name = "FILE")]
+    pub key: Option<PathBuf>,
+    /// Do not fetch readings and reports: much quicker, and nothing is said of them
+    #[arg(long)]
+    pub chains_only: bool,
+}
+
+/// Arguments of `audit list`.
+#[derive(Debug, Args)]
+pub struct AuditListArgs {
+    /// From this instant on, or from so long ago
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+    /// What this person or program did
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+    /// Calls of this method, such as StartRun
+    #[arg(long, value_name = "METHOD")]
+    pub method: Option<String>,
+    /// What was refused
+    #[arg(long)]
+    pub refused: bool,
+}
+
+/// Arguments of `audit heads`.
+#[derive(Debug, Args)]
+pub struct AuditHeadsArgs {
+    /// So many, the newest
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub limit: u32,
+    /// Add those that it does not have to this file
+    #[arg(long, value_name = "FILE")]
+    pub to: Option<PathBuf>,
+    /// Write the public key to this file; one that is there already must be the same
+    #[arg(long, value_name = "FILE")]
+    pub key_to: Option<PathBuf>,
+}
+
+/// Arguments of `audit export`.
+#[derive(Debug, Args)]
+pub struct AuditExportArgs {
+    /// A directory to make, or a file that ends in .tar
+    #[arg(long, value_name = "DIR|FILE")]
+    pub to: PathBuf,
+    /// Leave out what has had no record from this instant on, or from so long ago; the audit stream is always whole
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub since: Option<Since>,
+}
+
+/// A point in time: an instant, or so long before now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Since {
+    /// Nanoseconds since the Unix epoch.
+    Instant(i64),
+    /// Before now.
+    Ago(Dur),
+}
+
+impl Since {
+    /// As an instant, nanoseconds since the Unix epoch.
+    pub fn wall_ns(self, now_ns: i64) -> i64 {
+        match self {
+            Self::Instant(ns) => ns,
+            Self::Ago(length) => now_ns.saturating_sub(length.ns()),
+        }
+    }
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    match (text.parse::<Dur>(), instant(text)) {
+        (Ok(length), _) => Ok(Since::Ago(length)),
+        (_, Ok(ns)) => Ok(Since::Instant(ns)),
+        _ => Err("write it as 2027-03-28T00:00:00Z, or as a length such as 24h or 7d".to_owned()),
+    }
+}
+
+/// What stands under `fracas controller` and needs one that runs.
+#[derive(Debug)]
+pub enum KeepCommand {
+    /// Removes what is old.
+    Prune(PruneArgs),
+    /// Makes a copy of everything.
+    Backup(BackupArgs),
+}
+
+/// Arguments of `controller prune`.
+#[derive(Clone, Debug, Args)]
+pub struct PruneArgs {
+    /// Runs that ended longer ago than this go for good, and facts of schedules that are as old
+    #[arg(long, value_name = "DURATION")]
+    pub older_than: Dur,
+    /// So many runs stay, the newest, however old they are
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub keep_last: u64,
+    /// Say what would go, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Why, for the history
+    #[arg(long, required_unless_present = "dry_run")]
+    pub reason: Option<String>,
+    /// Do not ask before
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+/// Arguments of `controller backup`, where it runs.
+#[derive(Clone, Debug, Args)]
+pub struct BackupArgs {
+    /// The file to make, a tar archive that only you may read
+    #[arg(long, value_name = "FILE")]
+    pub to: PathBuf,
+    /// Leave out every key and token: good for looking at, not for going on with
+    #[arg(long)]
+    pub without_keys: bool,
 }
 
 /// One change of a label.

@@ -3,6 +3,7 @@
 mod approvals;
 mod dial;
 mod guard;
+mod keep;
 mod notices;
 mod people;
 mod schedules;
@@ -10,6 +11,7 @@ mod signin;
 
 pub use approvals::ApprovalSummary;
 pub use guard::GuardRailsAnswer;
+pub use keep::{KeptRecord, KeptStream, PruneAnswer, PruneOrder};
 pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};
 pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};

@@ -1,11 +1,13 @@
 //! One file per command, and the one place that maps arguments to them.
 
 mod approval;
+mod audit;
 mod completions;
 mod explain;
 mod guard_rails;
 mod halt;
 mod hosts;
+mod keep;
 mod login;
 mod new;
 mod notify;
@@ -22,7 +24,11 @@ mod validate;
 mod version;
 mod watch;
 
-use crate::{Session, args::Command, error::CliError};
+use crate::{
+    Session,
+    args::{Command, KeepCommand},
+    error::CliError,
+};
 
 /// Does it; the exit code on success.
 pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u8, CliError> {
@@ -47,10 +53,19 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::People { command } => people::people(session, command).await,
         Command::Schedule { command } => schedule::schedule(session, command).await,
         Command::Notify { command } => notify::notify(session, command).await,
+        Command::Audit { command } => audit::audit(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),
         Command::Completions(given) => completions::completions(session, &given),
         Command::Version => version::version(session),
         Command::Schema(given) => schema::schema(session, &given),
+    }
+}
+
+/// The same for what belongs to a controller's own keeper.
+pub(crate) async fn keep(session: &Session<'_>, command: KeepCommand) -> Result<u8, CliError> {
+    match command {
+        KeepCommand::Prune(given) => keep::prune(session, given).await,
+        KeepCommand::Backup(given) => keep::backup(session, &given).await,
     }
 }

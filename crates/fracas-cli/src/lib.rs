@@ -8,6 +8,7 @@ pub mod client;
 mod commands;
 pub mod context;
 pub mod contexts;
+pub mod draft;
 pub mod error;
 pub mod exit;
 mod face;
@@ -24,6 +25,7 @@ mod source;
 mod steps;
 mod table;
 pub mod times;
+pub mod verification;
 mod words;
 
 use std::{collections::BTreeMap, future::Future, io::Write as _, pin::Pin};
@@ -31,7 +33,7 @@ use std::{collections::BTreeMap, future::Future, io::Write as _, pin::Pin};
 use fracas_model::catalogue::Catalogue;
 
 use crate::{
-    args::{Command, Global},
+    args::{Command, Global, KeepCommand},
     client::Client,
     context::{Access, Surroundings},
     error::CliError,
@@ -76,7 +78,12 @@ pub(crate) struct Session<'a> {
     pub(crate) output: Output,
 }
 
-impl Session<'_> {
+impl<'a> Session<'a> {
+    fn new(global: Global, world: World<'a>) -> Self {
+        let output = Output::new(&global, &world.surroundings);
+        Self { world, global, output }
+    }
+
     /// The configured controller.
     pub(crate) fn client(&self) -> Result<Client, CliError> {
         let access = match &self.world.access {
@@ -95,9 +102,20 @@ impl Session<'_> {
 
 /// Does what `command` says and returns the process's exit code. Errors are printed to standard error.
 pub async fn main(global: Global, command: Command, world: World<'_>) -> u8 {
-    let output = Output::new(&global, &world.surroundings);
-    let session = Session { world, global, output };
-    match commands::execute(&session, command).await {
+    let session = Session::new(global, world);
+    let done = commands::execute(&session, command).await;
+    ended(done, session.output)
+}
+
+/// The same for commands that stand under `fracas controller`, since they are about all that it keeps.
+pub async fn keep(global: Global, command: KeepCommand, world: World<'_>) -> u8 {
+    let session = Session::new(global, world);
+    let done = commands::keep(&session, command).await;
+    ended(done, session.output)
+}
+
+fn ended(done: Result<u8, CliError>, output: Output) -> u8 {
+    match done {
         Ok(code) => code,
         Err(error) => {
             if !error.text.is_empty() {

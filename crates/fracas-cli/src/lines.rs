@@ -66,6 +66,8 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::GaveUp { at, .. }
         | Body::UndoStarted { at }
         | Body::HostContact { at, .. }
+        | Body::FoundClean { at, .. }
+        | Body::Restored { at, .. }
         | Body::Resumed { at }
         | Body::Finished { at, .. }
         | Body::Refused { at, .. }

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     args::{ColorChoice, Global, OutputForm},
     context::Surroundings,
+    error::CliError,
     times::Zone,
 };
 
@@ -74,6 +75,17 @@ impl Output {
         if !self.quiet {
             let _ = writeln!(io::stderr().lock(), "{text}");
         }
+    }
+
+    /// Asks whoever sits there.
+    pub(crate) async fn agreed(self, question: &str) -> Result<bool, CliError> {
+        self.text(question)?;
+        let line = tokio::task::spawn_blocking(|| {
+            let mut line = String::new();
+            io::stdin().read_line(&mut line).map(|_| line)
+        });
+        let line = line.await.map_err(|e| CliError::failure(e.to_string()))??;
+        Ok(matches!(line.trim(), "y" | "Y" | "yes"))
     }
 
     /// Size of the terminal: columns and rows.

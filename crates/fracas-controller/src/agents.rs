@@ -266,6 +266,7 @@ impl Session {
             record.trouble = told(&renew.journal_trouble);
             quarantined = record.quarantined.is_some();
         });
+        self.agents.fleet.says_clean(&self.host, says_clean(&renew), &received);
         if quarantined && says_clean(&renew) {
             self.release().await?;
         }

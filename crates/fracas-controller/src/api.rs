@@ -8,6 +8,7 @@ mod approvals;
 mod entrance;
 mod guard;
 mod hosts;
+mod keep;
 mod notices;
 mod people;
 mod runs;
@@ -23,18 +24,19 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, CordonHostReply, CordonHostRequest,
-        ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest, GetGuardRailsRequest,
-        GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply,
-        HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
-        ListApprovalsReply, ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListNotificationsReply,
-        ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest,
-        ListSchedulesReply, ListSchedulesRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply,
-        MakeJoinTokenRequest, MoveHostRequest, Person, PlanReply, PlanRequest, RejectRequest, RemovePersonRequest,
-        RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest,
-        SetRoleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
-        TestNotificationReply, TestNotificationRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest,
-        operator_server,
+        AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, BackupPiece, BackupRequest, CordonHostReply,
+        CordonHostRequest, ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest,
+        GetGuardRailsRequest, GetHeadsReply, GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest,
+        GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
+        KeptStream, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest, ListApprovalsReply,
+        ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListNotificationsReply, ListNotificationsRequest,
+        ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest,
+        ListStreamsRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply, MakeJoinTokenRequest,
+        MoveHostRequest, Person, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest, Record,
+        RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule,
+        ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply, StartRunRequest,
+        StopRunReply, StopRunRequest, TestNotificationReply, TestNotificationRequest, WatchRunRequest, WhoAmIRequest,
+        WithdrawRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -47,6 +49,7 @@ use crate::{
     enrol::Gate,
     fleet::Fleet,
     history::{History, HistoryError},
+    keep::Keeper,
     notify::Notices,
     people::People,
     runs::Runs,
@@ -78,6 +81,8 @@ pub struct Parts {
     pub approvals: Approvals,
     /// Lets hosts in.
     pub gate: Arc<dyn Gate>,
+    /// Keeps the history; without, nothing is signed, pruned or copied.
+    pub keeper: Option<Arc<Keeper>>,
 }
 
 /// The service.
@@ -92,6 +97,7 @@ pub struct Api {
     people: People,
     approvals: Approvals,
     gate: Arc<dyn Gate>,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl std::fmt::Debug for Api {
@@ -114,8 +120,8 @@ struct Act<'a> {
 impl Api {
     /// A service over the controller's parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate } = parts;
-        Self { runs, schedules, notices, history, fleet, audit, people, approvals, gate }
+        let Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper } = parts;
+        Self { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper }
     }
 
     /// Whether the caller may do this. Recorded before it is done; a refusal too.
@@ -423,6 +429,48 @@ impl operator_server::Operator for Api {
         self.sees(&by, act).await?;
         Ok(Response::new(GetCatalogueReply { catalogue_json: to_json(&self.fleet.catalogue()) }))
     }
+
+    type ListStreamsStream = keep::Streamed<KeptStream>;
+
+    async fn list_streams(&self, request: Request<ListStreamsRequest>) -> Reply<Self::ListStreamsStream> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.rules(&by, "ListStreams", &wire.prefix).await?;
+        self.streams(wire).await
+    }
+
+    type ReadRecordsStream = keep::Streamed<Record>;
+
+    async fn read_records(&self, request: Request<ReadRecordsRequest>) -> Reply<Self::ReadRecordsStream> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.rules(&by, "ReadRecords", &wire.stream).await?;
+        self.records(wire).await
+    }
+
+    async fn get_heads(&self, request: Request<GetHeadsRequest>) -> Reply<GetHeadsReply> {
+        let by = principal(&request)?;
+        // They tell nothing but how long the audit stream is, and whoever keeps them makes it stronger.
+        let act = Act { method: "GetHeads", needs: &[], environment: access::EVERYWHERE, about: "" };
+        self.sees(&by, act).await?;
+        self.heads(request.into_inner())
+    }
+
+    async fn prune(&self, request: Request<PruneRequest>) -> Reply<PruneReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.rules(&by, "Prune", if wire.dry_run { "dry run" } else { "" }).await?;
+        self.pruned(wire, by).await
+    }
+
+    type BackupStream = keep::Streamed<BackupPiece>;
+
+    async fn backup(&self, request: Request<BackupRequest>) -> Reply<Self::BackupStream> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        self.rules(&by, "Backup", if wire.without_keys { "without keys" } else { "" }).await?;
+        self.backed_up(&wire, &by).await
+    }
 }
 
 /// Carries something through whether or not the caller waits for it: between its record, its commit and the change in
@@ -457,7 +505,7 @@ fn principal<T>(request: &Request<T>) -> Result<Principal, Status> {
 fn status(error: &HistoryError) -> Status {
     let text = error.to_string();
     match error {
-        HistoryError::Unreadable { .. } => Status::data_loss(text),
+        HistoryError::Unreadable { .. } | HistoryError::Unsummed { .. } => Status::data_loss(text),
         HistoryError::Closed { .. } => Status::failed_precondition(text),
         HistoryError::BadReport { .. } => Status::invalid_argument(text),
         HistoryError::Store(error) => match error {

@@ -11,10 +11,11 @@ use fracas_model::{
     tree,
     units::Dur,
 };
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     identity::HOST_CERTIFICATE_DAYS,
+    keep::Rules,
     notify::{self, Channel},
     signin,
 };
@@ -85,6 +86,8 @@ pub struct Config {
     pub notifications: Vec<Channel>,
     /// The identity provider by which people sign in.
     pub sign_in: Option<signin::Settings>,
+    /// What is pruned by itself; nothing unless told.
+    pub retention: Option<Rules>,
 }
 
 /// What one source says; what it does not say is left to the next.
@@ -110,6 +113,8 @@ pub struct Given {
     pub notifications: Vec<Channel>,
     /// See [`Config::sign_in`]; only a file can name one.
     pub sign_in: Option<signin::Settings>,
+    /// See [`Config::retention`].
+    pub retention: Option<Rules>,
 }
 
 /// The form of the configuration file.
@@ -132,7 +137,30 @@ fn shape() -> Shape {
         Field::optional("observer", Shape::Bool, "Whether an observer runs beside the controller."),
         Field::optional("notifications", notify::shape(), "Whom to tell what happens, and how."),
         Field::optional("signIn", signin::shape(), "The identity provider by which people sign in."),
+        Field::optional("retention", retention_shape(), "What is pruned by itself, looked at once a day."),
     ])
+}
+
+fn retention_shape() -> Shape {
+    let day = Dur::from_secs(86_400);
+    let century = Dur::from_secs(36_525 * 86_400);
+    Shape::Object(vec![
+        Field::required(
+            "runs",
+            Shape::duration(day, century),
+            "Runs that ended longer ago than this go, and old facts of schedules.",
+        ),
+        Field::optional(
+            "keepLast",
+            Shape::Integer { min: 0, max: 1_000_000_000 },
+            "So many runs stay, the newest, however old they are.",
+        ),
+    ])
+}
+
+fn retention(value: &Value) -> Option<Rules> {
+    let older_than = value.get("runs").and_then(Value::as_str)?.parse().ok()?;
+    Some(Rules { older_than, keep_last: value.get("keepLast").and_then(Value::as_u64).unwrap_or(0) })
 }
 
 /// Reads a configuration file. The error is every mistake, rendered with its place.
@@ -167,6 +195,7 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
         observer: value.get("observer").and_then(Value::as_bool),
         notifications,
         sign_in,
+        retention: value.get("retention").and_then(retention),
     })
 }
 
@@ -185,6 +214,7 @@ impl Given {
             observer: self.observer.or(lower.observer),
             notifications: if self.notifications.is_empty() { lower.notifications } else { self.notifications },
             sign_in: self.sign_in.or(lower.sign_in),
+            retention: self.retention.or(lower.retention),
         }
     }
 
@@ -202,6 +232,7 @@ impl Given {
             observer: self.observer.unwrap_or(true),
             notifications: self.notifications,
             sign_in: self.sign_in,
+            retention: self.retention,
         }
     }
 }
@@ -220,6 +251,9 @@ impl Config {
         lines.insert("hostCertificateDays", self.host_certificate_days.into());
         lines.insert("drain", self.drain.to_string().into());
         lines.insert("observer", self.observer.into());
+        if let Some(Rules { older_than, keep_last }) = self.retention {
+            lines.insert("retention", json!({ "runs": older_than.to_string(), "keepLast": keep_last }));
+        }
         let mut body: String = lines.iter().map(|(key, value)| format!("{key}: {value}\n")).collect();
         if let Some(provider) = &self.sign_in {
             body.push_str(&signin::written(provider));
@@ -236,7 +270,8 @@ mod tests {
     use super::*;
 
     const FILE: &str = "apiVersion: fracas/v1\nkind: ControllerConfig\ndataDir: /srv/fracas\nfrontListen: 0.0.0.0:1\n\
-                        metricsListen: off\nnames: [fracas.internal]\ndrain: 5s\nobserver: false\n";
+                        metricsListen: off\nnames: [fracas.internal]\ndrain: 5s\nobserver: false\n\
+                        retention: { runs: 400d, keepLast: 20 }\n";
 
     #[test]
     fn flags_beat_the_file_and_the_file_beats_defaults() {
@@ -252,6 +287,9 @@ mod tests {
         let of_file = || read_file("c.yaml", FILE).unwrap();
         assert_eq!(asked.over(of_file()).settle("/default".into()).metrics.to_string(), "[::1]:3");
         assert_eq!(Given::default().settle("/default".into()).metrics.to_string(), METRICS);
+        let retention = Rules { older_than: Dur::from_secs(400 * 86_400), keep_last: 20 };
+        assert_eq!(config.retention, Some(retention));
+        assert_eq!(Given::default().settle("/default".into()).retention, None, "nothing goes unless it is asked for");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::{
     enrol::{Gate, OBSERVER_LABEL},
     fleet::Fleet,
     history::{History, HistoryError},
+    keep::Keeper,
     listen::Conn,
     metrics::{Calls, SessionMeters},
     notify::{Channel, Notices},
@@ -55,6 +56,7 @@ pub struct Controller {
     front_port: u16,
     sessions: SessionMeters,
     calls: Calls,
+    keeper: Option<Arc<Keeper>>,
 }
 
 impl Controller {
@@ -108,6 +110,7 @@ impl Controller {
             front_port: 0,
             sessions,
             calls,
+            keeper: None,
         })
     }
 
@@ -136,6 +139,12 @@ impl Controller {
     #[must_use]
     pub fn telling(self, channels: Vec<Channel>) -> Self {
         Self { notices: Notices::begin(&self.history, &self.id, channels), ..self }
+    }
+
+    /// The same controller, whose history this one keeps.
+    #[must_use]
+    pub fn kept_by(self, keeper: Arc<Keeper>) -> Self {
+        Self { keeper: Some(keeper), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -244,6 +253,7 @@ impl Controller {
             people: self.people.clone(),
             approvals: self.approvals.clone(),
             gate,
+            keeper: self.keeper.clone(),
         });
         let authenticated = Authenticated { doors, people: self.people.clone(), audit: self.audit.clone() };
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());

@@ -159,11 +159,26 @@ impl DataDir {
         append().map_err(failed("write", &path))
     }
 
+    /// Begins a new file, which may be in a directory below.
+    pub fn create(&self, name: &str, access: Access) -> io::Result<File> {
+        let path = self.join(name);
+        if let Some(folder) = path.parent() {
+            DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+        }
+        let mode = if access == Access::Private { 0o600 } else { 0o644 };
+        File::options().write(true).create_new(true).mode(mode).open(path)
+    }
+
     /// The bytes of a file; `None` when it is not there.
     ///
     /// # Errors
     /// [`DataDirError::Exposed`] when the file should be private and others can read it.
     pub fn read(&self, name: &str, access: Access) -> Result<Option<Vec<u8>>, DataDirError> {
+        self.read_end(name, access, usize::MAX)
+    }
+
+    /// The last bytes of a file, at most so many; otherwise as [`read`](Self::read).
+    pub fn read_end(&self, name: &str, access: Access, most: usize) -> Result<Option<Vec<u8>>, DataDirError> {
         let path = self.join(name);
         let mut file = match File::open(&path) {
             Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -173,6 +188,9 @@ impl DataDir {
         if access == Access::Private && mode & 0o077 != 0 {
             return Err(DataDirError::Exposed { path, mode, danger: "so others can read a secret", remedy: "600" });
         }
+        let length = file.metadata().map_err(failed("read", &path))?.len();
+        let before = length.saturating_sub(u64::try_from(most).unwrap_or(u64::MAX));
+        file.seek(SeekFrom::Start(before)).map_err(failed("read", &path))?;
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(failed("read", &path))?;
         Ok(Some(bytes))

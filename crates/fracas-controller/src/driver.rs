@@ -62,7 +62,7 @@ impl DriveError {
             Self::History(HistoryError::Store(error)) => {
                 matches!(error, StoreError::Fenced { .. } | StoreError::Closed | StoreError::Newer { .. })
             }
-            Self::History(error) => matches!(error, HistoryError::Unreadable { .. }),
+            Self::History(error) => matches!(error, HistoryError::Unreadable { .. } | HistoryError::Unsummed { .. }),
         }
     }
 }
@@ -208,8 +208,14 @@ impl Driver {
         }
         if matches!(run.phase, Phase::Undoing { .. }) {
             let at = self.history.now();
-            let silent = run.silent().into_iter().filter(|key| self.fleet.contact(&key.host).settled);
-            facts.extend(silent.map(|item| Body::Withdrawn { item: item.clone(), at: at.clone() }));
+            if run.restored.is_some() {
+                // Their hosts may have told another history how they ended, and only say that nothing is there.
+                let untold = run.untold().into_iter().filter(|key| self.fleet.is_clean(&key.host, &at));
+                facts.extend(untold.map(|item| Body::FoundClean { item: item.clone(), at: at.clone() }));
+            } else {
+                let silent = run.silent().into_iter().filter(|key| self.fleet.contact(&key.host).settled);
+                facts.extend(silent.map(|item| Body::Withdrawn { item: item.clone(), at: at.clone() }));
+            }
         }
         facts
     }

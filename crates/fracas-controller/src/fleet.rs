@@ -36,6 +36,8 @@ use crate::enrol::ENVIRONMENT_LABEL;
 
 /// Lease of hosts on which nothing is active: only its presence matters.
 const IDLE_LEASE: Dur = Dur::from_secs(15);
+/// Facts of a host that is in contact arrive well within this.
+const LAST_FACTS: Dur = Dur::from_secs(10);
 /// Runs that are remembered once they are over: more than end within the time that a fact is on its way.
 const OVER: usize = 64;
 
@@ -135,6 +137,14 @@ struct Session {
     desired: watch::Sender<Desired>,
     /// Revision that the host has taken.
     taken: Option<u64>,
+    /// Since when it says that nothing of ours is on it, without a break.
+    clean: Option<Stamp>,
+}
+
+impl Session {
+    fn settled(&self) -> bool {
+        self.taken == Some(self.desired.borrow().revision)
+    }
 }
 
 #[derive(Debug)]
@@ -233,7 +243,24 @@ impl Fleet {
     pub fn contact(&self, host: &HostId) -> Contact {
         let state = self.lock();
         let Some(session) = state.sessions.get(host) else { return Contact::default() };
-        Contact { connected: true, settled: session.taken == Some(session.desired.borrow().revision) }
+        Contact { connected: true, settled: session.settled() }
+    }
+
+    /// A host says whether something of ours may be on it.
+    pub fn says_clean(&self, host: &HostId, clean: bool, now: &Stamp) {
+        let mut state = self.lock();
+        let Some(session) = state.sessions.get_mut(host) else { return };
+        let since = session.clean.take().or_else(|| Some(now.clone()));
+        session.clean = since.filter(|_| clean && session.settled());
+    }
+
+    /// Whether a host has taken all that is desired of it now, and has said since then, for longer than its last facts take
+    /// to arrive, that nothing of ours is on it.
+    pub fn is_clean(&self, host: &HostId, now: &Stamp) -> bool {
+        let state = self.lock();
+        let session = state.sessions.get(host).filter(|session| session.settled());
+        let since = session.and_then(|session| session.clean.as_ref());
+        since.and_then(|since| now.since(since).ok()).is_some_and(|lasted| lasted >= LAST_FACTS)
     }
 
     /// A host says that it has taken a desired state.
@@ -271,7 +298,7 @@ impl Fleet {
             state.prune_offers();
         }
         let (sender, desired) = watch::channel(state.desired_for(host));
-        state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None });
+        state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None, clean: None });
         drop(state);
         self.changed.send_replace(());
         Ok(Connection { desired, number })

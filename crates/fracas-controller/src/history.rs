@@ -32,7 +32,7 @@ use crate::{
     chain::{self, Digest},
     clock::Clock,
     metrics::HistoryMeters,
-    store::{Batch, Commit, Cursor, Head, NewEvent, RunIndex, Store, StoreError, Stored},
+    store::{Batch, Commit, Cursor, Cut, Head, NewEvent, RunIndex, Store, StoreError, Stored},
 };
 
 /// A fact to append.
@@ -95,6 +95,12 @@ pub enum HistoryError {
         seq: u64,
         /// What is wrong with it.
         source: serde_json::Error,
+    },
+    /// The beginning of a stream was pruned, and what it said together is not there.
+    #[error("the beginning of {stream} is gone and no summary of it is kept: run `fracas controller verify`")]
+    Unsummed {
+        /// The stream.
+        stream: String,
     },
     /// A host broke the rules of reporting; end its session.
     #[error("report of host {host} is malformed: {why}")]
@@ -268,6 +274,16 @@ impl History {
         let extra = Extra { index, ..Extra::default() };
         let expected = BTreeMap::from([(stream.to_owned(), expected)]);
         self.start(Write { facts, expected, extra, cursor: None, drop_strays: false, close }, None).await
+    }
+
+    /// Cuts records off for good. Whoever calls has said so in the audit stream, and that is signed.
+    pub async fn cut(&self, cuts: Vec<Cut>) -> Result<(), HistoryError> {
+        let shared = Arc::clone(&self.0);
+        let task = tokio::spawn(async move {
+            let _turn = shared.turn.read().await;
+            Ok(shared.store.cut(shared.epoch.load(Ordering::SeqCst), cuts).await?)
+        });
+        finished(task.await)
     }
 
     /// Takes a host's report: skips what was taken before, appends what the host may say, drops the rest for good,

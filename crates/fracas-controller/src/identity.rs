@@ -61,8 +61,36 @@ pub enum IdentityError {
 pub struct Identity {
     authority: Authority,
     server: Arc<ServerCertificate>,
-    audit: Ed25519KeyPair,
+    audit: AuditKey,
     admin: Digest,
+}
+
+/// The key that signs heads of the audit stream.
+pub struct AuditKey(Ed25519KeyPair);
+
+impl std::fmt::Debug for AuditKey {
+    /// Without the key.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AuditKey").finish_non_exhaustive()
+    }
+}
+
+impl AuditKey {
+    /// The key in a data directory; `None` when there is none.
+    pub fn open(dir: &DataDir) -> Result<Option<Self>, IdentityError> {
+        let Some(pkcs8) = dir.read("audit.key", Access::Private)? else { return Ok(None) };
+        let key = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|e| IdentityError::Unusable {
+            path: dir.join("audit.key"),
+            detail: e.to_string(),
+            remedy: "restore it from a backup; without it, former signatures can still be checked with audit.pub",
+        })?;
+        Ok(Some(Self(key)))
+    }
+
+    /// An Ed25519 signature over these bytes, 64 bytes.
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        self.0.sign(bytes).as_ref().to_vec()
+    }
 }
 
 /// Holds the public key of the audit, hexadecimal.
@@ -121,12 +149,17 @@ impl Identity {
 
     /// Signs the head of the audit stream, or anything else this controller vouches for (Ed25519, 64 bytes).
     pub fn sign_head(&self, bytes: &[u8]) -> Vec<u8> {
-        self.audit.sign(bytes).as_ref().to_vec()
+        self.audit.sign(bytes)
+    }
+
+    /// What signs heads.
+    pub fn audit(&self) -> &AuditKey {
+        &self.audit
     }
 
     /// The public key of [`sign_head`](Self::sign_head), 32 bytes; also in `audit.pub`, hexadecimal.
     pub fn audit_public(&self) -> &[u8] {
-        self.audit.public_key().as_ref()
+        self.audit.0.public_key().as_ref()
     }
 
     /// Whether a presented token is the administrator's.
@@ -170,22 +203,28 @@ pub(crate) fn random<const N: usize>() -> [u8; N] {
     bytes
 }
 
-fn audit_key(dir: &DataDir) -> Result<Ed25519KeyPair, IdentityError> {
-    let pkcs8 = if let Some(pkcs8) = dir.read("audit.key", Access::Private)? {
-        pkcs8
-    } else {
-        let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
-            .map_err(|e| IdentityError::Crypto { what: "the audit key", detail: e.to_string() })?;
-        dir.write("audit.key", made.as_ref(), Access::Private)?;
-        made.as_ref().to_vec()
+fn audit_key(dir: &DataDir) -> Result<AuditKey, IdentityError> {
+    let known = dir.read(AUDIT_KEY_FILE, Access::Public)?;
+    let key = match AuditKey::open(dir)? {
+        Some(key) => key,
+        // Nothing that was signed before could be proved by a new one.
+        None if known.is_some() => {
+            return Err(IdentityError::Unusable {
+                path: dir.join("audit.key"),
+                detail: format!("it is gone, and {AUDIT_KEY_FILE} is there"),
+                remedy: "put it back from a backup; or keep audit.pub and heads.jsonl elsewhere, to check with them what \
+                         was signed so far, and move them away: then a new key is made",
+            });
+        }
+        None => {
+            let made = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new())
+                .map_err(|e| IdentityError::Crypto { what: "the audit key", detail: e.to_string() })?;
+            dir.write("audit.key", made.as_ref(), Access::Private)?;
+            AuditKey::open(dir)?.expect("it was just written")
+        }
     };
-    let key = Ed25519KeyPair::from_pkcs8(&pkcs8).map_err(|e| IdentityError::Unusable {
-        path: dir.join("audit.key"),
-        detail: e.to_string(),
-        remedy: "restore it from a backup; without it, former signatures can still be checked with audit.pub",
-    })?;
-    let public = hex(key.public_key().as_ref());
-    if dir.read(AUDIT_KEY_FILE, Access::Public)?.as_deref() != Some(public.as_bytes()) {
+    let public = hex(key.0.public_key().as_ref());
+    if known.as_deref() != Some(public.as_bytes()) {
         dir.write(AUDIT_KEY_FILE, public.as_bytes(), Access::Public)?;
     }
     Ok(key)

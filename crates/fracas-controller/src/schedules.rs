@@ -12,19 +12,21 @@ use std::{
 
 use fracas_model::{
     access::Right,
+    chain::{Head, hex},
     diagnostic::Diagnostic,
     document,
-    event::{Body, Event},
+    event::{Body, Event, Gone},
     id::RunId,
-    schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State},
+    schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State, Summary},
     time::Stamp,
 };
 use tokio::sync::{Mutex as AsyncMutex, Notify};
 
 use crate::{
-    history::{History, HistoryError},
+    history::{Extra, History, HistoryError},
     people::People,
     runs::{Request, RunError, Runs, whole},
+    store::Cut,
 };
 
 /// At the latest so often each schedule looks at the clock: it may have been set.
@@ -35,6 +37,8 @@ const TRY_AGAIN: Duration = Duration::from_secs(1);
 const COMING_BACK: Duration = Duration::from_secs(10);
 /// So often that is looked at.
 const COME_BACK_YET: Duration = Duration::from_millis(100);
+/// Fewer records than this stay as they are.
+const WORTH_A_SUMMARY: usize = 50;
 /// Most schedules of one controller.
 const MOST: usize = 10_000;
 
@@ -137,6 +141,11 @@ impl Schedules {
         let slots = self.slots.lock().unwrap_or_else(PoisonError::into_inner);
         let seen = slots.iter().map(|(name, slot)| (name.clone(), slot.seen()));
         seen.filter(|(_, state)| state.schedule.is_some() && !state.removed).collect()
+    }
+
+    /// Names of all, also of those that were removed.
+    pub fn names(&self) -> Vec<String> {
+        self.slots.lock().unwrap_or_else(PoisonError::into_inner).keys().cloned().collect()
     }
 
     /// One of them.
@@ -254,9 +263,13 @@ impl Schedules {
 
     /// Takes in what was recorded since, and lets others see it.
     async fn read(&self, name: &str, life: &mut Life) -> Result<(), HistoryError> {
-        let events = self.history.read(&stream_of(name), life.seq).await?;
+        let stream = stream_of(name);
+        let events = self.history.read(&stream, life.seq).await?;
         if events.is_empty() {
             return Ok(());
+        }
+        if life.seq == 0 {
+            life.begin(&stream, &events)?;
         }
         for event in events {
             life.seq = event.seq;
@@ -265,6 +278,57 @@ impl Schedules {
         }
         *self.slot(name).seen.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(life.state.clone());
         Ok(())
+    }
+
+    /// Sums up the first records of a schedule, those from before this instant, and says in the audit stream, by `pruned`,
+    /// that they go; in one commit. What goes is to be cut off by the caller. `None`: too few are that old.
+    pub async fn sum_up(
+        &self,
+        name: &str,
+        audit: &str,
+        before_wall_ns: i64,
+        pruned: impl FnOnce(Gone) -> Body + Send + 'static,
+    ) -> Result<Option<Cut>, HistoryError> {
+        let (schedules, name, audit) = (self.clone(), name.to_owned(), audit.to_owned());
+        whole(async move {
+            let slot = schedules.slot(&name);
+            let mut life = slot.life.lock().await;
+            let stream = stream_of(&name);
+            let Some((upto, summary)) = schedules.summary(&stream, before_wall_ns).await? else { return Ok(None) };
+            let gone = Gone { stream: stream.clone(), seq: upto.seq, hash: hex(&upto.hash), report: None };
+            let at = schedules.history.now();
+            let summed = Body::Schedule { fact: Fact::Summary(Box::new(summary)), at };
+            let facts = [(stream.clone(), vec![summed]), (audit, vec![pruned(gone)])].into();
+            schedules.history.append_together(facts, BTreeMap::new(), Extra::default()).await?;
+            schedules.read(&name, &mut life).await?;
+            Ok(Some(Cut { stream, upto }))
+        })
+        .await
+    }
+
+    /// How many records of a schedule a summary could take the place of now.
+    pub async fn summable(&self, name: &str, before_wall_ns: i64) -> Result<u64, HistoryError> {
+        let events = self.history.read(&stream_of(name), 0).await?;
+        Ok(old(&events, before_wall_ns).map_or(0, |seq| seq + 1 - events[0].seq))
+    }
+
+    async fn summary(&self, stream: &str, before_wall_ns: i64) -> Result<Option<(Head, Summary)>, HistoryError> {
+        let events = self.history.read(stream, 0).await?;
+        let Some(upto) = old(&events, before_wall_ns) else { return Ok(None) };
+        let mut life = Life::default();
+        let mut source = life.begin(stream, &events)?;
+        for event in events.iter().take_while(|event| event.seq <= upto) {
+            let Body::Schedule { fact, at } = &event.body else { continue };
+            life.take(fact, at.wall_ns, event.seq);
+            if let Fact::Set { source: text, .. } = fact {
+                source.clone_from(text);
+            }
+        }
+        life.state.forget_ended(&self.runs.active().into_iter().collect());
+        let last = self.history.read_stored(stream, upto - 1, 1).await?.pop();
+        let head = last.map(|record| Head { seq: record.seq, hash: record.hash }).filter(|head| head.seq == upto);
+        let summary = Summary { upto, timed_by: life.timed_by, source, state: life.state };
+        Ok(head.map(|head| (head, summary)))
     }
 
     /// The one task of a schedule, begun anew after a bug.
@@ -423,6 +487,15 @@ fn by(name: &str) -> String {
     format!("schedule:{name}")
 }
 
+/// Number of the last of the first records that are all from before this instant, if they are enough. Each summary is two
+/// records itself, and the last record stays, so that the stream does.
+fn old(events: &[Event], before_wall_ns: i64) -> Option<u64> {
+    let before = |event: &&Event| event.received.wall_ns <= before_wall_ns;
+    let old = events.iter().take(events.len().saturating_sub(1)).take_while(before);
+    let last = old.clone().last()?.seq;
+    (old.count() >= WORTH_A_SUMMARY).then_some(last)
+}
+
 fn clockwork(state: &State) -> Option<Clockwork> {
     let Schedule { when, zone, seed, .. } = state.schedule.as_ref()?;
     // It was read once, when it was set.
@@ -452,6 +525,23 @@ struct Life {
 }
 
 impl Life {
+    /// Begins with what the summary of a pruned beginning says, if `events`, the first that are kept, have one before
+    /// them; gives the text of the document then.
+    fn begin(&mut self, stream: &str, events: &[Event]) -> Result<String, HistoryError> {
+        let Some(gone) = events.first().map(|first| first.seq - 1).filter(|gone| *gone > 0) else {
+            return Ok(String::new());
+        };
+        let summary = events.iter().find_map(|event| match &event.body {
+            Body::Schedule { fact: Fact::Summary(summary), .. } if summary.upto == gone => Some(summary),
+            _ => None,
+        });
+        let summary = summary.ok_or_else(|| HistoryError::Unsummed { stream: stream.to_owned() })?;
+        (self.state, self.timed_by) = (summary.state.clone(), summary.timed_by);
+        self.clockwork = clockwork(&self.state);
+        self.changed = true;
+        Ok(summary.source.clone())
+    }
+
     fn take(&mut self, fact: &Fact, at_ns: i64, seq: u64) {
         if let Fact::Set { schedule, .. } = fact
             && !self.state.goes_on(schedule, at_ns)

@@ -19,6 +19,7 @@ use crate::{
     enrol::{Enrolment, Gate, OBSERVER_LABEL},
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
+    keep::{BackupError, COPY, Keeper, Rules, forget},
     listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
     metrics::{AuditMeters, Metrics, Parts, serve},
     people::{Directory, DirectoryError},
@@ -29,7 +30,7 @@ use crate::{
 /// The history's file in the data directory.
 pub const STORE_FILE: &str = "history.sqlite";
 /// Holds the controller's own id.
-const ID_FILE: &str = "controller.id";
+pub(crate) const ID_FILE: &str = "controller.id";
 /// Strangers of one address: scripts that call in parallel, and hosts behind one router that come back at once.
 const PER_ADDRESS: usize = 64;
 /// How long a connection may be open before its first call with a good token, or an enrolment may take.
@@ -72,6 +73,9 @@ pub enum StartError {
     /// The history.
     #[error(transparent)]
     History(#[from] HistoryError),
+    /// What an earlier backup left.
+    #[error(transparent)]
+    Backup(#[from] BackupError),
     /// The machine's clock.
     #[error("the clock cannot be read: {0}")]
     Clock(std::io::Error),
@@ -132,6 +136,9 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let directory = Directory::open(Arc::clone(&dir))?;
     let controller = controller.reached_on(front_address.port()).named_in(directory);
     let controller = controller.telling(config.notifications.clone()).signed_in_by(config.sign_in.clone());
+    forget(&dir.join(COPY))?;
+    let keeper = Arc::new(Keeper::new(controller.clone(), Arc::clone(&identity), Arc::clone(&dir)));
+    let controller = controller.kept_by(Arc::clone(&keeper));
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),
@@ -159,7 +166,8 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         let (controller, identity, dir) = (controller.clone(), Arc::clone(&identity), Arc::clone(&dir));
         tokio::spawn(upkeep(controller, identity, dir, audit.clone(), until(&closing)))
     };
-    let mut tasks = vec![serve_front, serve_fleet, upkeep];
+    let keeping = tokio::spawn(keeping(keeper, config.retention, until(&closing)));
+    let mut tasks = vec![serve_front, serve_fleet, upkeep, keeping];
     if let Some(heard) = heard {
         let (controller, identity) = (controller.clone(), Arc::clone(&identity));
         let heads = controller.history().subscribe(controller.audit()).await?;
@@ -300,6 +308,21 @@ async fn upkeep(
     };
     tokio::select! {
         () = work => {}
+        () = closed => {}
+    }
+}
+
+/// Wipes what was pruned, and prunes by itself what the configuration says is old.
+async fn keeping(keeper: Arc<Keeper>, rules: Option<Rules>, closed: impl Future<Output = ()>) {
+    let tidy = async {
+        match rules {
+            Some(rules) => keeper.keep_tidy(rules).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = keeper.keep_wiping() => {}
+        () = tidy => {}
         () = closed => {}
     }
 }

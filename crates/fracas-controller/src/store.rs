@@ -5,11 +5,16 @@
 pub mod memory;
 pub mod sqlite;
 
-use std::{future::Future, path::PathBuf, pin::Pin};
+use std::{
+    future::Future,
+    path::{Path, PathBuf},
+    pin::Pin,
+};
 
 use fracas_model::id::{HostId, RunId};
 
-use crate::chain::{Digest, genesis};
+use crate::chain::Digest;
+pub use crate::chain::{Head, Stored};
 
 /// One record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,31 +94,34 @@ pub struct Commit {
     pub idempotency: Option<(String, RunId)>,
 }
 
-/// One record as it is kept.
+/// One stream that is there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Stored {
-    /// From 1, without gaps.
-    pub seq: u64,
-    /// The bytes the chain covers.
-    pub stored: Vec<u8>,
-    /// Chain hash after this record.
-    pub hash: Digest,
+pub struct Listed {
+    /// Its name.
+    pub stream: String,
+    /// What its first kept record follows: the genesis, or the last record that was cut off.
+    pub base: Head,
+    /// Its end.
+    pub head: Head,
 }
 
-/// The end of a stream; number 0 with the genesis hash when it has no record.
+/// Records to remove: those of a stream up to and including this one, which must have this hash. Where it is the last one,
+/// all of the stream goes, with its row in the run index.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The stream.
+    pub stream: String,
+    /// The last record that goes.
+    pub upto: Head,
+}
+
+/// How much of what was cut off may be wiped in one transaction, so that whoever appends waits for little.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Head {
-    /// Number of the last record.
-    pub seq: u64,
-    /// Its chain hash.
-    pub hash: Digest,
-}
-
-impl Head {
-    /// The head of a stream that has no record.
-    pub fn genesis(stream: &str) -> Self {
-        Self { seq: 0, hash: genesis(stream) }
-    }
+pub struct Portion {
+    /// Records.
+    pub records: usize,
+    /// Bytes of records and blobs; one record is always taken.
+    pub bytes: usize,
 }
 
 /// Why a store did not do what it was asked.
@@ -214,6 +222,9 @@ pub trait Store: Send + Sync {
     /// Names of the streams that begin with `prefix`, in byte order.
     fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>>;
 
+    /// The streams that begin with `prefix`, in byte order of their names.
+    fn listed<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Listed>>;
+
     /// Bytes kept under their SHA-256.
     fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>>;
 
@@ -237,6 +248,17 @@ pub trait Store: Send + Sync {
 
     /// Raises the epoch above `above` and returns it, if `ours` is its present owner; else [`StoreError::Fenced`].
     fn raise_epoch(&self, ours: u64, above: u64) -> Answer<'_, u64>;
+
+    /// Cuts records off, all cuts or none: from then on they are not there for any reader. What is gone already is passed
+    /// over. [`StoreError::Conflict`] when a stream has another record there than the cut says.
+    fn cut(&self, epoch: u64, cuts: Vec<Cut>) -> Answer<'_, ()>;
+
+    /// Wipes some of what was cut off, with the blobs that nothing else refers to; says whether more is left. Can be
+    /// interrupted and repeated at any time.
+    fn wipe(&self, portion: Portion) -> Answer<'_, bool>;
+
+    /// Writes all that is there at one instant into a new file, a history of the same kind; appends go on meanwhile.
+    fn copy_to<'a>(&'a self, path: &'a Path) -> Answer<'a, ()>;
 }
 
 /// Most rows [`Store::run_prefix`] gives: enough to say which ids an ambiguous prefix could mean.

@@ -1,22 +1,24 @@
-//! Proving a history whole: walks every chain, compares blobs, and holds all against heads signed outside the store.
+//! Proving a history whole where it lies: reads every stream and blob of a store, and lets the evidence be judged.
 //!
-//! It only reads. What no signature reaches is named: for those records nothing but the database itself vouches.
+//! It only reads, and what whole means is [`fracas_model::evidence`]'s business.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     path::{Path, PathBuf},
 };
 
-use fracas_model::event::{Body, Event};
-use serde::{Deserialize, Serialize};
+pub use fracas_model::evidence::{SignedHead, StreamFinding, Verification};
+use fracas_model::{
+    chain::{Head, digest_from_hex, hex},
+    evidence::{self, BadLine, Beside, Ends, Verifier, Walk},
+};
 
 use crate::{
-    chain::{Digest, digest_from_hex, genesis, hex, link, sha256, unhex},
     datadir::{Access, DataDir, DataDirError},
     history::{History, HistoryError},
-    identity::{AUDIT_KEY_FILE, Identity, verify_head},
+    identity::{AUDIT_KEY_FILE, AuditKey, Identity},
     server::STORE_FILE,
-    store::{Head, Store, StoreError, Stored, sqlite::SqliteStore},
+    store::{Listed, Store, StoreError, sqlite::SqliteStore},
 };
 
 /// File of signed heads in the data directory, one JSON text a line. Copies elsewhere are worth more than this one.
@@ -25,40 +27,12 @@ pub const HEADS_FILE: &str = "heads.jsonl";
 /// Records fetched from the store at once.
 const PAGE: usize = 1000;
 
-/// The head of a stream at some time, signed.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct SignedHead {
-    /// The stream, normally an `audit/CONTROLLER`.
-    pub stream: String,
-    /// Number of its last record.
-    pub seq: u64,
-    /// Hash of that record, hexadecimal.
-    pub hash: String,
-    /// When it was signed, wall time, nanoseconds since the Unix epoch.
-    pub wall_ns: i64,
-    /// Ed25519 signature over [`SignedHead::text`], hexadecimal.
-    pub signature: String,
-}
-
-impl SignedHead {
-    /// Signs a head.
-    pub fn sign(identity: &Identity, stream: &str, head: Head, wall_ns: i64) -> Self {
-        let mut signed =
-            Self { stream: stream.to_owned(), seq: head.seq, hash: hex(&head.hash), wall_ns, signature: String::new() };
-        signed.signature = hex(&identity.sign_head(signed.text().as_bytes()));
-        signed
-    }
-
-    /// What is signed: a line for each field, so that no two heads have the same text.
-    pub fn text(&self) -> String {
-        format!("fracas head 1\n{}\n{}\n{}\n{}\n", self.stream, self.seq, self.hash, self.wall_ns)
-    }
-
-    /// Whether the holder of the Ed25519 key `public` signed this.
-    pub fn holds(&self, public: &[u8]) -> bool {
-        unhex(&self.signature).is_some_and(|signature| verify_head(public, self.text().as_bytes(), &signature))
-    }
+/// Signs a head; `wall_ns` is the wall time, nanoseconds since the Unix epoch.
+pub fn sign(key: &AuditKey, stream: &str, head: Head, wall_ns: i64) -> SignedHead {
+    let (stream, hash) = (stream.to_owned(), hex(&head.hash));
+    let mut signed = SignedHead { stream, seq: head.seq, hash, wall_ns, signature: String::new() };
+    signed.signature = hex(&key.sign(signed.text().as_bytes()));
+    signed
 }
 
 /// Signs the present head of the stream `audit` and keeps it in [`HEADS_FILE`].
@@ -69,9 +43,14 @@ pub async fn vouch(
     audit: &str,
 ) -> Result<SignedHead, VouchError> {
     let head = history.store().head(audit).await.map_err(HistoryError::from)?;
-    let signed = SignedHead::sign(identity, audit, head, history.now().wall_ns);
-    dir.append_line(HEADS_FILE, &serde_json::to_string(&signed).expect("a signed head is JSON"))?;
+    let signed = sign(identity.audit(), audit, head, history.now().wall_ns);
+    dir.append_line(HEADS_FILE, &line(&signed))?;
     Ok(signed)
+}
+
+/// A signed head as a line of a file.
+pub fn line(signed: &SignedHead) -> String {
+    serde_json::to_string(signed).expect("a signed head is JSON")
 }
 
 /// Why a head could not be signed and kept.
@@ -93,16 +72,7 @@ pub fn kept_heads(dir: &DataDir) -> Result<Vec<SignedHead>, KeptHeadsError> {
 
 /// The signed heads in the text of a file; `path` is for the error.
 pub fn read_heads(path: &Path, bytes: &[u8]) -> Result<Vec<SignedHead>, KeptHeadsError> {
-    let text = String::from_utf8_lossy(bytes);
-    let mut heads = Vec::new();
-    for (line, text) in (1..).zip(text.split_inclusive('\n')) {
-        match serde_json::from_str(text) {
-            Ok(head) => heads.push(head),
-            Err(_) if !text.ends_with('\n') => {}
-            Err(source) => return Err(KeptHeadsError::Line { path: path.to_owned(), line, source }),
-        }
-    }
-    Ok(heads)
+    evidence::read_heads(bytes).map_err(|source| KeptHeadsError::Line { path: path.to_owned(), source })
 }
 
 /// Why the file of signed heads cannot be used.
@@ -112,63 +82,13 @@ pub enum KeptHeadsError {
     #[error(transparent)]
     DataDir(#[from] DataDirError),
     /// A line is not a signed head.
-    #[error("line {line} of {path} is not a signed head ({source}): use a copy of the file")]
+    #[error("{path}: {source}: use a copy of the file")]
     Line {
         /// The file.
         path: PathBuf,
-        /// From 1.
-        line: usize,
-        /// What is wrong.
-        source: serde_json::Error,
+        /// Which, and what is wrong.
+        source: BadLine,
     },
-}
-
-/// What was found in one stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StreamFinding {
-    /// The stream.
-    pub stream: String,
-    /// Records whose chain is whole.
-    pub records: u64,
-    /// Records up to this number are covered by a signature, directly or through the audit stream. For those after
-    /// it only the database vouches.
-    pub vouched: u64,
-    /// The first record that is wrong, and how; nothing is said about those that follow.
-    pub broken: Option<(u64, String)>,
-    /// Readings and reports whose bytes are missing or changed: number of the record, and which of the two.
-    pub blobs: Vec<(u64, String)>,
-}
-
-/// What was found in a whole store.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Verification {
-    /// Each stream, in the order of their names.
-    pub streams: Vec<StreamFinding>,
-    /// Findings that belong to no stream: signatures that do not hold, streams that are gone.
-    pub general: Vec<String>,
-}
-
-impl Verification {
-    /// Whether nothing is wrong.
-    pub fn whole(&self) -> bool {
-        self.general.is_empty() && self.streams.iter().all(|found| found.broken.is_none() && found.blobs.is_empty())
-    }
-
-    /// Records whose chain is whole.
-    pub fn records(&self) -> u64 {
-        self.streams.iter().map(|found| found.records).sum()
-    }
-}
-
-/// What was found in a data directory.
-#[derive(Clone, Debug)]
-pub struct DirVerification {
-    /// What was found in its history.
-    pub found: Verification,
-    /// How many signed heads it was held against.
-    pub signed: usize,
-    /// When the last of them was signed, wall time, nanoseconds since the Unix epoch.
-    pub last_signed_wall_ns: Option<i64>,
 }
 
 /// Why a data directory could not be verified. A history that is damaged is a finding instead.
@@ -197,9 +117,17 @@ pub async fn verify_dir(
     path: &Path,
     heads: Vec<SignedHead>,
     key: Option<Vec<u8>>,
-) -> Result<DirVerification, VerifyError> {
-    let dir = DataDir::look(path)?;
-    let mut signed = kept_heads(&dir)?;
+) -> Result<Verification, VerifyError> {
+    verify_opened(&DataDir::look(path)?, heads, key).await
+}
+
+/// The same of a directory that is held already.
+pub(crate) async fn verify_opened(
+    dir: &DataDir,
+    heads: Vec<SignedHead>,
+    key: Option<Vec<u8>>,
+) -> Result<Verification, VerifyError> {
+    let mut signed = kept_heads(dir)?;
     signed.extend(heads);
     let public = match key {
         Some(key) => key,
@@ -210,176 +138,69 @@ pub async fn verify_dir(
         },
     };
     let found = match SqliteStore::open_to_read(&dir.join(STORE_FILE)) {
-        Ok(store) => verify(&store, &signed, &public).await,
+        Ok(store) => verify(&store, signed, &public).await,
         Err(error) => Err(error),
     };
-    let found = match found {
-        Ok(found) => found,
+    match found {
+        Ok(found) => Ok(found),
         Err(error @ (StoreError::Damaged { .. } | StoreError::Foreign { .. })) => {
-            Verification { general: vec![error.to_string()], ..Verification::default() }
+            Ok(Verification { general: vec![error.to_string()], ..Verification::default() })
         }
-        Err(error) => return Err(VerifyError::Store(error)),
-    };
-    let last_signed_wall_ns = signed.iter().map(|head| head.wall_ns).max();
-    Ok(DirVerification { found, signed: signed.len(), last_signed_wall_ns })
+        Err(error) => Err(VerifyError::Store(error)),
+    }
 }
 
 /// The public key in the text of an `audit.pub`; `path` is for the error.
 pub fn public_key(path: &Path, text: &[u8]) -> Result<Vec<u8>, VerifyError> {
-    let key = std::str::from_utf8(text).ok().and_then(|text| unhex(text.trim())).filter(|key| key.len() == 32);
-    key.ok_or_else(|| VerifyError::Key { path: path.to_owned() })
+    evidence::public_key(text).ok_or_else(|| VerifyError::Key { path: path.to_owned() })
 }
-
-/// A hash that a record must have.
-#[derive(Clone, Copy)]
-struct Claim {
-    hash: Digest,
-    /// Who says so.
-    who: &'static str,
-    /// Whether a signature outside the store stands behind it.
-    signed: bool,
-}
-
-/// Claims about a stream, by the number of the record.
-type Claims = BTreeMap<u64, Claim>;
 
 /// Verifies every stream of a store. `signed` are heads kept outside it, `public` is the key that signed them.
-pub async fn verify(store: &dyn Store, signed: &[SignedHead], public: &[u8]) -> Result<Verification, StoreError> {
-    let mut verification = Verification::default();
-    let mut claims = BTreeMap::<String, Claims>::new();
-    for head in signed {
-        match digest_from_hex(&head.hash) {
-            Some(hash) if head.holds(public) => {
-                claims
-                    .entry(head.stream.clone())
-                    .or_default()
-                    .insert(head.seq, Claim { hash, who: "a signed head", signed: true });
-            }
-            _ => verification.general.push(format!("signature of head {} of {} does not hold", head.seq, head.stream)),
-        }
+pub async fn verify(store: &dyn Store, signed: Vec<SignedHead>, public: &[u8]) -> Result<Verification, StoreError> {
+    let mut verifier = Verifier::new(signed, public);
+    let streams = store.listed("").await?;
+    let names: BTreeSet<String> = streams.iter().map(|listed| listed.stream.clone()).collect();
+    let (audits, others): (Vec<_>, Vec<_>) = streams.into_iter().partition(|one| one.stream.starts_with("audit/"));
+    for listed in &audits {
+        verifier.audit(walked(store, listed).await?, Some(Ends { head: listed.head, growing: false }));
     }
-    let names: BTreeSet<String> = store.streams("").await?.into_iter().collect();
-    // Audit streams first: the heads of closed streams are in them.
-    let (audits, others): (Vec<_>, Vec<_>) = names.iter().partition(|name| name.starts_with("audit/"));
-    let mut closed = BTreeMap::new();
-    for stream in audits {
-        let (finding, heads) = walk(store, stream, claims.get(stream)).await?;
-        for (name, (seq, hash, at)) in heads {
-            let claim = Claim { hash, who: "the audit stream", signed: at <= finding.vouched };
-            claims.entry(name.clone()).or_default().entry(seq).or_insert(claim);
-            closed.insert(name, seq);
-        }
-        verification.streams.push(finding);
+    for listed in &others {
+        verifier.other(walked(store, listed).await?, Some(Ends { head: listed.head, growing: false }));
     }
-    for stream in others {
-        let (mut finding, _) = walk(store, stream, claims.get(stream)).await?;
-        let grown = closed.get(stream).filter(|last| finding.records > **last && finding.broken.is_none());
-        if let Some(last) = grown {
-            finding.broken = Some((last + 1, "it was appended after the stream was closed".to_owned()));
-        }
-        verification.streams.push(finding);
-    }
-    let gone = claims.iter().filter(|(name, claims)| !names.contains(*name) && claims.keys().any(|seq| *seq > 0));
-    verification.general.extend(gone.map(|(name, _)| format!("stream {name} is gone")));
-    verification.streams.sort_by(|a, b| a.stream.cmp(&b.stream));
-    Ok(verification)
+    Ok(verifier.finish(&names))
 }
 
 /// Verifies one stream by its chain alone.
 pub async fn verify_stream(store: &dyn Store, stream: &str) -> Result<StreamFinding, StoreError> {
-    Ok(walk(store, stream, None).await?.0)
+    let mut verifier = Verifier::default();
+    for listed in store.listed(stream).await?.iter().filter(|listed| listed.stream == stream) {
+        verifier.other(walked(store, listed).await?, Some(Ends { head: listed.head, growing: false }));
+    }
+    let found = verifier.finish(&BTreeSet::from([stream.to_owned()])).streams.pop();
+    let (pruned, records, vouched) = (0, 0, 0);
+    let none =
+        || StreamFinding { stream: stream.to_owned(), pruned, records, vouched, broken: None, blobs: Vec::new() };
+    Ok(found.unwrap_or_else(none))
 }
 
-/// Heads of closed streams found on the way: number, hash, and number of the record that says so.
-type ClosedHeads = BTreeMap<String, (u64, Digest, u64)>;
-
-async fn walk(
-    store: &dyn Store,
-    stream: &str,
-    claims: Option<&Claims>,
-) -> Result<(StreamFinding, ClosedHeads), StoreError> {
-    let none = Claims::new();
-    let claims = claims.unwrap_or(&none);
-    let stream = stream.to_owned();
-    let mut found = StreamFinding { stream, records: 0, vouched: 0, broken: None, blobs: Vec::new() };
-    let (mut heads, mut hash) = (ClosedHeads::new(), genesis(&found.stream));
+/// Walks a stream, and looks at what is kept beside it.
+async fn walked(store: &dyn Store, listed: &Listed) -> Result<Walk, StoreError> {
+    let mut walk = Walk::new(&listed.stream, listed.base);
     loop {
-        let page = store.read(&found.stream, found.records, PAGE).await?;
+        let page = store.read(&listed.stream, walk.last().seq, PAGE).await?;
         let full = page.len() == PAGE;
-        for record in page {
-            let seq = found.records + 1;
-            let event = match check(&found.stream, seq, &hash, &record, claims) {
-                Ok(event) => event,
-                Err(why) => {
-                    found.broken = Some((seq, why));
-                    return Ok((found, heads));
-                }
+        let beside: Vec<Beside> = page.iter().filter_map(|record| walk.take(record)).collect();
+        for one in &beside {
+            let bytes = match digest_from_hex(&one.digest) {
+                Some(digest) => store.blob(digest).await?,
+                None => None,
             };
-            (found.records, hash) = (seq, record.hash);
-            if claims.get(&seq).is_some_and(|claim| claim.signed) {
-                found.vouched = seq;
-            }
-            match event.body {
-                Body::ReadingsSealed { digest, .. } => {
-                    if let Some(why) = check_blob(store, READINGS, &digest).await? {
-                        found.blobs.push((seq, why));
-                    }
-                }
-                Body::ReportSealed { digest, .. } => {
-                    if let Some(why) = check_blob(store, REPORT, &digest).await? {
-                        found.blobs.push((seq, why));
-                    }
-                }
-                Body::StreamClosed { stream, seq: last, hash, .. } => {
-                    heads.extend(digest_from_hex(&hash).map(|hash| (stream, (last, hash, seq))));
-                }
-                _ => {}
-            }
+            walk.beside(one, bytes.as_deref());
         }
-        if !full {
-            break;
+        if !full || walk.broken().is_some() {
+            return Ok(walk);
         }
     }
-    // The table of streams keeps each head once more; and a signature may know of records that are no longer there.
-    let head = store.head(&found.stream).await?;
-    let last = claims.last_key_value().filter(|(seq, _)| **seq > found.records);
-    if let Some((seq, Claim { who, .. })) = last {
-        found.broken = Some((found.records + 1, format!("it is missing: {who} knows {seq} records")));
-    } else if head != (Head { seq: found.records, hash }) {
-        found.broken = Some((found.records + 1, format!("it is missing: the head says {} records", head.seq)));
-    }
-    Ok((found, heads))
-}
-
-fn check(stream: &str, seq: u64, previous: &Digest, record: &Stored, claims: &Claims) -> Result<Event, String> {
-    if record.seq != seq {
-        return Err(format!("it is missing: the next one is {}", record.seq));
-    }
-    if link(previous, &record.stored) != record.hash {
-        return Err("its bytes do not have its hash".to_owned());
-    }
-    if let Some(Claim { who, .. }) = claims.get(&seq).filter(|claim| claim.hash != record.hash) {
-        return Err(format!("it is not the record that {who} knows"));
-    }
-    let event: Event = serde_json::from_slice(&record.stored).map_err(|e| format!("it is not an event: {e}"))?;
-    if event.stream != stream || event.seq != seq {
-        return Err(format!("it says it is record {} of {}", event.seq, event.stream));
-    }
-    Ok(event)
-}
-
-/// What is said of bytes that are missing, and of such that were changed.
-type Wrong = [&'static str; 2];
-const READINGS: Wrong = ["its readings are missing", "its readings were changed"];
-const REPORT: Wrong = ["its report is missing", "its report was changed"];
-
-async fn check_blob(store: &dyn Store, [missing, changed]: Wrong, digest: &str) -> Result<Option<String>, StoreError> {
-    let Some(digest) = digest_from_hex(digest) else { return Ok(Some("its digest is malformed".to_owned())) };
-    Ok(match store.blob(digest).await? {
-        None => Some(missing.to_owned()),
-        Some(bytes) if sha256(&bytes) != digest => Some(changed.to_owned()),
-        Some(_) => None,
-    })
 }
 
 #[cfg(test)]

@@ -302,6 +302,13 @@ pub enum Body {
         /// When waiting for it ended.
         at: Stamp,
     },
+    /// The host says that nothing of ours is on it any more. How the item ended was told to a history that is gone.
+    FoundClean {
+        /// The item.
+        item: ItemKey,
+        /// When.
+        at: Stamp,
+    },
     /// A controller took the run over after a restart.
     Resumed {
         /// When, on its clock.
@@ -676,6 +683,51 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// Records are removed for good, once a signed head covers this fact (audit stream).
+    Pruned {
+        /// What of which streams.
+        gone: Vec<Gone>,
+        /// What ended before this was to go: wall time, nanoseconds since the Unix epoch.
+        before_wall_ns: i64,
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A copy of everything was handed out (audit stream).
+    BackedUp {
+        /// To whom.
+        by: String,
+        /// Whether the controller's keys are in it.
+        with_keys: bool,
+        /// When.
+        at: Stamp,
+    },
+    /// The history was put back from a backup: what followed is not in it (audit stream, and streams of runs that were
+    /// open).
+    Restored {
+        /// When the backup was made, wall time, nanoseconds since the Unix epoch.
+        made_wall_ns: i64,
+        /// When.
+        at: Stamp,
+    },
+}
+
+/// The beginning of a stream, or all of it, that is removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Gone {
+    /// The stream.
+    pub stream: String,
+    /// Number of the last record that goes.
+    pub seq: u64,
+    /// Its hash, hex, from which the next record follows.
+    pub hash: String,
+    /// SHA-256 of the run's report, hex, so that a copy kept elsewhere can still be told from another.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub report: Option<String>,
 }
 
 fn once() -> u64 {
@@ -782,6 +834,7 @@ impl Body {
         match self {
             Self::Withdrawn { item, .. }
             | Self::Unanswered { item, .. }
+            | Self::FoundClean { item, .. }
             | Self::Refused { item, .. }
             | Self::Applying { item, .. }
             | Self::Active { item, .. }

@@ -5,6 +5,7 @@
 pub mod access;
 pub mod approval;
 pub mod catalogue;
+pub mod chain;
 pub mod check;
 pub mod desired;
 pub mod diagnostic;
@@ -12,6 +13,7 @@ pub mod digest;
 pub mod document;
 pub mod estimate;
 pub mod event;
+pub mod evidence;
 pub mod experiment;
 pub mod facts;
 pub mod guard;

@@ -75,6 +75,8 @@ pub struct ItemState {
     pub withdrawn: bool,
     /// Waiting for its host's word ended without one.
     pub unanswered: bool,
+    /// Its host is clean; how the item ended was told to a history that is gone.
+    pub found_clean: bool,
     /// The host began to change something.
     pub touched: bool,
     /// All steps were done, or the one-shot fired.
@@ -92,7 +94,11 @@ pub struct ItemState {
 impl ItemState {
     /// Whether nothing more will happen to it on its host.
     pub fn closed(&self) -> bool {
-        self.spent || self.undone.is_some() || self.withdrawn || (self.failed.is_some() && !self.touched)
+        self.spent
+            || self.undone.is_some()
+            || self.withdrawn
+            || self.found_clean
+            || (self.failed.is_some() && !self.touched)
     }
 
     /// It was asked for, and its host has not said anything about it: it may be changing things this very moment.
@@ -140,6 +146,8 @@ pub struct Run {
     pub planned: Stamp,
     /// The controller's machine was booted anew since: what was to come at some instant cannot be told any more.
     pub rebooted: bool,
+    /// Since its history was restored from a backup made at this instant (wall time), what happened after that is not in it.
+    pub restored: Option<i64>,
     /// When steady state was reached: `at: 0s`.
     pub gate: Option<Stamp>,
     /// Entries.
@@ -210,6 +218,7 @@ impl Run {
             clock: first.received.clock.clone(),
             planned: first.received.clone(),
             rebooted: false,
+            restored: None,
             gate: None,
             entries,
             items: BTreeMap::new(),
@@ -279,6 +288,10 @@ impl Run {
             Body::ClockSeen { map } => {
                 self.clock_maps.insert(map.from.clone(), map.clone());
             }
+            Body::Restored { made_wall_ns, at } => {
+                self.restored = Some(*made_wall_ns);
+                self.wait_anew(at);
+            }
             Body::Finished { .. } => self.phase = Phase::Finished,
             _ => self.apply_host(event),
         }
@@ -288,6 +301,10 @@ impl Run {
     fn reboot(&mut self, at: &Stamp) {
         self.clock = at.clock.clone();
         self.rebooted = true;
+        self.wait_anew(at);
+    }
+
+    fn wait_anew(&mut self, at: &Stamp) {
         if let Phase::Undoing { since } = &mut self.phase {
             since.clone_from(at);
         }
@@ -323,6 +340,7 @@ impl Run {
             match &event.body {
                 Body::Withdrawn { .. } => state.withdrawn = true,
                 Body::Unanswered { .. } => state.unanswered = true,
+                Body::FoundClean { .. } => state.found_clean = true,
                 Body::Refused { refusal, .. } => state.failed = Some(format!("refused: {refusal}")),
                 Body::Applying { .. } => state.touched = true,
                 Body::Active { .. } => state.effective = true,
@@ -377,6 +395,13 @@ impl Run {
     /// Items that were asked for and of which their hosts have said nothing.
     pub fn silent(&self) -> Vec<&ItemKey> {
         self.items.iter().filter(|(_, item)| item.silent()).map(|(key, _)| key).collect()
+    }
+
+    /// Items of a restored run whose end may have been told to the history that is gone.
+    pub fn untold(&self) -> Vec<&ItemKey> {
+        let restored = self.items.iter().filter(|_| self.restored.is_some());
+        let open = restored.filter(|(_, item)| item.silent() || (item.touched && !item.closed()));
+        open.map(|(key, _)| key).collect()
     }
 
     /// A word for lists: `planned`, `gating`, `running`, `recovering`, `undoing`, `finished`.

@@ -215,4 +215,20 @@ pub enum Fact {
         /// Who did it.
         by: String,
     },
+    /// What its first records say together, so that they can go.
+    Summary(Box<Summary>),
+}
+
+/// The fold of the beginning of a schedule's history.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Summary {
+    /// Number of the last record it is about.
+    pub upto: u64,
+    /// Number of the record since which its times are what they were then.
+    pub timed_by: u64,
+    /// Text of its document.
+    pub source: String,
+    /// The fold.
+    pub state: State,
 }

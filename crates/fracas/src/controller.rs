@@ -1,5 +1,6 @@
 //! `fracas controller`: flags, environment and file become settings; the controller runs until it is asked to end.
 
+mod backup;
 mod verify;
 
 use std::{io::Write as _, net::SocketAddr, path::PathBuf};
@@ -12,7 +13,10 @@ use fracas_agent::{
     notify::Notify,
     service::{Kind, Options, PolicySource},
 };
-use fracas_cli::{args::Global, exit};
+use fracas_cli::{
+    args::{Global, KeepCommand, PruneArgs},
+    exit,
+};
 use fracas_controller::{
     config::{Config, Given, Listen, read_file},
     datadir,
@@ -21,7 +25,10 @@ use fracas_controller::{
 use fracas_model::{policy::Policy, units::Dur};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use self::verify::VerifyArgs;
+use self::{
+    backup::{Backup, RestoreArgs},
+    verify::VerifyArgs,
+};
 use crate::inside::{self, Inside};
 
 const HELP: &str = "Example:
@@ -87,13 +94,32 @@ pub(crate) struct ControllerArgs {
     log: LogArgs,
 }
 
-/// What can be done with a controller's data without running it.
+/// What can be done with what a controller keeps.
 #[derive(Clone, Debug, Subcommand)]
 enum ControllerCommand {
     /// Prove the history in a data directory whole, offline; changes nothing in it
     #[command(after_help = verify::HELP)]
     Verify(VerifyArgs),
+    /// Remove runs that ended long ago from the running controller for good; what stays can still be proved
+    #[command(after_help = PRUNE_HELP)]
+    Prune(PruneArgs),
+    /// Make a copy of everything that makes a controller what it is, while it works
+    #[command(after_help = backup::BACKUP_HELP)]
+    Backup(Backup),
+    /// Put a backup back into a new data directory
+    #[command(after_help = backup::RESTORE_HELP)]
+    Restore(RestoreArgs),
 }
+
+const PRUNE_HELP: &str = "Example:
+  fracas controller prune --older-than 400d --dry-run
+  fracas controller prune --older-than 400d --keep-last 20 --reason 'kept for as long as the contract says' --yes
+
+Runs go whole, with their readings and reports, and facts of schedules that are as old, summed up. What is open, not \
+sealed, among the newest, or explains a quarantine stays; so do hosts and the audit stream, which says what went, when, by \
+whom and why, and keeps the head and the report's digest of each run. That is signed before anything goes.
+
+By itself, once a day: retention: { runs: 400d, keepLast: 20 } in the configuration file.";
 
 impl ControllerArgs {
     fn settled(&self) -> Result<Config, String> {
@@ -116,6 +142,7 @@ impl ControllerArgs {
             observer: self.no_observer.then_some(false),
             notifications: Vec::new(),
             sign_in: None,
+            retention: None,
         };
         let given = flags.over(file);
         let default = data_dir(given.data_dir.clone())?;
@@ -132,10 +159,19 @@ fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
     }
 }
 
-/// Runs a controller and gives the exit code.
-pub(crate) fn main(args: ControllerArgs, global: &Global) -> u8 {
-    if let Some(ControllerCommand::Verify(args)) = &args.command {
-        return verify::main(args, global);
+/// Runs a controller, or does what is said instead, and gives the exit code; `running` hands on what one that runs is asked.
+pub(crate) fn main(mut args: ControllerArgs, global: Global, running: &dyn Fn(Global, KeepCommand) -> u8) -> u8 {
+    match args.command.take() {
+        Some(ControllerCommand::Verify(args)) => return verify::main(&args, &global),
+        Some(ControllerCommand::Prune(args)) => return running(global, KeepCommand::Prune(args)),
+        Some(ControllerCommand::Backup(Backup { what, data_dir: Some(dir) })) => {
+            return backup::backup(&what, dir, &global);
+        }
+        Some(ControllerCommand::Backup(Backup { what, data_dir: None })) => {
+            return running(global, KeepCommand::Backup(what));
+        }
+        Some(ControllerCommand::Restore(args)) => return backup::main(&args, &global),
+        None => {}
     }
     let config = match args.settled() {
         Ok(config) => config,

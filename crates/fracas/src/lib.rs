@@ -16,7 +16,7 @@ use fracas_agent::{
 };
 use fracas_cli::{
     World,
-    args::{ABOUT, Command as OperatorCommand, Global},
+    args::{ABOUT, Command as OperatorCommand, Global, KeepCommand},
     context::{Access, Surroundings},
     exit,
 };
@@ -63,7 +63,7 @@ pub fn run(arguments: impl Iterator<Item = OsString>) -> ExitCode {
     let Cli { global, command } = Cli::parse_from(arguments);
     ExitCode::from(match command {
         Command::Demo(args) => demo::main(&args, &global, &world),
-        Command::Controller(args) => controller::main(args, &global),
+        Command::Controller(args) => controller::main(args, global, &kept),
         Command::Agent(args) => fracas_agent::command::main(args, "fracas agent"),
         Command::Operator(command) => operator(global, command),
     })
@@ -77,6 +77,14 @@ fn world(access: Option<Access>) -> World<'static> {
         surroundings: Surroundings::from_environment(|name| std::env::var_os(name)),
         local: &local::InProcess,
         access,
+    }
+}
+
+/// What a controller that runs is asked about all that it keeps.
+fn kept(global: Global, command: KeepCommand) -> u8 {
+    match inside::runtime() {
+        Ok(runtime) => runtime.block_on(fracas_cli::keep(global, command, world(None))),
+        Err(error) => inside::fatal(&error),
     }
 }
 
@@ -104,12 +112,18 @@ mod tests {
     #[test]
     fn examples_of_the_commands_that_are_only_here_parse() {
         let tree = Cli::command();
-        for name in ["demo", "controller"] {
-            let help = tree.find_subcommand(name).unwrap().get_after_help().unwrap().to_string();
+        let controller = tree.find_subcommand("controller").unwrap();
+        let commands = controller.get_subcommands().chain([controller, tree.find_subcommand("demo").unwrap()]);
+        for command in commands {
+            let help = command.get_after_help().unwrap().to_string();
             let examples: Vec<&str> = help.lines().filter_map(|line| line.strip_prefix("  fracas ")).collect();
-            assert!(examples.len() >= 3, "{name}: {examples:?}");
+            assert!(examples.len() >= 2, "{}: {examples:?}", command.get_name());
             for example in examples {
-                let words = example.split(" | ").next().unwrap_or_default().split(' ');
+                let line = example.split(" | ").next().unwrap_or_default();
+                // What is quoted is one word.
+                let parts = line.split('\'').enumerate();
+                let words =
+                    parts.flat_map(|(n, part)| if n % 2 == 1 { vec![part] } else { part.split_whitespace().collect() });
                 Cli::try_parse_from(["fracas"].into_iter().chain(words)).unwrap_or_else(|e| panic!("{example}: {e}"));
             }
         }

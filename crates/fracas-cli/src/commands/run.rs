@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io::{self, Write as _},
     path::Path,
 };
 
@@ -128,14 +127,7 @@ async fn agreed(output: Output, client: &Client, what: &Submission) -> Result<bo
     if plan::refused(&answer) {
         return Err(CliError { exit: exit::REFUSED, text: plan::refusals(&answer).trim().to_owned() });
     }
-    output.text(&question(&answer))?;
-    io::stdout().flush()?;
-    let line = tokio::task::spawn_blocking(|| {
-        let mut line = String::new();
-        io::stdin().read_line(&mut line).map(|_| line)
-    });
-    let line = line.await.map_err(|e| CliError::failure(e.to_string()))??;
-    Ok(matches!(line.trim(), "y" | "Y" | "yes"))
+    output.agreed(&question(&answer)).await
 }
 
 fn question(answer: &PlanAnswer) -> String {

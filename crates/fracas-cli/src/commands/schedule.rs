@@ -153,6 +153,7 @@ fn became(rules: &Schedule, fact: &Fact) -> String {
         Fact::Paused { reason, by } => format!("paused by {by}: {reason}"),
         Fact::Resumed { by } => format!("goes on, by {by}"),
         Fact::Removed { reason, by } => format!("removed by {by}: {reason}"),
+        Fact::Summary(summary) => format!("the first {} records were summed up, so that they can go", summary.upto),
     }
 }
 

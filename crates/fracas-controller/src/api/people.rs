@@ -135,7 +135,7 @@ impl Api {
     }
 
     /// Whether the caller may govern everywhere.
-    async fn rules(&self, by: &Principal, method: &'static str, about: &str) -> Result<(), Status> {
+    pub(super) async fn rules(&self, by: &Principal, method: &'static str, about: &str) -> Result<(), Status> {
         self.may(by, Act { method, needs: &[Right::Govern], environment: access::EVERYWHERE, about }).await
     }
 

@@ -52,7 +52,7 @@ async fn api(store: &MemoryStore) -> Api {
     let audit = Audit::new(history.clone(), AUDIT);
     let approvals = Approvals::new(history.clone());
     let gate = Arc::new(NoGate);
-    Api::new(Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate })
+    Api::new(Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper: None })
 }
 
 fn stamp() -> Stamp {

@@ -283,7 +283,8 @@ mod tests {
         let calls = Calls::default();
         let proto = concat!(
             include_str!("../../../../proto/fracas/v1/operator.proto"),
-            include_str!("../../../../proto/fracas/v1/agent.proto")
+            include_str!("../../../../proto/fracas/v1/agent.proto"),
+            include_str!("../../../../proto/fracas/v1/sign_in.proto")
         );
         let written: Vec<&str> = proto
             .lines()

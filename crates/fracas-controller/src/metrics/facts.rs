@@ -232,7 +232,8 @@ impl Facts {
             | Fact::Queued { .. }
             | Fact::Paused { .. }
             | Fact::Resumed { .. }
-            | Fact::Removed { .. } => {}
+            | Fact::Removed { .. }
+            | Fact::Summary(_) => {}
         }
     }
 }

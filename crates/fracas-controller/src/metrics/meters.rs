@@ -111,7 +111,7 @@ fn failure(error: &HistoryError) -> Option<&'static str> {
             StoreError::Fenced { .. } => Some("fenced"),
             StoreError::Closed => Some("closed"),
         },
-        HistoryError::Unreadable { .. } => Some("unreadable"),
+        HistoryError::Unreadable { .. } | HistoryError::Unsummed { .. } => Some("unreadable"),
         HistoryError::Closed { .. } | HistoryError::BadReport { .. } => None,
     }
 }

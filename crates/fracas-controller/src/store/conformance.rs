@@ -2,7 +2,10 @@
 
 use fracas_model::id::{HostId, RunId};
 
-use super::{Batch, Commit, Cursor, Head, NewEvent, OUTBOXES_PER_HOST, RunIndex, Store, StoreError, memory, sqlite};
+use super::{
+    Batch, Commit, Cursor, Cut, Head, Listed, NewEvent, OUTBOXES_PER_HOST, Portion, RunIndex, Store, StoreError,
+    memory, sqlite,
+};
 use crate::chain::{Digest, link, sha256};
 
 /// A batch that is chained as histories do it.
@@ -170,6 +173,86 @@ async fn lists_streams_by_prefix(store: &dyn Store) {
     assert_eq!(store.streams("").await.unwrap(), ["host/x", "run/a", "run/\u{e9}", "runs"]);
 }
 
+const ALL: Portion = Portion { records: usize::MAX, bytes: usize::MAX };
+
+/// A batch whose records have these blobs.
+fn with_blobs(stream: &str, blobs: &[&[u8]]) -> Batch {
+    let texts: Vec<String> = (0..blobs.len()).map(|n| format!("{stream} {n}")).collect();
+    let mut batch = batch(stream, Head::genesis(stream), &texts.iter().map(String::as_str).collect::<Vec<_>>());
+    for (event, blob) in batch.events.iter_mut().zip(blobs) {
+        event.blob = Some((sha256(blob), blob.to_vec()));
+    }
+    batch
+}
+
+fn place(store: &[super::Stored], seq: u64) -> Head {
+    let record = store.iter().find(|record| record.seq == seq).unwrap();
+    Head { seq, hash: record.hash }
+}
+
+async fn a_stream_that_is_cut_off_whole_is_not_there_for_anybody(store: &dyn Store) {
+    store
+        .commit(Commit { index: Some(row("a", 1)), ..one(0, with_blobs("run/a", &[b"own", b"shared"])) })
+        .await
+        .unwrap();
+    store.commit(Commit { index: Some(row("b", 2)), ..one(0, with_blobs("run/b", &[b"shared"])) }).await.unwrap();
+    let upto = store.head("run/a").await.unwrap();
+    let cut = Cut { stream: "run/a".into(), upto };
+    store.cut(0, vec![cut.clone()]).await.unwrap();
+    assert_eq!(store.streams("").await.unwrap(), ["run/b"]);
+    assert_eq!(store.listed("run/").await.unwrap().len(), 1);
+    assert_eq!(store.read("run/a", 0, 9).await, Ok(vec![]));
+    assert_eq!(store.head("run/a").await, Ok(Head::genesis("run/a")));
+    assert_eq!(store.runs(9).await.unwrap().into_iter().map(|(row, _)| row.run).collect::<Vec<_>>(), ["b".into()]);
+    assert_eq!(store.run_prefix("a").await, Ok(vec![]));
+    // Again changes nothing, and wiping takes only what nothing else refers to.
+    store.cut(0, vec![cut]).await.unwrap();
+    while store.wipe(Portion { records: 1, bytes: 1 }).await.unwrap() {}
+    assert_eq!(store.blob(sha256(b"own")).await, Ok(None));
+    assert_eq!(store.blob(sha256(b"shared")).await, Ok(Some(b"shared".to_vec())));
+    assert_eq!(store.read("run/b", 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.wipe(ALL).await, Ok(false));
+}
+
+async fn a_beginning_that_is_cut_off_leaves_the_rest_as_it_was(store: &dyn Store) {
+    store.commit(one(0, with_blobs("schedule/s", &[b"1", b"2", b"3", b"4"]))).await.unwrap();
+    let before = store.read("schedule/s", 0, 9).await.unwrap();
+    let (second, end) = (place(&before, 2), store.head("schedule/s").await.unwrap());
+    store.cut(0, vec![Cut { stream: "schedule/s".into(), upto: second }]).await.unwrap();
+    assert_eq!(store.read("schedule/s", 0, 9).await.unwrap(), before[2..]);
+    assert_eq!(store.read("schedule/s", 1, 1).await.unwrap(), before[2..3]);
+    let listed = store.listed("").await.unwrap();
+    assert_eq!(listed, [Listed { stream: "schedule/s".into(), base: second, head: end }]);
+    while store.wipe(ALL).await.unwrap() {}
+    assert_eq!(store.listed("").await.unwrap(), listed);
+    assert_eq!((store.blob(sha256(b"2")).await, store.blob(sha256(b"3")).await), (Ok(None), Ok(Some(b"3".to_vec()))));
+    // It goes on, and can be cut again; what is gone already is passed over.
+    store.commit(one(0, batch("schedule/s", end, &["5"]))).await.unwrap();
+    let fourth = place(&before, 4);
+    let cuts = [second, fourth].map(|upto| Cut { stream: "schedule/s".into(), upto });
+    store.cut(0, cuts.to_vec()).await.unwrap();
+    assert_eq!(store.read("schedule/s", 0, 9).await.unwrap().len(), 1);
+    assert_eq!(store.head("schedule/s").await.unwrap().seq, 5);
+}
+
+async fn cuts_are_all_or_nothing_and_only_of_what_is_meant(store: &dyn Store) {
+    for stream in ["run/a", "run/b"] {
+        store.commit(one(0, batch(stream, Head::genesis(stream), &["1", "2"]))).await.unwrap();
+    }
+    let good = Cut { stream: "run/a".into(), upto: store.head("run/a").await.unwrap() };
+    for upto in [Head { seq: 2, hash: [7; 32] }, Head { seq: 3, hash: [7; 32] }] {
+        let cuts = vec![good.clone(), Cut { stream: "run/b".into(), upto }];
+        let conflict = StoreError::Conflict { what: "run/b".into(), expected: upto.seq, actual: 2 };
+        assert_eq!(store.cut(0, cuts).await, Err(conflict));
+    }
+    store.next_epoch().await.unwrap();
+    assert_eq!(store.cut(0, vec![good.clone()]).await, Err(StoreError::Fenced { ours: 0, owner: 1 }));
+    assert_eq!(store.streams("").await.unwrap(), ["run/a", "run/b"]);
+    let stranger = Cut { stream: "run/none".into(), upto: good.upto };
+    store.cut(1, vec![stranger, good]).await.unwrap();
+    assert_eq!(store.streams("").await.unwrap(), ["run/b"]);
+}
+
 macro_rules! on_every_store {
     ($($property:ident)*) => { $(
         mod $property {
@@ -196,6 +279,9 @@ on_every_store! {
     keeps_one_run_for_a_key
     lists_runs_newest_first_and_by_prefix
     lists_streams_by_prefix
+    a_stream_that_is_cut_off_whole_is_not_there_for_anybody
+    a_beginning_that_is_cut_off_leaves_the_rest_as_it_was
+    cuts_are_all_or_nothing_and_only_of_what_is_meant
 }
 
 #[tokio::test]

@@ -3,14 +3,16 @@
 //! The same promises as the real store except one: it forgets everything with the process.
 
 use std::{
-    collections::BTreeMap,
-    path::PathBuf,
+    collections::{BTreeMap, BTreeSet},
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
 };
 
 use fracas_model::id::{HostId, RunId};
 
-use super::{Answer, Commit, Head, OUTBOXES_PER_HOST, PREFIX_ROWS, RunIndex, Store, StoreError, Stored};
+use super::{
+    Answer, Commit, Cut, Head, Listed, OUTBOXES_PER_HOST, PREFIX_ROWS, Portion, RunIndex, Store, StoreError, Stored,
+};
 use crate::chain::Digest;
 
 /// A store in memory. Clones share their contents.
@@ -20,7 +22,7 @@ pub struct MemoryStore(Arc<Mutex<Contents>>);
 #[derive(Debug, Default)]
 struct Contents {
     epoch: u64,
-    streams: BTreeMap<String, Vec<Stored>>,
+    streams: BTreeMap<String, Kept>,
     blobs: BTreeMap<Digest, Vec<u8>>,
     /// Per host in the order they were first heard of.
     cursors: BTreeMap<HostId, Vec<(String, u64)>>,
@@ -30,6 +32,15 @@ struct Contents {
     idempotency: BTreeMap<String, RunId>,
     /// So many more commits fit; `None`: as many as come.
     room: Option<u64>,
+}
+
+/// A stream.
+#[derive(Debug)]
+struct Kept {
+    base: Head,
+    records: Vec<Stored>,
+    /// Digests of their blobs, by their numbers.
+    blobs: BTreeMap<u64, Digest>,
 }
 
 impl MemoryStore {
@@ -59,7 +70,7 @@ impl MemoryStore {
 
 impl Contents {
     fn head(&self, stream: &str) -> Head {
-        let last = self.streams.get(stream).and_then(|records| records.last());
+        let last = self.streams.get(stream).and_then(|kept| kept.records.last());
         last.map_or_else(|| Head::genesis(stream), |record| Head { seq: record.seq, hash: record.hash })
     }
 
@@ -107,12 +118,15 @@ impl Contents {
             if batch.events.is_empty() {
                 continue;
             }
-            let records = self.streams.entry(batch.stream).or_default();
+            let base = Head::genesis(&batch.stream);
+            let new = || Kept { base, records: Vec::new(), blobs: BTreeMap::new() };
+            let kept = self.streams.entry(batch.stream).or_insert_with(new);
             for event in batch.events {
-                let seq = records.len() as u64 + 1;
-                records.push(Stored { seq, stored: event.stored, hash: event.hash });
+                let seq = kept.records.last().map_or(0, |last| last.seq) + 1;
+                kept.records.push(Stored { seq, stored: event.stored, hash: event.hash });
                 if let Some((digest, bytes)) = event.blob {
                     self.blobs.entry(digest).or_insert(bytes);
+                    kept.blobs.insert(seq, digest);
                 }
             }
         }
@@ -132,6 +146,37 @@ impl Contents {
         }
         self.idempotency.extend(commit.idempotency);
     }
+
+    fn cut(&mut self, cuts: &[Cut]) -> Result<(), StoreError> {
+        for Cut { stream, upto } in cuts {
+            let Some(kept) = self.streams.get(stream).filter(|kept| kept.base.seq < upto.seq) else { continue };
+            let found = kept.records.iter().find(|record| record.seq == upto.seq);
+            if found.is_none_or(|record| record.hash != upto.hash) {
+                let actual = self.head(stream).seq;
+                return Err(StoreError::Conflict { what: stream.clone(), expected: upto.seq, actual });
+            }
+        }
+        for Cut { stream, upto } in cuts {
+            let Some(kept) = self.streams.get_mut(stream).filter(|kept| kept.base.seq < upto.seq) else { continue };
+            kept.records.retain(|record| record.seq > upto.seq);
+            kept.blobs.retain(|seq, _| *seq > upto.seq);
+            kept.base = *upto;
+            if kept.records.is_empty() {
+                self.streams.remove(stream);
+                if let Some(run) = stream.strip_prefix("run/").map(RunId::from) {
+                    self.runs.remove(&run);
+                    self.order.retain(|known| *known != run);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// All at once: nobody waits for memory.
+    fn wipe(&mut self) {
+        let used: BTreeSet<Digest> = self.streams.values().flat_map(|kept| kept.blobs.values().copied()).collect();
+        self.blobs.retain(|digest, _| used.contains(digest));
+    }
 }
 
 impl Store for MemoryStore {
@@ -142,8 +187,8 @@ impl Store for MemoryStore {
 
     fn read<'a>(&'a self, stream: &'a str, after: u64, limit: usize) -> Answer<'a, Vec<Stored>> {
         let contents = self.lock();
-        let records = contents.streams.get(stream).map_or(&[][..], Vec::as_slice);
-        Self::answer(Ok(records.iter().skip(after as usize).take(limit).cloned().collect()))
+        let records = contents.streams.get(stream).map_or(&[][..], |kept| kept.records.as_slice());
+        Self::answer(Ok(records.iter().filter(|record| record.seq > after).take(limit).cloned().collect()))
     }
 
     fn head<'a>(&'a self, stream: &'a str) -> Answer<'a, Head> {
@@ -152,6 +197,14 @@ impl Store for MemoryStore {
 
     fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
         Self::answer(Ok(self.lock().streams.keys().filter(|name| name.starts_with(prefix)).cloned().collect()))
+    }
+
+    fn listed<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Listed>> {
+        let contents = self.lock();
+        let matching = contents.streams.iter().filter(|(name, _)| name.starts_with(prefix));
+        let listed =
+            matching.map(|(name, kept)| Listed { stream: name.clone(), base: kept.base, head: contents.head(name) });
+        Self::answer(Ok(listed.collect()))
     }
 
     fn blob(&self, digest: Digest) -> Answer<'_, Option<Vec<u8>>> {
@@ -190,6 +243,26 @@ impl Store for MemoryStore {
             contents.epoch = contents.epoch.max(above) + 1;
             contents.epoch
         }))
+    }
+
+    fn cut(&self, epoch: u64, cuts: Vec<Cut>) -> Answer<'_, ()> {
+        let mut contents = self.lock();
+        let checked = contents.check(&Commit { epoch, ..Commit::default() });
+        let cut = checked.and_then(|()| contents.cut(&cuts));
+        if cut.is_ok() {
+            contents.room = contents.room.map(|room| room.saturating_sub(1));
+        }
+        Self::answer(cut)
+    }
+
+    fn wipe(&self, _: Portion) -> Answer<'_, bool> {
+        self.lock().wipe();
+        Self::answer(Ok(false))
+    }
+
+    fn copy_to<'a>(&'a self, path: &'a Path) -> Answer<'a, ()> {
+        let detail = "a history in memory has no file to copy".to_owned();
+        Self::answer(Err(StoreError::Failed { path: path.to_owned(), detail }))
     }
 
     fn next_epoch(&self) -> Answer<'_, u64> {

@@ -8,6 +8,7 @@
 //! ```
 
 mod schema;
+mod wipe;
 mod write;
 
 use std::{
@@ -20,7 +21,7 @@ use rusqlite::{Connection, OptionalExtension, Row};
 use tokio::sync::{mpsc, oneshot};
 
 use self::write::Request;
-use super::{Answer, Commit, Head, PREFIX_ROWS, RunIndex, Store, StoreError, Stored};
+use super::{Answer, Commit, Cut, Head, Listed, PREFIX_ROWS, Portion, RunIndex, Store, StoreError, Stored};
 use crate::chain::Digest;
 
 /// Requests that may wait for each thread before callers wait too.
@@ -103,6 +104,11 @@ impl SqliteStore {
         Ok(Self { reader, writer: None, path: path.to_owned() })
     }
 
+    /// The epoch that owns the file.
+    pub async fn epoch(&self) -> Result<u64, StoreError> {
+        self.ask(write::epoch).await
+    }
+
     /// Sends a question to the reading thread.
     fn ask<T: Send + 'static>(
         &self,
@@ -164,6 +170,16 @@ fn run_row(row: &Row<'_>) -> rusqlite::Result<(RunIndex, u64)> {
     Ok((index, row.get::<_, i64>(10)? as u64))
 }
 
+fn listed_row(row: &Row<'_>) -> rusqlite::Result<Listed> {
+    let stream: String = row.get(0)?;
+    let head = Head { seq: row.get::<_, i64>(1)? as u64, hash: row.get(2)? };
+    let base = match row.get::<_, Option<Digest>>(4)? {
+        Some(hash) => Head { seq: row.get::<_, i64>(3)? as u64, hash },
+        None => Head::genesis(&stream),
+    };
+    Ok(Listed { stream, base, head })
+}
+
 /// Smallest text above every text that begins with `prefix` (but those that go on with the last code point).
 fn after_prefix(prefix: &str) -> String {
     format!("{prefix}{}", char::MAX)
@@ -182,12 +198,39 @@ impl Store for SqliteStore {
         self.tell(move |reply| Request::Epoch(Some((ours, above)), reply))
     }
 
+    fn cut(&self, epoch: u64, cuts: Vec<Cut>) -> Answer<'_, ()> {
+        self.tell(move |reply| Request::Cut(epoch, cuts, reply))
+    }
+
+    fn wipe(&self, portion: Portion) -> Answer<'_, bool> {
+        self.tell(move |reply| Request::Wipe(portion, reply))
+    }
+
+    fn copy_to<'a>(&'a self, path: &'a Path) -> Answer<'a, ()> {
+        let (from, to, reading) = (self.path.clone(), path.to_owned(), self.writer.is_none());
+        let (reply, answer) = oneshot::channel();
+        // On a thread and a connection of its own: it takes long, and nobody must wait for it.
+        let started = std::thread::Builder::new().name("history-copy".to_owned()).spawn(move || {
+            let opened = if reading { schema::open_to_read(&from) } else { schema::open_reader(&from) };
+            let copied = opened.and_then(|connection| schema::copy(&connection, &to));
+            if copied.is_err() {
+                // It may not even have been made.
+                let _ = std::fs::remove_file(&to);
+            }
+            let _ = reply.send(copied);
+        });
+        Box::pin(async move {
+            started.map_err(|e| StoreError::Failed { path: self.path.clone(), detail: e.to_string() })?;
+            answer.await.map_err(|_| StoreError::Closed)?
+        })
+    }
+
     fn read<'a>(&'a self, stream: &'a str, after: u64, limit: usize) -> Answer<'a, Vec<Stored>> {
         let stream = stream.to_owned();
         self.ask(move |connection| {
             let mut rows = connection.prepare_cached(
                 "SELECT event.seq, stored, event.hash FROM event JOIN stream ON stream.id = event.stream
-                 WHERE name = ?1 AND event.seq > ?2 ORDER BY event.seq LIMIT ?3",
+                 WHERE name = ?1 AND event.seq > max(?2, floor) ORDER BY event.seq LIMIT ?3",
             )?;
             let limit = i64::try_from(limit).unwrap_or(i64::MAX);
             let after = i64::try_from(after).unwrap_or(i64::MAX);
@@ -206,9 +249,21 @@ impl Store for SqliteStore {
     fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
         let range = (prefix.to_owned(), after_prefix(prefix));
         self.ask(move |connection| {
-            let mut rows =
-                connection.prepare_cached("SELECT name FROM stream WHERE name >= ?1 AND name < ?2 ORDER BY name")?;
+            let mut rows = connection.prepare_cached(
+                "SELECT name FROM stream WHERE name >= ?1 AND name < ?2 AND floor < seq ORDER BY name",
+            )?;
             rows.query_map(range, |row| row.get(0))?.collect()
+        })
+    }
+
+    fn listed<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Listed>> {
+        let range = (prefix.to_owned(), after_prefix(prefix));
+        self.ask(move |connection| {
+            let mut rows = connection.prepare_cached(
+                "SELECT name, seq, hash, floor, floor_hash FROM stream
+                 WHERE name >= ?1 AND name < ?2 AND floor < seq ORDER BY name",
+            )?;
+            rows.query_map(range, listed_row)?.collect()
         })
     }
 

@@ -66,6 +66,7 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         Body::ClockSeen { map } => {
             format!("clock of {} known within {}", name(&map.from.host), Dur::from_ns(map.hi_ns - map.lo_ns).human())
         }
+        Body::Restored { .. } => "the history was restored from a backup: what happened since that is not in it".into(),
         Body::Resumed { .. } => "a restarted controller took the run over".into(),
         Body::Finished { verdict, reasons, .. } => {
             format!("finished: {}{}", verdict.name(), reasons.first().map(|r| format!(" ({r})")).unwrap_or_default())
@@ -88,6 +89,7 @@ fn item_text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
     match body {
         Body::Withdrawn { .. } => format!("{what} was taken back before the host began"),
         Body::Unanswered { .. } => format!("{what}: the host never said what became of it"),
+        Body::FoundClean { .. } => format!("{what} is not there any more, says the host; how it ended is not known"),
         Body::Refused { refusal, .. } => format!("{what} refused: {refusal}"),
         Body::Applying { plan, .. } => format!("{what} applying: {}", plan.summary),
         Body::Active { .. } => format!("{what} active"),

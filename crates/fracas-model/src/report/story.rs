@@ -43,6 +43,7 @@ pub(super) struct Item {
     pub undo_failures: Vec<String>,
     pub touched: bool,
     pub unanswered: bool,
+    pub found_clean: bool,
 }
 
 impl Item {
@@ -54,7 +55,7 @@ impl Item {
 
     /// The host changed something lasting and has not confirmed that it is gone.
     pub(super) fn unconfirmed(&self) -> bool {
-        self.unanswered || (self.touched && self.undone.is_none() && !self.one_shot())
+        self.unanswered || (self.touched && !self.found_clean && self.undone.is_none() && !self.one_shot())
     }
 }
 
@@ -279,6 +280,9 @@ impl Story {
         if let Body::Unanswered { .. } = event.body {
             self.items.entry(key.clone()).or_default().unanswered = true;
         }
+        if let Body::FoundClean { .. } = event.body {
+            self.items.entry(key.clone()).or_default().found_clean = true;
+        }
         let (step, at) = match &event.body {
             Body::Refused { at, .. } => (ItemStep::Refused, at),
             Body::Applying { at, .. } => (ItemStep::Applying, at),
@@ -347,6 +351,8 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::HostContact { at, .. }
         | Body::Withdrawn { at, .. }
         | Body::Unanswered { at, .. }
+        | Body::FoundClean { at, .. }
+        | Body::Restored { at, .. }
         | Body::Resumed { at }
         | Body::Finished { at, .. }
         | Body::Refused { at, .. }

@@ -1,5 +1,7 @@
 //! What a run does next: given the fold and the instant, the events to append and when to look again.
 
+use chrono::DateTime;
+
 use super::{EntryState, Phase, Run, Sight};
 use crate::{
     event::{AbortKind, Body, UndoCause},
@@ -125,6 +127,11 @@ impl Run {
     }
 
     fn reason_to_abort(&self, now: &Stamp) -> Option<(AbortKind, String)> {
+        if let Some(made_ns) = self.restored {
+            let made = DateTime::from_timestamp_nanos(made_ns).format("%Y-%m-%d %H:%M:%S UTC");
+            let cause = format!("the controller's history was restored from a backup made at {made}");
+            return Some((AbortKind::Controller, cause));
+        }
         if self.rebooted || now.clock != self.clock {
             return Some((AbortKind::Controller, "the controller's machine was started anew during the run".into()));
         }
@@ -352,7 +359,9 @@ impl Run {
 
     fn finish_undo(&self, now: &Stamp, since: &Stamp) -> Decision {
         let silent = self.silent();
-        let unreached: Vec<&ItemKey> = silent.iter().copied().filter(|key| self.items[*key].out_of_reach).collect();
+        // Of a restored run nobody can say that nothing happened: only its hosts can.
+        let unreached = |key: &&ItemKey| self.items[*key].out_of_reach && self.restored.is_none();
+        let unreached: Vec<&ItemKey> = silent.iter().copied().filter(unreached).collect();
         if !unreached.is_empty() {
             let facts = unreached.into_iter().map(|item| Body::Withdrawn { item: item.clone(), at: now.clone() });
             return Decision { append: facts.collect(), ..Decision::default() };

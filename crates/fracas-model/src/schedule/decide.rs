@@ -11,7 +11,8 @@ use crate::id::RunId;
 pub const MOST_AT_ONCE: usize = 20_000;
 
 /// What the history of a schedule says: a fold over its facts.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct State {
     /// Its rules; `None` before the first fact.
     pub schedule: Option<Schedule>,
@@ -97,6 +98,8 @@ impl State {
                 (self.removed, self.paused) = (true, None);
                 self.waiting.clear();
             }
+            // It says again what was taken in already.
+            Fact::Summary(_) => {}
         }
         if matches!(fact, Fact::Started { .. } | Fact::Skipped { .. } | Fact::Queued { .. }) {
             self.last = Some(fact.clone());

@@ -10,7 +10,11 @@ use std::{
     time::Duration,
 };
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, ffi};
+use rusqlite::{
+    Connection, ErrorCode, OpenFlags,
+    backup::{Backup, StepResult},
+    ffi,
+};
 
 use crate::store::StoreError;
 
@@ -18,7 +22,8 @@ use crate::store::StoreError;
 const APPLICATION_ID: i64 = 0x4652_4143;
 
 /// How a file of each version becomes one of the next; the length of the list is this build's version.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL) STRICT;
     INSERT INTO owner (id, epoch) VALUES (1, 0);
     CREATE TABLE stream (
@@ -40,13 +45,33 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX run_by_start ON run (started_wall_ns, run);
     CREATE TABLE idempotency (key TEXT PRIMARY KEY NOT NULL, run TEXT NOT NULL) STRICT;
-"];
+",
+    "
+    ALTER TABLE stream ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE stream ADD COLUMN floor_hash BLOB;
+    ALTER TABLE event ADD COLUMN blob BLOB;
+    UPDATE event SET blob = CASE WHEN json_valid(CAST(stored AS TEXT))
+        THEN unhex(json_extract(CAST(stored AS TEXT), '$.body.digest')) END
+        WHERE instr(stored, CAST('Sealed\"' AS BLOB)) > 0;
+    CREATE INDEX event_by_blob ON event (blob) WHERE blob IS NOT NULL;
+    CREATE TABLE wiping (stream INTEGER PRIMARY KEY REFERENCES stream (id)) STRICT;
+",
+];
+
+/// What a file of the first version looks like to one that only reads it: nothing was ever cut off.
+const AS_NOW: &str = "
+    CREATE TEMP VIEW stream AS SELECT id, name, seq, hash, 0 AS floor, NULL AS floor_hash FROM main.stream;
+";
 
 /// A file up to this size is checked through and through when it is opened; a larger one as it is read.
 const CHECKED_BYTES: u64 = 64 << 20;
 
 /// Nobody but us opens the file for writing, so only a backup tool is ever waited for.
 const BUSY: Duration = Duration::from_secs(5);
+
+/// Pages that are copied at once, and the pause after them, in which whoever appends has the disk to itself.
+const COPIED_PAGES: std::ffi::c_int = 256;
+const BREATH: Duration = Duration::from_millis(1);
 
 /// Opens the writing connection; begins a new file when there is none.
 pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
@@ -77,6 +102,8 @@ pub(super) fn open(path: &Path) -> Result<Connection, StoreError> {
     // An answer means: on the disk. NORMAL would lose acknowledged commits with the power.
     connection.pragma_update(None, "synchronous", "FULL").map_err(said)?;
     connection.pragma_update(None, "foreign_keys", true).map_err(said)?;
+    // What was pruned is not to be found in the file any more.
+    connection.pragma_update(None, "secure_delete", true).map_err(said)?;
     if size <= CHECKED_BYTES {
         let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(said)?;
         if found != "ok" {
@@ -121,7 +148,34 @@ pub(super) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     if found != "ok" {
         return Err(StoreError::Damaged { path: path.to_owned(), detail: found });
     }
+    if version(&connection).map_err(said)? == 1 {
+        connection.execute_batch(AS_NOW).map_err(said)?;
+    }
     Ok(connection)
+}
+
+/// Copies everything that `from` shows at this instant into a new file that only its owner may read.
+pub(super) fn copy(from: &Connection, path: &Path) -> Result<(), StoreError> {
+    let failed = |e: io::Error| explain_io(path, &e);
+    let said = |e: rusqlite::Error| explain(path, &e);
+    File::options().write(true).create_new(true).mode(0o600).open(path).map_err(failed)?;
+    let copied = (|| {
+        // With a transaction of its own every step sees the same instant.
+        let snapshot = from.unchecked_transaction()?;
+        snapshot.query_row("SELECT epoch FROM owner", [], |_| Ok(()))?;
+        let mut to = Connection::open(path)?;
+        // The copy counts only when it is whole and synced below.
+        to.pragma_update(None, "journal_mode", "OFF")?;
+        to.pragma_update(None, "synchronous", "OFF")?;
+        let copying = Backup::new(&snapshot, &mut to)?;
+        while copying.step(COPIED_PAGES)? != StepResult::Done {
+            std::thread::sleep(BREATH);
+        }
+        drop(copying);
+        to.close().map_err(|(_, e)| e)
+    })();
+    copied.map_err(said)?;
+    File::open(path).and_then(|file| file.sync_all()).map_err(failed)
 }
 
 /// The file's address by which SQLite takes it for one that nothing changes.
@@ -150,6 +204,8 @@ fn create(path: &Path) -> Result<(), StoreError> {
     }
     File::options().write(true).create_new(true).mode(0o600).open(&draft).map_err(failed)?;
     let mut connection = Connection::open(&draft).map_err(said)?;
+    // Only a file that begins so, before anything is in it, can give room back while it is in use.
+    connection.pragma_update(None, "auto_vacuum", "INCREMENTAL").map_err(said)?;
     connection.pragma_update(None, "application_id", APPLICATION_ID).map_err(said)?;
     migrate(&mut connection).map_err(said)?;
     connection.close().map_err(|(_, e)| said(e))?;

@@ -8,10 +8,10 @@ use fracas_model::id::{HostId, RunId};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
-use super::schema::explain;
+use super::{schema::explain, wipe};
 use crate::{
     chain::Digest,
-    store::{Batch, Commit, Cursor, Head, OUTBOXES_PER_HOST, RunIndex, StoreError},
+    store::{Batch, Commit, Cursor, Cut, Head, OUTBOXES_PER_HOST, Portion, RunIndex, StoreError},
 };
 
 /// Requests written in one transaction at most; bounds the wait of the first and the size of the log.
@@ -24,6 +24,10 @@ pub(super) enum Request {
     Commit(Box<Commit>, oneshot::Sender<Result<(), StoreError>>),
     /// Raise the epoch by one, or for its owner above another.
     Epoch(Option<(u64, u64)>, oneshot::Sender<Result<u64, StoreError>>),
+    /// Cut records off, as the owner of this epoch.
+    Cut(u64, Vec<Cut>, oneshot::Sender<Result<(), StoreError>>),
+    /// Wipe some of what was cut off.
+    Wipe(Portion, oneshot::Sender<Result<bool, StoreError>>),
 }
 
 /// The refusals of a request, inside, and the failure of the whole transaction, outside.
@@ -33,6 +37,8 @@ type Group = Result<Vec<Result<u64, StoreError>>, StoreError>;
 pub(super) fn run(mut connection: Connection, path: &Path, mut inbox: mpsc::Receiver<Request>) {
     let mut waiting = Vec::with_capacity(GROUP);
     while inbox.blocking_recv_many(&mut waiting, GROUP) > 0 {
+        // Wiping comes last and by itself: nobody who appends waits for it if it can be helped.
+        let wipes: Vec<Request> = waiting.extract_if(.., |request| matches!(request, Request::Wipe(..))).collect();
         let outcome = write(&mut connection, path, &waiting);
         let several = waiting.len() > 1;
         match outcome {
@@ -50,6 +56,10 @@ pub(super) fn run(mut connection: Connection, path: &Path, mut inbox: mpsc::Rece
             }
             Err(failure) => waiting.drain(..).for_each(|request| request.answer(Err(failure.clone()))),
         }
+        for request in wipes {
+            let outcome = write(&mut connection, path, std::slice::from_ref(&request));
+            request.answer(outcome.and_then(|mut results| results.remove(0)));
+        }
     }
 }
 
@@ -57,13 +67,17 @@ impl Request {
     /// Nobody may be waiting any more; that is their business.
     fn answer(self, result: Result<u64, StoreError>) {
         match self {
-            Self::Commit(_, reply) => drop(reply.send(result.map(|_| ()))),
+            Self::Commit(_, reply) | Self::Cut(_, _, reply) => drop(reply.send(result.map(|_| ()))),
             Self::Epoch(_, reply) => drop(reply.send(result)),
+            Self::Wipe(_, reply) => drop(reply.send(result.map(|more| more > 0))),
         }
     }
 }
 
 fn write(connection: &mut Connection, path: &Path, requests: &[Request]) -> Group {
+    if requests.is_empty() {
+        return Ok(Vec::new());
+    }
     let failure = |e: rusqlite::Error| explain(path, &e);
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failure)?;
     let mut results = Vec::with_capacity(requests.len());
@@ -73,6 +87,8 @@ fn write(connection: &mut Connection, path: &Path, requests: &[Request]) -> Grou
                 Ok(()) => apply(&transaction, commit).map(|()| Ok(0)).map_err(failure)?,
                 Err(refusal) => Err(refusal),
             },
+            Request::Cut(epoch, cuts, _) => wipe::cut(&transaction, *epoch, cuts).map_err(failure)?,
+            Request::Wipe(portion, _) => wipe::wipe(&transaction, *portion).map(Ok).map_err(failure)?,
             Request::Epoch(raise, _) => {
                 let owner = epoch(&transaction).map_err(failure)?;
                 match raise {
@@ -154,9 +170,10 @@ fn append(connection: &Connection, batch: &Batch) -> rusqlite::Result<()> {
         )?
         .query_row((&batch.stream, end as i64, &last.hash[..]), |row| row.get(0))?;
     let mut insert =
-        connection.prepare_cached("INSERT INTO event (stream, seq, stored, hash) VALUES (?1, ?2, ?3, ?4)")?;
+        connection.prepare_cached("INSERT INTO event (stream, seq, stored, hash, blob) VALUES (?1, ?2, ?3, ?4, ?5)")?;
     for (seq, event) in (batch.expected_seq + 1..).zip(&batch.events) {
-        insert.execute((stream, seq as i64, &event.stored, &event.hash[..]))?;
+        let blob = event.blob.as_ref().map(|(digest, _)| &digest[..]);
+        insert.execute((stream, seq as i64, &event.stored, &event.hash[..], blob))?;
         if let Some((digest, bytes)) = &event.blob {
             connection
                 .prepare_cached("INSERT OR IGNORE INTO blob (digest, bytes) VALUES (?1, ?2)")?
@@ -192,7 +209,8 @@ fn put_run(connection: &Connection, row: &RunIndex) -> rusqlite::Result<()> {
     Ok(())
 }
 
-fn epoch(connection: &Connection) -> rusqlite::Result<u64> {
+/// The epoch that owns the file.
+pub(super) fn epoch(connection: &Connection) -> rusqlite::Result<u64> {
     connection.prepare_cached("SELECT epoch FROM owner")?.query_row([], |row| Ok(row.get::<_, i64>(0)? as u64))
 }
 

@@ -7,6 +7,33 @@ use ring::digest;
 /// A SHA-256 digest.
 pub type Digest = [u8; 32];
 
+/// One record as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stored {
+    /// From 1, without gaps.
+    pub seq: u64,
+    /// The bytes the chain covers.
+    pub stored: Vec<u8>,
+    /// Chain hash after this record.
+    pub hash: Digest,
+}
+
+/// A place in a stream, normally its end; number 0 with the genesis hash before the first record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Number of the record.
+    pub seq: u64,
+    /// Its chain hash.
+    pub hash: Digest,
+}
+
+impl Head {
+    /// The head of a stream that has no record.
+    pub fn genesis(stream: &str) -> Self {
+        Self { seq: 0, hash: genesis(stream) }
+    }
+}
+
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Digest {
     finish(&digest::digest(&digest::SHA256, bytes))
