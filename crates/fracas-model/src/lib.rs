@@ -12,6 +12,7 @@ pub mod estimate;
 pub mod event;
 pub mod experiment;
 pub mod facts;
+pub mod ical;
 pub mod id;
 pub mod parameters;
 pub mod plan;

@@ -12,6 +12,7 @@
 mod calendar;
 mod decide;
 mod due;
+mod feed;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,10 @@ use serde::{Deserialize, Serialize};
 use crate::{id::RunId, units::Dur};
 
 pub use self::{
-    calendar::{Blackout, Closed, Hours, closed},
+    calendar::{Blackout, Calendars, Closed, Hours, closed},
     decide::{Act, Decision, MOST_AT_ONCE, Now, State, Waiting, decide},
     due::{Clockwork, Due, When, described, exists, instant, zone},
+    feed::{FEED_DAYS, FEED_EVENTS, feed},
     read::{ReadSchedule, is_schedule, read_schedule, schedule_shape},
 };
 
@@ -56,6 +58,9 @@ pub struct Schedule {
     /// Times in which it may not.
     #[serde(default)]
     pub blackouts: Vec<Blackout>,
+    /// Files of more such times.
+    #[serde(default)]
+    pub calendars: Vec<CalendarFile>,
     /// What when its last run has not ended.
     pub concurrency: Concurrency,
     /// What when another run has its hosts.
@@ -66,6 +71,17 @@ pub struct Schedule {
     pub catch_up: CatchUp,
     /// A start that is later than this is no longer on time: the due was missed.
     pub start_within: Dur,
+}
+
+/// A calendar whose events are blackouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CalendarFile {
+    /// The iCalendar file, beside the schedule's own.
+    pub file: String,
+    /// What it calls zones, where that is no IANA name.
+    #[serde(default)]
+    pub zones: BTreeMap<String, Tz>,
 }
 
 /// What becomes of a due while something stands in its way that ends.
@@ -149,6 +165,9 @@ pub enum Fact {
         source: String,
         /// Text of the experiment.
         experiment: String,
+        /// Texts of its calendars, by the names of their files.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        calendars: BTreeMap<String, String>,
         /// In which environment its runs are started.
         environment: String,
         /// Who did it.
@@ -191,6 +210,11 @@ pub enum Fact {
         /// Who did it.
         by: String,
     },
+    /// The clock had been far ahead, and was set back: dues are owed again from the present on.
+    SetBack {
+        /// Up to which nominal instant they had been settled.
+        settled_ns: i64,
+    },
     /// It is no more.
     Removed {
         /// Why.
@@ -198,4 +222,22 @@ pub enum Fact {
         /// Who did it.
         by: String,
     },
+}
+
+impl std::fmt::Display for Skip {
+    /// In words, without the fact that it was skipped.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Missed => write!(f, "nobody was there to start it in time"),
+            Self::NotAllowedThen => write!(f, "out of the allowed hours"),
+            Self::Blackout { name } => write!(f, "in a blackout: {name}"),
+            Self::Paused { reason } => write!(f, "paused: {reason}"),
+            Self::StillRunning { run } => write!(f, "run {run} had not ended"),
+            Self::AnotherWaits => write!(f, "another waited already"),
+            Self::Replaced => write!(f, "a later one took its place"),
+            Self::WaitedTooLong { reason } => write!(f, "it waited too long: {reason}"),
+            Self::Refused { reasons } => write!(f, "refused: {}", reasons.join("; ")),
+            Self::Withdrawn => write!(f, "the schedule was changed while it waited"),
+        }
+    }
 }

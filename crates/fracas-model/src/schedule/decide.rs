@@ -1,14 +1,20 @@
 //! What a schedule does now, and when it must be asked again. Pure: the history so far, the time, and which runs are alive.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeSet, VecDeque},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CatchUp, Clockwork, Closed, Concurrency, Due, Fact, Schedule, Skip, closed};
+use super::{Calendars, CatchUp, Clockwork, Concurrency, Due, Fact, Schedule, Skip, closed};
 use crate::id::RunId;
 
 /// Dues that are looked at in one decision; of more, the oldest are settled first and the rest in the next.
 pub const MOST_AT_ONCE: usize = 20_000;
+/// When more than so much of what is to come is settled, the clock had been wrong. Less may be a clock that is set to run
+/// right, and no due should become two runs for that.
+const FAR_AHEAD_NS: i64 = 86_400_000_000_000;
 
 /// What the history of a schedule says: a fold over its facts.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -17,6 +23,10 @@ pub struct State {
     pub schedule: Option<Schedule>,
     /// Text of the experiment.
     pub experiment: String,
+    /// Its calendars.
+    pub calendars: Calendars,
+    /// When it was set, paused or resumed last.
+    pub changed_ns: i64,
     /// In which environment its runs are started.
     pub environment: String,
     /// Who made or changed it last.
@@ -71,13 +81,14 @@ impl State {
     /// Takes in a fact that was recorded at this instant of the wall clock.
     pub fn take(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
-            Fact::Set { schedule, experiment, environment, by, .. } => {
+            Fact::Set { schedule, experiment, calendars, environment, by, .. } => {
                 // What was due by other rules was owed by them, and is settled or withdrawn. So is what a clock that was
                 // ahead had settled beforehand.
                 if !self.goes_on(schedule, at_ns) {
                     self.settled_ns = at_ns;
                     self.waiting.clear();
                 }
+                self.calendars = Calendars::kept(schedule, calendars);
                 self.schedule = Some((**schedule).clone());
                 (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
                 self.removed = false;
@@ -91,6 +102,10 @@ impl State {
                 self.settle(due, due);
                 self.waiting.push_back(Waiting { due: *due, since_ns: at_ns, reason: reason.clone() });
             }
+            Fact::SetBack { .. } => {
+                self.settled_ns = at_ns;
+                self.waiting.retain(|waiting| waiting.due.nominal_ns <= at_ns);
+            }
             Fact::Paused { reason, .. } => self.paused = Some(reason.clone()),
             Fact::Resumed { .. } => self.paused = None,
             Fact::Removed { .. } => {
@@ -100,6 +115,9 @@ impl State {
         }
         if matches!(fact, Fact::Started { .. } | Fact::Skipped { .. } | Fact::Queued { .. }) {
             self.last = Some(fact.clone());
+        }
+        if matches!(fact, Fact::Set { .. } | Fact::Paused { .. } | Fact::Resumed { .. }) {
+            self.changed_ns = at_ns;
         }
     }
 
@@ -181,7 +199,7 @@ pub fn decide(state: &State, clockwork: &Clockwork, now: Now<'_>) -> Decision {
     let Some(schedule) = state.schedule.as_ref().filter(|_| !state.removed) else { return Decision::default() };
     let own: Vec<RunId> = state.runs.intersection(now.alive).cloned().collect();
     let (waiting, notes) = (state.waiting.clone(), Notes { clockwork, acts: Vec::new() });
-    Deciding { schedule, state, clockwork, now, own, notes, waiting }.go()
+    Deciding { schedule, state, clockwork, now, own, notes, waiting, closed: OnceCell::new() }.go()
 }
 
 struct Deciding<'d> {
@@ -192,11 +210,16 @@ struct Deciding<'d> {
     own: Vec<RunId>,
     notes: Notes<'d>,
     waiting: VecDeque<Waiting>,
+    closed: OnceCell<Option<Skip>>,
 }
 
 impl Deciding<'_> {
     fn go(mut self) -> Decision {
         let now_ns = self.now.ns;
+        if self.state.settled_ns.saturating_sub(now_ns) > FAR_AHEAD_NS {
+            self.notes.acts.push(Act::Note(Fact::SetBack { settled_ns: self.state.settled_ns }));
+            return self.decision(None, Some(now_ns));
+        }
         let mut dues: Vec<Due> = Vec::new();
         let mut next = None;
         for due in self.clockwork.after(self.state.settled_ns) {
@@ -264,13 +287,10 @@ impl Deciding<'_> {
         }
     }
 
-    /// What stands against a start now.
+    /// What stands against a start now; looked at once, for whichever due asks first.
     fn closed(&self) -> Option<Skip> {
-        let Schedule { allowed, blackouts, zone, .. } = self.schedule;
-        closed(allowed, blackouts, *zone, self.now.ns).map(|closed| match closed {
-            Closed::Hours => Skip::NotAllowedThen,
-            Closed::Blackout(name) => Skip::Blackout { name },
-        })
+        let look = || closed(self.schedule, &self.state.calendars, self.now.ns).map(Skip::from);
+        self.closed.get_or_init(look).clone()
     }
 
     /// A due that is to start now; else it was noted why not.
