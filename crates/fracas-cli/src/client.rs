@@ -1,8 +1,10 @@
 //! The controller as the commands see it: calls with model types. Generated wire types never leave this file.
 
 mod dial;
+mod feeds;
 mod schedules;
 
+pub use feeds::{FeedSummary, MadeFeed};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 
 use std::{collections::BTreeMap, error::Error as _, time::Duration};

@@ -1,5 +1,6 @@
 //! The Operator service: wire to model and back, after checking who calls. It decides nothing.
 
+mod feeds;
 mod schedules;
 
 use std::{
@@ -19,12 +20,13 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
+        Feed, ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetReportReply, GetReportRequest, GetRunRequest,
         GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
-        LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
-        ListSchedulesRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, RunSummary, Schedule,
-        ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
-        WatchRunRequest, operator_server,
+        LabelHostRequest, ListFeedsReply, ListFeedsRequest, ListHostsReply, ListHostsRequest, ListRunsReply,
+        ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, MakeFeedReply, MakeFeedRequest, MakeJoinTokenReply,
+        MakeJoinTokenRequest, PlanReply, PlanRequest, RevokeFeedRequest, RunSummary, Schedule, ScheduleRequest,
+        SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, WatchRunRequest,
+        operator_server,
     },
 };
 use futures_util::Stream;
@@ -34,6 +36,7 @@ use crate::{
     access::Principal,
     driver::{stream_of, stream_of_host},
     enrol::Gate,
+    feeds::Feeds,
     fleet::Fleet,
     history::{History, HistoryError},
     runs::{self, RunError, Runs},
@@ -58,6 +61,7 @@ const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
 pub struct Api {
     runs: Runs,
     schedules: Schedules,
+    feeds: Feeds,
     history: History,
     fleet: Fleet,
     audit: String,
@@ -75,12 +79,13 @@ impl Api {
     pub fn new(
         runs: Runs,
         schedules: Schedules,
+        feeds: Feeds,
         history: History,
         fleet: Fleet,
         audit: String,
         gate: Arc<dyn Gate>,
     ) -> Self {
-        Self { runs, schedules, history, fleet, audit, gate }
+        Self { runs, schedules, feeds, history, fleet, audit, gate }
     }
 
     async fn find(&self, run: &str) -> Result<(RunIndex, u64), Status> {
@@ -412,6 +417,27 @@ impl operator_server::Operator for Api {
         self.called(&by, "RemoveSchedule", "").await?;
         let removed = self.schedules.remove(&wire.name, reasoned(wire.reason)?, by.id).await;
         self.changed(removed)
+    }
+
+    async fn make_feed(&self, request: Request<MakeFeedRequest>) -> Reply<MakeFeedReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let environment = self.feeds.environment(&wire.environment, &wire.schedule);
+        self.called(&by, "MakeFeed", &environment).await?;
+        self.linked(environment, wire, by).await
+    }
+
+    async fn list_feeds(&self, request: Request<ListFeedsRequest>) -> Reply<ListFeedsReply> {
+        principal(&request)?;
+        Ok(Response::new(self.links()))
+    }
+
+    async fn revoke_feed(&self, request: Request<RevokeFeedRequest>) -> Reply<Feed> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let environment = self.feeds.one(&wire.id).map(|made| made.environment).unwrap_or_default();
+        self.called(&by, "RevokeFeed", &environment).await?;
+        self.unlinked(&wire.id, reasoned(wire.reason)?, by).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

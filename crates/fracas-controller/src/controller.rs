@@ -11,13 +11,17 @@ use fracas_model::{
 use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer};
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    service::{Routes, interceptor::InterceptedService},
+    transport::Server,
+};
 
 use crate::{
     access::{Authenticated, Doorkeeper},
     agents::Agents,
     api::Api,
     enrol::{Gate, OBSERVER_LABEL},
+    feeds::{self, FeedKey, Feeds, Links, Reached},
     fleet::Fleet,
     history::{History, HistoryError},
     listen::Conn,
@@ -40,6 +44,7 @@ pub struct Controller {
     fleet: Fleet,
     runs: Runs,
     schedules: Schedules,
+    feeds: Feeds,
     audit: String,
     front_port: u16,
 }
@@ -55,8 +60,9 @@ impl Controller {
             at: history.now(),
         };
         history.append(&audit, vec![started]).await?;
-        let mut halted = None;
+        let (mut halted, mut links) = (None, Links::default());
         for event in history.read(&audit, 0).await? {
+            links.apply(&event);
             match event.body {
                 Body::Halted { reason, .. } => halted = Some(reason),
                 Body::HaltCleared { .. } => halted = None,
@@ -72,13 +78,22 @@ impl Controller {
         }
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed);
         let schedules = Schedules::new(history.clone(), runs.clone());
-        Ok(Self { history, fleet, runs, schedules, audit, front_port: 0 })
+        let feeds = Feeds::new(history.clone(), schedules.clone(), audit.clone(), links);
+        Ok(Self { history, fleet, runs, schedules, feeds, audit, front_port: 0 })
     }
 
     /// The same controller, which operators reach on this port: agents beside it never cut that off.
     #[must_use]
     pub fn reached_on(self, front_port: u16) -> Self {
         Self { front_port, ..self }
+    }
+
+    /// The same controller, whose links for calendar programs are signed by this key; `names` are those under which clients
+    /// reach it.
+    #[must_use]
+    pub fn signing_feeds(self, key: FeedKey, names: Vec<String>) -> Self {
+        let reached = Reached { names, port: self.front_port };
+        Self { feeds: self.feeds.signed_by(key, reached), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -109,6 +124,11 @@ impl Controller {
     /// The schedules.
     pub fn schedules(&self) -> &Schedules {
         &self.schedules
+    }
+
+    /// The links for calendar programs.
+    pub fn feeds(&self) -> &Feeds {
+        &self.feeds
     }
 
     /// Name of the audit stream.
@@ -146,7 +166,8 @@ impl Controller {
         server().add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
-    /// Serves people and programs until `shutdown` resolves. Only the health service answers without a token.
+    /// Serves people and programs until `shutdown` resolves. Without a token only the health service answers, and the page
+    /// of a signed link.
     pub async fn serve_front(
         &self,
         incoming: impl Stream<Item = io::Result<Conn>>,
@@ -154,8 +175,8 @@ impl Controller {
         doors: Arc<dyn Doorkeeper>,
         shutdown: impl Future<Output = ()>,
     ) -> Result<(), tonic::transport::Error> {
-        let (runs, schedules) = (self.runs.clone(), self.schedules.clone());
-        let api = Api::new(runs, schedules, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
+        let (runs, schedules, feeds) = (self.runs.clone(), self.schedules.clone(), self.feeds.clone());
+        let api = Api::new(runs, schedules, feeds, self.history.clone(), self.fleet.clone(), self.audit.clone(), gate);
         let authenticated = Authenticated(doors);
         let operator = OperatorServer::with_interceptor(api, authenticated.clone());
         let (health, healthy) = tonic_health::server::health_reporter();
@@ -168,11 +189,10 @@ impl Controller {
         let reflection = InterceptedService::new(described().build_v1().expect(OURS), authenticated.clone());
         // Many clients, Python's among them, still ask by the older name.
         let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated);
+        let services = Routes::new(operator).add_service(healthy).add_service(reflection).add_service(older);
         server()
-            .add_service(operator)
-            .add_service(healthy)
-            .add_service(reflection)
-            .add_service(older)
+            .accept_http1(true)
+            .add_routes(feeds::serve(services, self.feeds.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown)
             .await
     }

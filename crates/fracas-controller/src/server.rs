@@ -17,6 +17,7 @@ use crate::{
     controller::Controller,
     datadir::{Access, DataDir, DataDirError},
     enrol::{Enrolment, Gate, OBSERVER_LABEL},
+    feeds::FeedKey,
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
     listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
@@ -115,6 +116,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let clock = Arc::new(SystemClock::new(id.clone(), bound_ns).map_err(StartError::Clock)?);
     let controller = Controller::open(History::open(store, clock).await?, &id, rand::random()).await?;
     let controller = controller.reached_on(front_address.port());
+    let controller = controller.signing_feeds(FeedKey::open(&dir)?, config.names.clone());
     let gate: Arc<dyn Gate> = Arc::new(Enrolment::new(
         controller.history().clone(),
         controller.fleet().clone(),

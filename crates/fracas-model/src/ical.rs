@@ -23,7 +23,7 @@ use chrono_tz::Tz;
 
 use self::series::Series;
 pub use self::{
-    read::{MAX_BYTES, ReadCalendar, read},
+    read::{MAX_BYTES, ReadCalendar, is_calendar, read},
     write::Writer,
 };
 

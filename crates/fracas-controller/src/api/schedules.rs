@@ -29,6 +29,7 @@ impl Api {
             source_name: wire.source_name,
             experiment: wire.experiment,
             experiment_name: wire.experiment_name,
+            calendars: wire.calendars.into_iter().collect(),
             environment: if wire.environment.is_empty() { "default".into() } else { wire.environment },
             by: by.id,
         };
@@ -70,7 +71,7 @@ impl Api {
     }
 }
 
-fn refused(error: ScheduleError) -> Status {
+pub(super) fn refused(error: ScheduleError) -> Status {
     let text = error.to_string();
     match error {
         ScheduleError::Document(diagnostics) => {

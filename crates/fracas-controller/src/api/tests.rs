@@ -14,6 +14,7 @@ use crate::{
     chain::{hex, sha256},
     clock::ManualClock,
     enrol::{Later, MadeToken},
+    feeds::Links,
     fleet::Offer,
     history::{Extra, Fact},
     store::memory::MemoryStore,
@@ -44,7 +45,8 @@ async fn api(store: &MemoryStore) -> Api {
     let fleet = Fleet::new(history.epoch());
     let runs = Runs::new(history.clone(), fleet.clone(), AUDIT.to_owned(), 1);
     let schedules = Schedules::new(history.clone(), runs.clone());
-    Api::new(runs, schedules, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
+    let feeds = Feeds::new(history.clone(), schedules.clone(), AUDIT.to_owned(), Links::default());
+    Api::new(runs, schedules, feeds, history, fleet, AUDIT.to_owned(), Arc::new(NoGate))
 }
 
 fn stamp() -> Stamp {

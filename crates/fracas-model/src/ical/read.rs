@@ -38,6 +38,13 @@ pub struct ReadCalendar {
     pub warnings: Vec<Diagnostic>,
 }
 
+/// Whether a text says that it is a calendar, whatever else is wrong with it.
+pub fn is_calendar(text: &str) -> bool {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let first = text.split(['\n', '\r']).find(|line| !line.trim().is_empty()).unwrap_or_default();
+    first.trim().eq_ignore_ascii_case("BEGIN:VCALENDAR")
+}
+
 /// Reads a calendar. `file` is its name for messages and for events without one, `home` the zone of whole days and of times
 /// that name none, `zones` the meaning of names of zones that are not IANA's.
 ///
@@ -46,11 +53,10 @@ pub fn read(file: &str, source: &str, home: Tz, zones: &BTreeMap<String, Tz>) ->
     let source = normalise(source);
     let mut findings = Findings::new(file, &source);
     let mut calendar = Calendar::default();
-    let first = source.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     if source.len() > MAX_BYTES {
         let message = format!("the calendar has {} bytes, at most {MAX_BYTES} are read", source.len());
         findings.error(Span::default(), message, "export a shorter time, or fewer calendars");
-    } else if first.trim().eq_ignore_ascii_case("BEGIN:VCALENDAR") {
+    } else if is_calendar(&source) {
         let lines = lines(&source, &mut findings);
         let known = BTreeMap::new();
         let mut reading = Reading { file, home, zones, known, findings: &mut findings, effort: Effort::of(READING) };
