@@ -11,6 +11,7 @@ mod controller_trial;
 mod crash_trial;
 mod delay;
 mod demo;
+mod feed;
 mod fill;
 mod foreign;
 mod gone;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         terminal::trials(),
         verdicts::trials(),
         foreign::trials(),
+        feed::trials(),
         offline::trials(),
         schedule::trials(),
         people::trials(),

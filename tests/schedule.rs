@@ -20,6 +20,11 @@ use crate::{
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
         trial("a_schedule_runs_by_itself_and_says_what_it_skipped", &[Need::Lab], by_itself),
+        trial(
+            "an_event_of_a_calendar_forbids_with_its_name_until_the_schedule_is_set_again",
+            &[Need::Lab],
+            by_calendar,
+        ),
         trial("a_schedule_outlives_its_controller_and_starts_nothing_twice", &[Need::Lab], outlives),
         trial("scheduled_runs_start_in_time", &[Need::Lab], in_time),
         trial("a_schedule_with_mistakes_is_refused_with_all_of_them", &[Need::Lab], refused),
@@ -114,6 +119,66 @@ fn by_itself() {
     rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
     let gone = rig.fracas(&["schedule", "show", "often"]);
     assert!(gone.code != 0 && gone.err.contains("fracas schedule list"), "{}", gone.err);
+    rig.stop();
+}
+
+/// All of every day, with a line more in its event.
+fn closing(more: &str) -> String {
+    format!(
+        "BEGIN:VCALENDAR\r\nVERSION:2.0\r\nBEGIN:VEVENT\r\nUID:1\r\nDTSTART:20260101T000000Z\r\nDURATION:P1D\r\n\
+         RRULE:FREQ=DAILY{more}\r\nSUMMARY:Quarter close\\, finance\r\nEND:VEVENT\r\nEND:VCALENDAR\r\n"
+    )
+}
+
+fn by_calendar() {
+    const CALENDAR: &str = "/run/closing.ics";
+    let (rig, path) = prepared("blackouts: [{ file: closing.ics }]\n");
+    let skips = || {
+        let named =
+            |fact: &Value| fact["reason"]["why"] == "blackout" && fact["reason"]["name"] == "Quarter close, finance";
+        let skipped = facts(&show(&rig), "skipped");
+        assert!(skipped.iter().all(named), "{skipped:?}");
+        skipped.iter().filter_map(|fact| fact["count"].as_u64()).sum::<u64>()
+    };
+    // What is not understood is refused with its place, and nothing is set.
+    rig.keep("ctl", CALENDAR, &closing(";BYHOUR=9"));
+    for words in [&["schedule", "set", &path][..], &["validate", &path], &["validate", CALENDAR]] {
+        let refused = rig.fracas_going(words).end(LIMIT);
+        assert!(
+            refused.code == 2 && refused.text().contains("/run/closing.ics:7:18: error: `BYHOUR`"),
+            "{}",
+            refused.text()
+        );
+    }
+    assert!(rig.fracas(&["schedule", "list"]).good().err.contains("no schedule yet"));
+    rig.keep("ctl", CALENDAR, &closing(""));
+    rig.fracas(&["validate", &path]).good();
+    let next = rig.fracas(&["schedule", "next", &path, "--count", "1", "--from", "2027-01-01T00:00:00Z"]).good().out;
+    let told = "skipped, in a blackout: Quarter close, finance, until Sat 2027-01-02 00:00:00 UTC";
+    assert!(next.contains(told), "{next}");
+    rig.fracas(&["schedule", "set", &path]).good();
+    until("times are skipped", || skips() >= 2);
+    assert!(
+        rig.fracas(&["schedule", "show", "often"])
+            .good()
+            .out
+            .contains("skipped, in a blackout: Quarter close, finance")
+    );
+    // The controller has all it needs; the file may change or go away, and a schedule that is refused changes nothing.
+    rig.keep("ctl", CALENDAR, &closing("\r\nSTATUS:CANCELLED\r\nEXRULE:FREQ=DAILY"));
+    assert_eq!(rig.fracas_going(&["schedule", "set", &path]).end(LIMIT).code, 2);
+    rig.shell("ctl", &format!("rm {CALENDAR}"));
+    assert_eq!(rig.fracas_going(&["schedule", "set", &path]).end(LIMIT).code, 2);
+    rig.kill_controller();
+    rig.start_controller();
+    rig.until_connected(&["box"]);
+    let before = skips();
+    until("they still are", || skips() > before + 1);
+    assert!(facts(&show(&rig), "started").is_empty());
+    rig.keep("ctl", CALENDAR, &closing("\r\nSTATUS:CANCELLED"));
+    rig.fracas(&["schedule", "set", &path]).good();
+    until("set again, it starts", || !facts(&show(&rig), "started").is_empty());
+    rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
     rig.stop();
 }
 

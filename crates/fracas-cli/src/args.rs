@@ -117,7 +117,7 @@ pub enum Command {
     Hosts(HostsArgs),
     /// Let experiments run by themselves: by cron pattern, at a time, at equal distances, or at random moments
     #[command(
-        after_help = "Example:\n  fracas schedule next nightly.yaml --count 10\n  fracas schedule set nightly.yaml\n  fracas schedule list\n  fracas schedule show nightly\n  fracas schedule pause nightly --reason 'release week'\n\nEvery due time ends as a run or as a recorded skip with its reason."
+        after_help = "Example:\n  fracas schedule next nightly.yaml --count 10\n  fracas schedule set nightly.yaml\n  fracas schedule list\n  fracas schedule show nightly\n  fracas schedule pause nightly --reason 'release week'\n  fracas schedule feed > link\n\nEvery due time ends as a run or as a recorded skip with its reason."
     )]
     Schedule {
         /// What to do with them.
@@ -671,8 +671,9 @@ pub enum TokenCommand {
 pub enum ScheduleCommand {
     /// Make a schedule, or change the one of its name
     #[command(
-        after_help = "Example:\n  fracas schedule set nightly.yaml\n\nThe experiment that the schedule names is \
-                            read from beside it and sent along; `fracas schema --kind schedule` has every key."
+        after_help = "Example:\n  fracas schedule set nightly.yaml\n\nThe experiment and the calendars that the \
+                            schedule names are read from beside it and sent along: when one of them has changed, set it \
+                            again. `fracas schema --kind schedule` has every key."
     )]
     Set(ScheduleFile),
     /// List them: when, next time, state, what became of the last time
@@ -693,7 +694,7 @@ pub enum ScheduleCommand {
                             --from 2027-03-28T00:00:00Z"
     )]
     Next {
-        /// The schedule; the experiment it names must stand beside it
+        /// The schedule; the experiment and calendars it names must stand beside it
         #[arg(value_name = "FILE")]
         file: PathBuf,
         /// How many
@@ -718,6 +719,14 @@ pub enum ScheduleCommand {
         /// Its name
         name: String,
     },
+    /// Make a link by which calendar programs show what is due, list such links, or revoke one
+    #[command(
+        after_help = "Example:\n  fracas schedule feed --environment prod --ttl 30d\n  fracas schedule feed --name nightly\n  \
+                            fracas schedule feed --list\n  fracas schedule feed --revoke 3f2a90c1d4e5b687 --reason 'left \
+                            the team'\n\nWhoever has the link can read it, without a token. It shows times, what is run \
+                            and why it is not; no parameters, and not the moments that chance draws."
+    )]
+    Feed(FeedArgs),
     /// End it for good; its history stays
     #[command(after_help = "Example:\n  fracas schedule remove nightly --reason 'replaced by weekly'")]
     Remove {
@@ -747,7 +756,7 @@ pub enum NotifyCommand {
 /// Arguments of `schedule set`.
 #[derive(Debug, Args)]
 pub struct ScheduleFile {
-    /// The schedule; the experiment it names must stand beside it
+    /// The schedule; the experiment and calendars it names must stand beside it
     #[arg(value_name = "FILE")]
     pub file: PathBuf,
     /// Environment its runs belong to
@@ -908,6 +917,29 @@ pub struct BackupArgs {
     /// Leave out every key and token: good for looking at, not for going on with
     #[arg(long)]
     pub without_keys: bool,
+}
+
+/// Arguments of `schedule feed`.
+#[derive(Debug, Args)]
+pub struct FeedArgs {
+    /// Environment whose schedules it shows [default: that of --name, else default]
+    #[arg(long, env = "FRACAS_ENVIRONMENT")]
+    pub environment: Option<String>,
+    /// Only this schedule
+    #[arg(long, value_name = "SCHEDULE")]
+    pub name: Option<String>,
+    /// How long the link is good, at most ten years
+    #[arg(long, default_value = "365d", value_name = "DURATION")]
+    pub ttl: Dur,
+    /// List the links that were made and have not expired
+    #[arg(long, conflicts_with_all = ["name", "revoke", "ttl"])]
+    pub list: bool,
+    /// Let this link open nothing any more
+    #[arg(long, value_name = "ID", requires = "reason", conflicts_with_all = ["name", "ttl"])]
+    pub revoke: Option<String>,
+    /// With --revoke: why, for the history
+    #[arg(long, requires = "revoke")]
+    pub reason: Option<String>,
 }
 
 /// One change of a label.

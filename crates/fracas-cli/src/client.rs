@@ -2,6 +2,7 @@
 
 mod approvals;
 mod dial;
+mod feeds;
 mod guard;
 mod keep;
 mod notices;
@@ -10,6 +11,7 @@ mod schedules;
 mod signin;
 
 pub use approvals::ApprovalSummary;
+pub use feeds::{FeedSummary, MadeFeed};
 pub use guard::GuardRailsAnswer;
 pub use keep::{KeptRecord, KeptStream, PruneAnswer, PruneOrder};
 pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};

@@ -84,13 +84,17 @@ impl<'a> Session<'a> {
         Self { world, global, output }
     }
 
+    /// How to call the configured controller.
+    pub(crate) fn access(&self) -> Result<Access, CliError> {
+        match &self.world.access {
+            Some(given) => Ok(given.clone()),
+            None => Ok(context::find(&self.global, &self.world.surroundings)?),
+        }
+    }
+
     /// The configured controller.
     pub(crate) fn client(&self) -> Result<Client, CliError> {
-        let access = match &self.world.access {
-            Some(given) => given.clone(),
-            None => context::find(&self.global, &self.world.surroundings)?,
-        };
-        Ok(Client::new(&access)?)
+        Ok(Client::new(&self.access()?)?)
     }
 
     /// Columns for tables and texts.

@@ -6,6 +6,7 @@
 
 mod approvals;
 mod entrance;
+mod feeds;
 mod guard;
 mod hosts;
 mod keep;
@@ -25,18 +26,19 @@ use fracas_proto::{
     to_json,
     v1::{
         AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, BackupPiece, BackupRequest, CordonHostReply,
-        CordonHostRequest, ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest,
+        CordonHostRequest, Feed, ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest,
         GetGuardRailsRequest, GetHeadsReply, GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest,
         GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
         KeptStream, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest, ListApprovalsReply,
-        ListApprovalsRequest, ListHostsReply, ListHostsRequest, ListNotificationsReply, ListNotificationsRequest,
-        ListPeopleReply, ListPeopleRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest,
-        ListStreamsRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeJoinTokenReply, MakeJoinTokenRequest,
+        ListApprovalsRequest, ListFeedsReply, ListFeedsRequest, ListHostsReply, ListHostsRequest,
+        ListNotificationsReply, ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply,
+        ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, ListStreamsRequest, MakeAccessTokenReply,
+        MakeAccessTokenRequest, MakeFeedReply, MakeFeedRequest, MakeJoinTokenReply, MakeJoinTokenRequest,
         MoveHostRequest, Person, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest, Record,
-        RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RunSummary, Schedule,
-        ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply, StartRunRequest,
-        StopRunReply, StopRunRequest, TestNotificationReply, TestNotificationRequest, WatchRunRequest, WhoAmIRequest,
-        WithdrawRequest, operator_server,
+        RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RevokeFeedRequest,
+        RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply,
+        StartRunRequest, StopRunReply, StopRunRequest, TestNotificationReply, TestNotificationRequest, WatchRunRequest,
+        WhoAmIRequest, WithdrawRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -47,6 +49,7 @@ use crate::{
     approvals::Approvals,
     audit::{Audit, Call},
     enrol::Gate,
+    feeds::Feeds,
     fleet::Fleet,
     history::{History, HistoryError},
     keep::Keeper,
@@ -69,6 +72,8 @@ pub struct Parts {
     pub schedules: Schedules,
     /// Channels that are told what happens.
     pub notices: Notices,
+    /// Links for calendar programs.
+    pub feeds: Feeds,
     /// The history.
     pub history: History,
     /// Hosts.
@@ -91,6 +96,7 @@ pub struct Api {
     runs: Runs,
     schedules: Schedules,
     notices: Notices,
+    feeds: Feeds,
     history: History,
     fleet: Fleet,
     audit: Audit,
@@ -120,8 +126,8 @@ struct Act<'a> {
 impl Api {
     /// A service over the controller's parts.
     pub fn new(parts: Parts) -> Self {
-        let Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper } = parts;
-        Self { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper }
+        let Parts { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper } = parts;
+        Self { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper }
     }
 
     /// Whether the caller may do this. Recorded before it is done; a refusal too.
@@ -421,6 +427,33 @@ impl operator_server::Operator for Api {
     async fn test_notification(&self, request: Request<TestNotificationRequest>) -> Reply<TestNotificationReply> {
         let by = principal(&request)?;
         self.tried(&by, &request.into_inner().channel).await
+    }
+
+    async fn make_feed(&self, request: Request<MakeFeedRequest>) -> Reply<MakeFeedReply> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let environment = self.feeds.environment(&wire.environment, &wire.schedule);
+        let needs = &[Right::View];
+        self.may(&by, Act { method: "MakeFeed", needs, environment: &environment, about: &wire.schedule }).await?;
+        self.linked(environment, wire, by).await
+    }
+
+    async fn list_feeds(&self, request: Request<ListFeedsRequest>) -> Reply<ListFeedsReply> {
+        let by = principal(&request)?;
+        let act = Act { method: "ListFeeds", needs: &[], environment: access::EVERYWHERE, about: "" };
+        self.sees(&by, act).await?;
+        Ok(Response::new(self.links(&by)))
+    }
+
+    async fn revoke_feed(&self, request: Request<RevokeFeedRequest>) -> Reply<Feed> {
+        let by = principal(&request)?;
+        let wire = request.into_inner();
+        let made = self.feeds.one(&wire.id).ok();
+        let own = made.as_ref().is_some_and(|made| made.by == by.id);
+        let environment = made.map_or_else(|| access::DEFAULT_ENVIRONMENT.to_owned(), |made| made.environment);
+        let needs: &[Right] = if own { &[] } else { &[Right::Govern] };
+        self.may(&by, Act { method: "RevokeFeed", needs, environment: &environment, about: &wire.id }).await?;
+        self.unlinked(&wire.id, reasoned(wire.reason)?, by).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

@@ -11,7 +11,10 @@ use fracas_model::{
 use fracas_proto::v1::{fleet_server::FleetServer, operator_server::OperatorServer, sign_in_server::SignInServer};
 use tokio::sync::watch;
 use tokio_stream::Stream;
-use tonic::{service::interceptor::InterceptedService, transport::Server};
+use tonic::{
+    service::{Routes, interceptor::InterceptedService},
+    transport::Server,
+};
 
 use crate::{
     access::{Authenticated, Doorkeeper},
@@ -20,6 +23,7 @@ use crate::{
     approvals::Approvals,
     audit::Audit,
     enrol::{Gate, OBSERVER_LABEL},
+    feeds::{self, FeedKey, Feeds, Links, Reached},
     fleet::Fleet,
     history::{History, HistoryError},
     keep::Keeper,
@@ -49,6 +53,7 @@ pub struct Controller {
     schedules: Schedules,
     people: People,
     approvals: Approvals,
+    feeds: Feeds,
     notices: Notices,
     sign_in: SignIn,
     id: HostId,
@@ -70,9 +75,10 @@ impl Controller {
             at: history.now(),
         };
         history.append(&audit, vec![started]).await?;
-        let mut halted = None;
+        let (mut halted, mut links) = (None, Links::default());
         let events = history.read(&audit, 0).await?;
         for event in &events {
+            links.apply(event);
             match &event.body {
                 Body::Halted { reason, .. } => halted = Some(reason.clone()),
                 Body::HaltCleared { .. } => halted = None,
@@ -92,6 +98,7 @@ impl Controller {
         let runs = Runs::new(history.clone(), fleet.clone(), audit.clone(), seed).approved_by(approvals.clone());
         let people = People::new(history.clone(), &audit, Directory::default(), &events);
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
+        let feeds = Feeds::new(history.clone(), schedules.clone(), audit.clone(), links);
         let notices = Notices::begin(&history, id, Vec::new());
         let audit = Audit::new(history.clone(), &audit);
         let sign_in = SignIn::new(None, people.clone(), history.clone());
@@ -103,6 +110,7 @@ impl Controller {
             schedules,
             people,
             approvals,
+            feeds,
             notices,
             sign_in,
             id: id.clone(),
@@ -145,6 +153,14 @@ impl Controller {
     #[must_use]
     pub fn kept_by(self, keeper: Arc<Keeper>) -> Self {
         Self { keeper: Some(keeper), ..self }
+    }
+
+    /// The same controller, whose links for calendar programs are signed by this key; `names` are those under which clients
+    /// reach it.
+    #[must_use]
+    pub fn signing_feeds(self, key: FeedKey, names: Vec<String>) -> Self {
+        let reached = Reached { names, port: self.front_port };
+        Self { feeds: self.feeds.signed_by(key, reached), ..self }
     }
 
     /// Takes up the runs that have not ended, and the schedules; returns how many runs, once their wishes are known.
@@ -197,6 +213,11 @@ impl Controller {
         &self.calls
     }
 
+    /// The links for calendar programs.
+    pub fn feeds(&self) -> &Feeds {
+        &self.feeds
+    }
+
     /// Name of the audit stream.
     pub fn audit(&self) -> &str {
         self.audit.stream()
@@ -234,8 +255,8 @@ impl Controller {
         server.add_service(service).serve_with_incoming_shutdown(incoming, shutdown).await
     }
 
-    /// Serves people and programs until `shutdown` resolves. Without a token only the health service and
-    /// the sign-in answer.
+    /// Serves people and programs until `shutdown` resolves. Without a token only the health service, the sign-in and the
+    /// page of a signed link answer.
     pub async fn serve_front(
         &self,
         incoming: impl Stream<Item = io::Result<Conn>>,
@@ -247,6 +268,7 @@ impl Controller {
             runs: self.runs.clone(),
             schedules: self.schedules.clone(),
             notices: self.notices.clone(),
+            feeds: self.feeds.clone(),
             history: self.history.clone(),
             fleet: self.fleet.clone(),
             audit: self.audit.clone(),
@@ -273,13 +295,12 @@ impl Controller {
             shutdown.await;
             closing.send_replace(true);
         };
+        let services = Routes::new(operator).add_service(entrance).add_service(healthy);
+        let services = services.add_service(reflection).add_service(older);
         let serving = server()
+            .accept_http1(true)
             .layer(self.calls.clone())
-            .add_service(operator)
-            .add_service(entrance)
-            .add_service(healthy)
-            .add_service(reflection)
-            .add_service(older)
+            .add_routes(feeds::serve(services, self.feeds.clone()))
             .serve_with_incoming_shutdown(incoming, shutdown);
         let telling = self.audit.keep_telling(async move {
             // An error means that nobody serves any more.

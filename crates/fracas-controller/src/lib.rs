@@ -13,6 +13,7 @@ pub mod controller;
 pub mod datadir;
 pub mod driver;
 pub mod enrol;
+pub mod feeds;
 pub mod fleet;
 pub mod history;
 pub mod identity;

@@ -230,12 +230,17 @@ impl Runs {
         self.fleet.catalogue()
     }
 
-    /// A run that has a host which this request might need for a fault.
+    /// A run that has a host which this request needs for a fault, where nothing else stands in the way of the draw.
     pub fn holder(&self, request: &Request) -> Option<RunId> {
         let catalogue = self.fleet.catalogue();
         let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
-        let views = self.views(&RunId::new(""), &request.environment);
-        let wanted = target::might_suffer(&read.ok()?.experiment, &views);
+        let (experiment, views) = (read.ok()?.experiment, self.views(&RunId::new(""), &request.environment));
+        let free: Vec<HostView> = views.iter().map(|host| HostView { taken: None, ..host.clone() }).collect();
+        let drawn = |hosts: &[HostView]| target::draw(&experiment, hosts, request.seed).is_ok();
+        if drawn(&views) || !drawn(&free) {
+            return None;
+        }
+        let wanted = target::might_suffer(&experiment, &views);
         views.into_iter().filter(|host| wanted.contains(&host.id)).find_map(|host| host.taken)
     }
 

@@ -17,7 +17,7 @@ use fracas_model::{
     document,
     event::{Body, Event, Gone},
     id::RunId,
-    schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State, Summary},
+    schedule::{self, Act, Calendars, Clockwork, Due, Fact, Now, Schedule, Skip, State, Summary},
     time::Stamp,
 };
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -75,6 +75,8 @@ pub struct Setting {
     pub experiment: String,
     /// Its file name.
     pub experiment_name: String,
+    /// Texts of its calendars, by the names that the schedule writes.
+    pub calendars: BTreeMap<String, String>,
     /// In which environment its runs are started.
     pub environment: String,
     /// Pseudonymous id of the caller.
@@ -84,7 +86,7 @@ pub struct Setting {
 /// Why a schedule was not set or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ScheduleError {
-    /// One of the two documents is wrong.
+    /// A document or a calendar is wrong.
     #[error("the documents have {} errors", .0.len())]
     Document(Vec<Diagnostic>),
     /// There is none of that name.
@@ -168,13 +170,20 @@ impl Schedules {
         self.history.read(&stream, head.saturating_sub(many as u64)).await
     }
 
-    /// Makes a schedule, or changes the one of its name. Where its times change, those that wait or are owed are withdrawn.
-    pub async fn set(&self, setting: Setting) -> Result<Arc<State>, ScheduleError> {
+    /// Makes a schedule, or changes the one of its name: document, experiment and calendars together, or nothing. Where its
+    /// times change, those that wait or are owed are withdrawn.
+    pub async fn set(&self, mut setting: Setting) -> Result<Arc<State>, ScheduleError> {
         let read = schedule::read_schedule(&setting.source_name, &setting.source);
         let read = read.map_err(ScheduleError::Document)?.schedule;
         let catalogue = self.runs.catalogue();
-        document::read_experiment(&setting.experiment_name, &setting.experiment, &read.parameters, &catalogue)
-            .map_err(ScheduleError::Document)?;
+        let experiment =
+            document::read_experiment(&setting.experiment_name, &setting.experiment, &read.parameters, &catalogue);
+        setting.calendars.retain(|file, _| read.calendars.iter().any(|calendar| calendar.file == *file));
+        let calendars = Calendars::read(&read, &setting.calendars);
+        let wrong: Vec<Diagnostic> = [experiment.err(), calendars.err()].into_iter().flatten().flatten().collect();
+        if !wrong.is_empty() {
+            return Err(ScheduleError::Document(wrong));
+        }
         let name = read.name.clone();
         if self.one(&name).is_err() && self.all().len() >= MOST {
             return Err(ScheduleError::TooMany);
@@ -186,6 +195,7 @@ impl Schedules {
                 schedule: Box::new(read),
                 source: setting.source,
                 experiment: setting.experiment,
+                calendars: setting.calendars,
                 environment: setting.environment,
                 by: setting.by,
             });
@@ -404,7 +414,12 @@ impl Schedules {
         let mut notes = Vec::new();
         for act in decision.acts {
             match act {
-                Act::Note(fact) => notes.push(fact),
+                Act::Note(fact) => {
+                    if matches!(fact, Fact::SetBack { .. }) {
+                        tracing::warn!(schedule = name, "the clock had been far ahead: what is due is owed again");
+                    }
+                    notes.push(fact);
+                }
                 Act::Stop(runs) => {
                     for run in runs {
                         let why = "the next run of its schedule takes its place";
@@ -536,7 +551,7 @@ impl Life {
             _ => None,
         });
         let summary = summary.ok_or_else(|| HistoryError::Unsummed { stream: stream.to_owned() })?;
-        (self.state, self.timed_by) = (summary.state.clone(), summary.timed_by);
+        (self.state, self.timed_by) = (summary.state.clone().read_again(), summary.timed_by);
         self.clockwork = clockwork(&self.state);
         self.changed = true;
         Ok(summary.source.clone())
@@ -546,6 +561,10 @@ impl Life {
         if let Fact::Set { schedule, .. } = fact
             && !self.state.goes_on(schedule, at_ns)
         {
+            self.timed_by = seq;
+        }
+        if matches!(fact, Fact::SetBack { .. }) {
+            // What was started for a due of that time is no run of it now.
             self.timed_by = seq;
         }
         self.state.take(fact, at_ns);

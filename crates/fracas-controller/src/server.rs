@@ -17,6 +17,7 @@ use crate::{
     controller::Controller,
     datadir::{Access, DataDir, DataDirError},
     enrol::{Enrolment, Gate, OBSERVER_LABEL},
+    feeds::FeedKey,
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
     keep::{BackupError, COPY, Keeper, Rules, forget},
@@ -136,6 +137,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
     let directory = Directory::open(Arc::clone(&dir))?;
     let controller = controller.reached_on(front_address.port()).named_in(directory);
     let controller = controller.telling(config.notifications.clone()).signed_in_by(config.sign_in.clone());
+    let controller = controller.signing_feeds(FeedKey::open(&dir)?, config.names.clone());
     forget(&dir.join(COPY))?;
     let keeper = Arc::new(Keeper::new(controller.clone(), Arc::clone(&identity), Arc::clone(&dir)));
     let controller = controller.kept_by(Arc::clone(&keeper));

@@ -138,12 +138,19 @@ impl<'a> Findings<'a> {
     }
 
     fn note(&mut self, severity: Severity, span: Span, message: String, help: String) {
-        if self.list.len() >= MOST_LISTED {
+        let full = self.list.len() >= MOST_LISTED;
+        // No error is crowded out by warnings.
+        let spare = self.list.iter().rposition(|known| full && severity < known.severity);
+        if full && spare.is_none() {
             self.left_out += 1;
             return;
         }
         let diagnostic = self.diagnostic(severity, span, message, help);
         if !self.list.contains(&diagnostic) {
+            if let Some(spare) = spare {
+                self.list.remove(spare);
+                self.left_out += 1;
+            }
             self.list.push(diagnostic);
         }
     }
@@ -249,6 +256,18 @@ mod tests {
         let list = findings.finish().unwrap_err();
         assert_eq!(list.len(), 101);
         assert_eq!(list[100].message, "400 more are not listed");
+    }
+
+    #[test]
+    fn warnings_crowd_out_no_error() {
+        let mut findings = Findings::new("a.yaml", "");
+        for line in 1..200 {
+            findings.warning(Span { line, ..Span::default() }, "odd", "");
+        }
+        findings.error(Span { line: 500, ..Span::default() }, "wrong", "");
+        let list = findings.finish().unwrap_err();
+        assert_eq!((list.len(), list[99].message.as_str()), (101, "wrong"));
+        assert_eq!(list[100].message, "100 more are not listed");
     }
 
     #[test]

@@ -594,6 +594,32 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// A link was made by which calendar programs read what is due (audit stream); its signature is stored nowhere.
+    FeedMade {
+        /// Its id.
+        feed: String,
+        /// Whose schedules it shows.
+        environment: String,
+        /// Only this one; empty: all of the environment.
+        schedule: String,
+        /// Wall time of expiry, nanoseconds since the epoch.
+        expires_ns: i64,
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Such a link opens nothing any more (audit stream).
+    FeedRevoked {
+        /// Its id.
+        feed: String,
+        /// Why.
+        reason: String,
+        /// Who.
+        by: String,
+        /// When.
+        at: Stamp,
+    },
     /// Everything stops and nothing starts until cleared (audit stream).
     Halted {
         /// Who.

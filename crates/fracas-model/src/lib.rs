@@ -17,6 +17,7 @@ pub mod evidence;
 pub mod experiment;
 pub mod facts;
 pub mod guard;
+pub mod ical;
 pub mod id;
 pub mod notice;
 pub mod parameters;

@@ -12,6 +12,7 @@
 mod calendar;
 mod decide;
 mod due;
+mod feed;
 mod read;
 #[cfg(test)]
 mod tests;
@@ -24,9 +25,10 @@ use serde::{Deserialize, Serialize};
 use crate::{id::RunId, units::Dur};
 
 pub use self::{
-    calendar::{Blackout, Closed, Hours, closed},
+    calendar::{Blackout, Calendars, Closed, Hours, closed},
     decide::{Act, Decision, MOST_AT_ONCE, Now, State, Waiting, decide},
     due::{Clockwork, Due, When, described, exists, instant, zone},
+    feed::{FEED_DAYS, FEED_EVENTS, feed},
     read::{ReadSchedule, is_schedule, read_schedule, schedule_shape},
 };
 
@@ -56,6 +58,9 @@ pub struct Schedule {
     /// Times in which it may not.
     #[serde(default)]
     pub blackouts: Vec<Blackout>,
+    /// Files of more such times.
+    #[serde(default)]
+    pub calendars: Vec<CalendarFile>,
     /// What when its last run has not ended.
     pub concurrency: Concurrency,
     /// What when another run has its hosts.
@@ -66,6 +71,17 @@ pub struct Schedule {
     pub catch_up: CatchUp,
     /// A start that is later than this is no longer on time: the due was missed.
     pub start_within: Dur,
+}
+
+/// A calendar whose events are blackouts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CalendarFile {
+    /// The iCalendar file, beside the schedule's own.
+    pub file: String,
+    /// What it calls zones, where that is no IANA name.
+    #[serde(default)]
+    pub zones: BTreeMap<String, Tz>,
 }
 
 /// What becomes of a due while something stands in its way that ends.
@@ -166,6 +182,9 @@ pub enum Fact {
         source: String,
         /// Text of the experiment.
         experiment: String,
+        /// Texts of its calendars, by the names of their files.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        calendars: BTreeMap<String, String>,
         /// In which environment its runs are started.
         environment: String,
         /// Who did it.
@@ -207,6 +226,11 @@ pub enum Fact {
     Resumed {
         /// Who did it.
         by: String,
+    },
+    /// The clock had been far ahead, and was set back: dues are owed again from the present on.
+    SetBack {
+        /// Up to which nominal instant they had been settled.
+        settled_ns: i64,
     },
     /// It is no more.
     Removed {

@@ -11,7 +11,7 @@
 //! })
 //! ```
 
-use std::{env, os::unix::fs::PermissionsExt as _, path::Path, sync::OnceLock};
+use std::{env, os::unix::fs::PermissionsExt as _, path::Path, process::Command, sync::OnceLock};
 
 use crate::lab::{Lab, Options};
 
@@ -30,6 +30,8 @@ pub enum Need {
     AnyProgram(&'static [&'static str]),
     /// A variable of the environment with this name, which is to hold this.
     Variable(&'static str, &'static str),
+    /// A Python, named by `FRACAS_PYTHON` as `.ci/run` makes one, with this module.
+    Python(&'static str),
     /// Time namespaces, and a program that makes one.
     TimeNamespace,
     /// That somebody has the time: it takes long, so it runs only where `FRACAS_REQUIRE` says `all` or `time`.
@@ -77,10 +79,18 @@ impl Need {
             Self::Variable(name, what) => {
                 env::var_os(name).is_none_or(|value| value.is_empty()).then(|| format!("needs {name}: {what}"))
             }
+            Self::Python(module) => python(module),
             Self::TimeNamespace => time_namespace(),
             Self::Time => (!time()).then(|| "takes long; FRACAS_REQUIRE=time runs it".to_owned()),
         }
     }
+}
+
+fn python(module: &str) -> Option<String> {
+    let lacking = || format!("needs FRACAS_PYTHON: a Python with {module}, as .ci/run makes one");
+    let Some(python) = env::var_os("FRACAS_PYTHON").filter(|python| !python.is_empty()) else { return Some(lacking()) };
+    let imported = Command::new(python).args(["-c", &format!("import {module}")]).output();
+    (!imported.is_ok_and(|said| said.status.success())).then(lacking)
 }
 
 fn time_namespace() -> Option<String> {

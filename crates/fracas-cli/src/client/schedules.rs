@@ -1,5 +1,7 @@
 //! Calls about schedules.
 
+use std::collections::BTreeMap;
+
 use fracas_model::{
     event::Event,
     id::RunId,
@@ -34,13 +36,15 @@ pub struct ScheduleSummary {
     pub last: Option<Fact>,
 }
 
-/// Two documents as they are sent to a controller.
+/// A schedule and all that belongs to it, as they are sent to a controller.
 #[derive(Clone, Debug)]
 pub struct ScheduleSubmission {
     /// Text of the schedule, and its file name for messages.
     pub source: (String, String),
     /// The same of its experiment.
     pub experiment: (String, String),
+    /// Texts of its calendars, by the names that the schedule writes.
+    pub calendars: BTreeMap<String, String>,
     /// Environment of its runs.
     pub environment: String,
 }
@@ -49,8 +53,9 @@ impl Client {
     /// Makes a schedule, or changes the one of its name.
     pub async fn set_schedule(&self, what: ScheduleSubmission) -> Result<ScheduleSummary, ClientError> {
         let ((source, source_name), (experiment, experiment_name)) = (what.source, what.experiment);
-        let environment = what.environment;
-        let request = v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment };
+        let (environment, calendars) = (what.environment, what.calendars.into_iter().collect());
+        let request =
+            v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment, calendars };
         let reply = self.calls.clone().set_schedule(request).await.map_err(|e| self.error(&e))?;
         self.schedule_of(reply.into_inner())
     }

@@ -1,13 +1,16 @@
 //! `fracas schedule`: experiments that run by themselves: set, looked at beforehand, paused, removed.
 
-use std::path::Path;
+mod feed;
+
+use std::{collections::BTreeMap, path::Path};
 
 use chrono::DateTime;
 use fracas_model::{
     diagnostic::Diagnostic,
     document,
     event::Body,
-    schedule::{self, Clockwork, Due, Fact, Schedule, Skip, When, closed},
+    ical::{self, ReadCalendar},
+    schedule::{self, Calendars, Clockwork, Closed, Due, Fact, Schedule, Skip, closed},
     units::Dur,
 };
 use serde_json::json;
@@ -37,6 +40,7 @@ pub(crate) async fn schedule(session: &Session<'_>, given: ScheduleCommand) -> R
             let next = now.next_wall_ns.first().map(|at| in_zone(&now.schedule, *at));
             told(session, &now, &format!("{name} goes on: next {}", next.unwrap_or_else(|| "never".into())))
         }
+        ScheduleCommand::Feed(given) => feed::feed(session, given).await,
         ScheduleCommand::Remove { name, reason } => {
             let now = session.client()?.remove_schedule(&name, &reason).await?;
             told(session, &now, &format!("{name} is removed; runs that it started go on"))
@@ -53,17 +57,48 @@ fn told(session: &Session<'_>, now: &ScheduleSummary, text: &str) -> Result<u8, 
     Ok(exit::PASS)
 }
 
-/// A schedule's file, and that of its experiment, which stands beside it.
-fn read(session: &Session<'_>, file: &Path) -> Result<(Schedule, ScheduleSubmission), CliError> {
+/// A schedule's file, with its experiment and calendars, which stand beside it.
+fn read(session: &Session<'_>, file: &Path) -> Result<(Schedule, Calendars, ScheduleSubmission), CliError> {
     let (text, name) = (source::text(file)?, source::name(file));
     let read = schedule::read_schedule(&name, &text).map_err(|wrong| refused(&wrong))?;
-    for warning in &read.warnings {
+    let (mut calendars, mut texts, mut wrong) = (Vec::new(), BTreeMap::new(), Vec::new());
+    let mut warnings = read.warnings;
+    for (named, text, read) in beside(file, &read.schedule)? {
+        texts.insert(named, text);
+        match read {
+            Ok(read) => {
+                warnings.extend(read.warnings);
+                calendars.push(read.calendar);
+            }
+            Err(mistakes) => wrong.extend(mistakes),
+        }
+    }
+    if !wrong.is_empty() {
+        return Err(refused(&wrong));
+    }
+    for warning in &warnings {
         session.output.notice(&warning.render());
     }
-    let beside = file.parent().unwrap_or(Path::new("")).join(&read.schedule.experiment);
-    let experiment = (source::text(&beside)?, source::name(&beside));
-    let submission = ScheduleSubmission { source: (text, name), experiment, environment: String::new() };
-    Ok((read.schedule, submission))
+    let experiment = file.parent().unwrap_or(Path::new("")).join(&read.schedule.experiment);
+    let experiment = (source::text(&experiment)?, source::name(&experiment));
+    let submission =
+        ScheduleSubmission { source: (text, name), experiment, calendars: texts, environment: String::new() };
+    Ok((read.schedule, calendars.into(), submission))
+}
+
+/// The calendars of a schedule: the name it writes, the text, and what that says.
+type Beside = Vec<(String, String, Result<ReadCalendar, Vec<Diagnostic>>)>;
+
+/// Reads the calendars that stand beside the file of a schedule.
+pub(super) fn beside(file: &Path, rules: &Schedule) -> Result<Beside, CliError> {
+    let folder = file.parent().unwrap_or(Path::new(""));
+    let one = |calendar: &schedule::CalendarFile| {
+        let path = folder.join(&calendar.file);
+        let text = source::text(&path)?;
+        let read = ical::read(&source::name(&path), &text, rules.zone, &calendar.zones);
+        Ok((calendar.file.clone(), text, read))
+    };
+    rules.calendars.iter().map(one).collect()
 }
 
 fn refused(wrong: &[Diagnostic]) -> CliError {
@@ -71,7 +106,7 @@ fn refused(wrong: &[Diagnostic]) -> CliError {
 }
 
 async fn set(session: &Session<'_>, given: &ScheduleFile) -> Result<u8, CliError> {
-    let (_, mut submission) = read(session, &given.file)?;
+    let (_, _, mut submission) = read(session, &given.file)?;
     submission.environment.clone_from(&given.environment);
     let now = session.client()?.set_schedule(submission).await?;
     let next = now.next_wall_ns.first().map(|at| in_zone(&now.schedule, *at));
@@ -102,7 +137,7 @@ async fn list(session: &Session<'_>) -> Result<u8, CliError> {
 fn row(one: &ScheduleSummary) -> Vec<String> {
     let next = one.next_wall_ns.first().map_or_else(|| "never".to_owned(), |at| in_zone(&one.schedule, *at));
     let last = one.last.as_ref().map(|fact| became(&one.schedule, fact)).unwrap_or_default();
-    vec![one.schedule.name.clone(), when(&one.schedule), next, state(one), last]
+    vec![one.schedule.name.clone(), one.schedule.when.to_string(), next, state(one), last]
 }
 
 fn state(one: &ScheduleSummary) -> String {
@@ -124,7 +159,7 @@ async fn show(session: &Session<'_>, name: &str, limit: u32) -> Result<u8, CliEr
         return Ok(exit::PASS);
     }
     let Schedule { experiment, description, .. } = &one.schedule;
-    session.output.line(&format!("{name}: {experiment}, {} ({})", when(&one.schedule), one.schedule.zone))?;
+    session.output.line(&format!("{name}: {experiment}, {} ({})", one.schedule.when, one.schedule.zone))?;
     if !description.is_empty() {
         session.output.line(description)?;
     }
@@ -152,18 +187,12 @@ fn became(rules: &Schedule, fact: &Fact) -> String {
         Fact::Queued { due: at, reason } => format!("{}: waits, {reason}", due(at)),
         Fact::Paused { reason, by } => format!("paused by {by}: {reason}"),
         Fact::Resumed { by } => format!("goes on, by {by}"),
+        Fact::SetBack { settled_ns } => format!(
+            "the clock had been ahead, at least until {}: from here on times are owed again",
+            in_zone(rules, *settled_ns)
+        ),
         Fact::Removed { reason, by } => format!("removed by {by}: {reason}"),
         Fact::Summary(summary) => format!("the first {} records were summed up, so that they can go", summary.upto),
-    }
-}
-
-fn when(rules: &Schedule) -> String {
-    let said = |pattern: &str| schedule::described(pattern).unwrap_or_else(|_| pattern.to_owned());
-    match &rules.when {
-        When::Cron(pattern) => said(pattern),
-        When::At(at) => format!("once, {at}"),
-        When::Every { period, from } => format!("every {period} from {from}"),
-        When::Random { opens, within } => format!("once within {within}: {}", said(opens)),
     }
 }
 
@@ -180,37 +209,43 @@ fn away(ns: i64) -> String {
 
 /// What would come of the next times, without a controller.
 fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> Result<u8, CliError> {
-    let (rules, submission) = read(session, file)?;
+    let (rules, calendars, submission) = read(session, file)?;
     let (text, name) = submission.experiment;
     document::read_experiment(&name, &text, &rules.parameters, &session.world.catalogue)
         .map_err(|wrong| refused(&wrong))?;
     let clockwork = Clockwork::new(&rules.when, rules.zone, rules.seed).map_err(CliError::usage)?;
     let from = from.unwrap_or_else(times::now);
-    let dues: Vec<(Due, Option<schedule::Closed>)> = clockwork
-        .coming(from)
-        .take(count)
-        .map(|due| (due, closed(&rules.allowed, &rules.blackouts, rules.zone, due.at_ns)))
-        .collect();
-    let skip = |why: &schedule::Closed| match why {
-        schedule::Closed::Hours => Skip::NotAllowedThen.to_string(),
-        schedule::Closed::Blackout(name) => Skip::Blackout { name: name.clone() }.to_string(),
-    };
+    let dues: Vec<(Due, Option<Closed>)> =
+        clockwork.coming(from).take(count).map(|due| (due, closed(&rules, &calendars, due.at_ns))).collect();
     if session.output.json {
         let dues: Vec<_> = dues
             .iter()
-            .map(|(due, why)| json!({ "atWallNs": due.at_ns, "at": in_zone(&rules, due.at_ns), "skipped": why.as_ref().map(skip) }))
+            .map(|(due, why)| {
+                let skipped = why.clone().map(|why| Skip::from(why).to_string());
+                let until = why.as_ref().and_then(until);
+                json!({ "atWallNs": due.at_ns, "at": in_zone(&rules, due.at_ns), "skipped": skipped, "untilWallNs": until })
+            })
             .collect();
         session.output.json("fracas.dues/v1", &json!({ "schedule": rules.name, "dues": dues }))?;
         return Ok(exit::PASS);
     }
-    session.output.notice(&format!("{}: {} ({})", rules.name, when(&rules), rules.zone));
-    for (due, why) in &dues {
+    session.output.notice(&format!("{}: {} ({})", rules.name, rules.when, rules.zone));
+    for (due, why) in dues.iter().cloned() {
+        let end = why.as_ref().and_then(until).map(|at| format!(", until {}", in_zone(&rules, at)));
+        let skipped = why.map(|why| format!("  skipped, {}{}", Skip::from(why), end.unwrap_or_default()));
         let away = away(due.at_ns - from);
-        let skipped = why.as_ref().map_or_else(String::new, |why| format!("  skipped, {}", skip(why)));
-        session.output.line(&format!("{}  in {away}{skipped}", in_zone(&rules, due.at_ns)))?;
+        session.output.line(&format!("{}  in {away}{}", in_zone(&rules, due.at_ns), skipped.unwrap_or_default()))?;
     }
     if dues.len() < count {
         session.output.notice(&format!("no more: {} in all", words::count(dues.len(), "time")));
     }
     Ok(exit::PASS)
+}
+
+/// When what closes ends, where it says so.
+fn until(closed: &Closed) -> Option<i64> {
+    match closed {
+        Closed::Hours => None,
+        Closed::Blackout { until_ns, .. } => Some(*until_ns),
+    }
 }

@@ -64,6 +64,7 @@ impl Api {
             source_name: wire.source_name,
             experiment: wire.experiment,
             experiment_name: wire.experiment_name,
+            calendars: wire.calendars.into_iter().collect(),
             environment,
             by: by.id.clone(),
         };
@@ -136,7 +137,7 @@ impl Api {
     }
 }
 
-fn refused(error: ScheduleError) -> Status {
+pub(super) fn refused(error: ScheduleError) -> Status {
     let text = error.to_string();
     match error {
         ScheduleError::Document(diagnostics) => {

@@ -15,6 +15,7 @@ use crate::{
     chain::{hex, sha256},
     clock::ManualClock,
     enrol::{Later, MadeToken},
+    feeds::Links,
     fleet::Offer,
     history::{Extra, Fact},
     people::Directory,
@@ -49,10 +50,11 @@ async fn api(store: &MemoryStore) -> Api {
     let people = People::new(history.clone(), AUDIT, Directory::default(), &events);
     let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
     let notices = Notices::begin(&history, &"c".into(), Vec::new());
+    let feeds = Feeds::new(history.clone(), schedules.clone(), AUDIT.to_owned(), Links::default());
     let audit = Audit::new(history.clone(), AUDIT);
     let approvals = Approvals::new(history.clone());
     let gate = Arc::new(NoGate);
-    Api::new(Parts { runs, schedules, notices, history, fleet, audit, people, approvals, gate, keeper: None })
+    Api::new(Parts { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper: None })
 }
 
 fn stamp() -> Stamp {

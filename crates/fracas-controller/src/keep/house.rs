@@ -212,7 +212,14 @@ impl House {
             "apiVersion: fracas/v1\nkind: Schedule\nname: s\nexperiment: e.yaml\nwhen: { at: 2190-01-01T00:00 }\n";
         let schedule = Box::new(read_schedule("s.yaml", source).unwrap().schedule);
         let (experiment, environment, by) = ("the experiment".into(), "default".into(), "p".into());
-        let set = ScheduleFact::Set { schedule, source: source.into(), experiment, environment, by };
+        let set = ScheduleFact::Set {
+            schedule,
+            source: source.into(),
+            experiment,
+            calendars: std::collections::BTreeMap::new(),
+            environment,
+            by,
+        };
         let paused = ScheduleFact::Paused { reason: "for good".into(), by: "p".into() };
         let skipped = |n| {
             let due = Due { nominal_ns: n, at_ns: n };

@@ -233,6 +233,7 @@ impl Facts {
             | Fact::Paused { .. }
             | Fact::Resumed { .. }
             | Fact::Removed { .. }
+            | Fact::SetBack { .. }
             | Fact::Summary(_) => {}
         }
     }

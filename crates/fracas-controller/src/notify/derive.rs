@@ -191,7 +191,9 @@ impl Known {
                 let summary = format!("schedule {name} goes on, by {by}");
                 new(Kind::ScheduleResumed, Severity::Info, &summary).with("by", text(by))
             }
-            Fact::Set { .. } | Fact::Queued { .. } | Fact::Removed { .. } | Fact::Summary(_) => return None,
+            Fact::Set { .. } | Fact::Queued { .. } | Fact::Removed { .. } | Fact::SetBack { .. } | Fact::Summary(_) => {
+                return None;
+            }
         })
     }
 }

@@ -1,14 +1,20 @@
 //! What a schedule does now, and when it must be asked again. Pure: the history so far, the time, and which runs are alive.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    cell::OnceCell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+};
 
 use serde::{Deserialize, Serialize};
 
-use super::{CatchUp, Clockwork, Closed, Concurrency, Due, Fact, Schedule, Skip, closed};
+use super::{Calendars, CatchUp, Clockwork, Concurrency, Due, Fact, Schedule, Skip, closed};
 use crate::id::RunId;
 
 /// Dues that are looked at in one decision; of more, the oldest are settled first and the rest in the next.
 pub const MOST_AT_ONCE: usize = 20_000;
+/// When more than so much of what is to come is settled, the clock had been wrong. Less may be a clock that is set to run
+/// right, and no due should become two runs for that.
+const FAR_AHEAD_NS: i64 = 86_400_000_000_000;
 
 /// What the history of a schedule says: a fold over its facts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -18,6 +24,14 @@ pub struct State {
     pub schedule: Option<Schedule>,
     /// Text of the experiment.
     pub experiment: String,
+    /// Its calendars; read from their texts.
+    #[serde(skip)]
+    pub calendars: Calendars,
+    /// Texts of its calendars, by the names of their files.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub calendar_texts: BTreeMap<String, String>,
+    /// When it was set, paused or resumed last.
+    pub changed_ns: i64,
     /// In which environment its runs are started.
     pub environment: String,
     /// Who made or changed it last.
@@ -69,16 +83,27 @@ pub struct Decision {
 }
 
 impl State {
+    /// With its calendars read from their texts again: as it is after it was kept.
+    #[must_use]
+    pub fn read_again(mut self) -> Self {
+        if let Some(rules) = &self.schedule {
+            self.calendars = Calendars::kept(rules, &self.calendar_texts);
+        }
+        self
+    }
+
     /// Takes in a fact that was recorded at this instant of the wall clock.
     pub fn take(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
-            Fact::Set { schedule, experiment, environment, by, .. } => {
+            Fact::Set { schedule, experiment, calendars, environment, by, .. } => {
                 // What was due by other rules was owed by them, and is settled or withdrawn. So is what a clock that was
                 // ahead had settled beforehand.
                 if !self.goes_on(schedule, at_ns) {
                     self.settled_ns = at_ns;
                     self.waiting.clear();
                 }
+                self.calendars = Calendars::kept(schedule, calendars);
+                self.calendar_texts.clone_from(calendars);
                 self.schedule = Some((**schedule).clone());
                 (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
                 self.removed = false;
@@ -92,6 +117,10 @@ impl State {
                 self.settle(due, due);
                 self.waiting.push_back(Waiting { due: *due, since_ns: at_ns, reason: reason.clone() });
             }
+            Fact::SetBack { .. } => {
+                self.settled_ns = at_ns;
+                self.waiting.retain(|waiting| waiting.due.nominal_ns <= at_ns);
+            }
             Fact::Paused { reason, .. } => self.paused = Some(reason.clone()),
             Fact::Resumed { .. } => self.paused = None,
             Fact::Removed { .. } => {
@@ -103,6 +132,9 @@ impl State {
         }
         if matches!(fact, Fact::Started { .. } | Fact::Skipped { .. } | Fact::Queued { .. }) {
             self.last = Some(fact.clone());
+        }
+        if matches!(fact, Fact::Set { .. } | Fact::Paused { .. } | Fact::Resumed { .. }) {
+            self.changed_ns = at_ns;
         }
     }
 
@@ -184,7 +216,7 @@ pub fn decide(state: &State, clockwork: &Clockwork, now: Now<'_>) -> Decision {
     let Some(schedule) = state.schedule.as_ref().filter(|_| !state.removed) else { return Decision::default() };
     let own: Vec<RunId> = state.runs.intersection(now.alive).cloned().collect();
     let (waiting, notes) = (state.waiting.clone(), Notes { clockwork, acts: Vec::new() });
-    Deciding { schedule, state, clockwork, now, own, notes, waiting }.go()
+    Deciding { schedule, state, clockwork, now, own, notes, waiting, closed: OnceCell::new() }.go()
 }
 
 struct Deciding<'d> {
@@ -195,11 +227,16 @@ struct Deciding<'d> {
     own: Vec<RunId>,
     notes: Notes<'d>,
     waiting: VecDeque<Waiting>,
+    closed: OnceCell<Option<Skip>>,
 }
 
 impl Deciding<'_> {
     fn go(mut self) -> Decision {
         let now_ns = self.now.ns;
+        if self.state.settled_ns.saturating_sub(now_ns) > FAR_AHEAD_NS {
+            self.notes.acts.push(Act::Note(Fact::SetBack { settled_ns: self.state.settled_ns }));
+            return self.decision(None, Some(now_ns));
+        }
         let mut dues: Vec<Due> = Vec::new();
         let mut next = None;
         for due in self.clockwork.after(self.state.settled_ns) {
@@ -267,13 +304,10 @@ impl Deciding<'_> {
         }
     }
 
-    /// What stands against a start now.
+    /// What stands against a start now; looked at once, for whichever due asks first.
     fn closed(&self) -> Option<Skip> {
-        let Schedule { allowed, blackouts, zone, .. } = self.schedule;
-        closed(allowed, blackouts, *zone, self.now.ns).map(|closed| match closed {
-            Closed::Hours => Skip::NotAllowedThen,
-            Closed::Blackout(name) => Skip::Blackout { name },
-        })
+        let look = || closed(self.schedule, &self.state.calendars, self.now.ns).map(Skip::from);
+        self.closed.get_or_init(look).clone()
     }
 
     /// A due that is to start now; else it was noted why not.

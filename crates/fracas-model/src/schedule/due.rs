@@ -72,6 +72,19 @@ const SECOND: i64 = 1_000_000_000;
 /// The longest time that a clock was ever set forward at once: a whole day, where the date line moved.
 const LONGEST_GAP_MINUTES: i64 = 25 * 60;
 
+impl std::fmt::Display for When {
+    /// In words.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let said = |pattern: &str| described(pattern).unwrap_or_else(|_| pattern.to_owned());
+        match self {
+            Self::Cron(pattern) => write!(f, "{}", said(pattern)),
+            Self::At(at) => write!(f, "once, {at}"),
+            Self::Every { period, from } => write!(f, "every {period} from {from}"),
+            Self::Random { opens, within } => write!(f, "once within {within}: {}", said(opens)),
+        }
+    }
+}
+
 impl Clockwork {
     /// Reads patterns and places local times; `seed` draws the moments in windows.
     ///
@@ -109,10 +122,9 @@ impl Clockwork {
                 let passed = (nominal_ns - from_ns) / period_ns;
                 from_ns.checked_add(passed.checked_add(1)?.checked_mul(*period_ns)?).map(plain)
             }
-            Rule::Random { opens, within_ns } => {
+            Rule::Random { opens, .. } => {
                 let opened = self.match_after(opens, nominal_ns)?;
-                let next = self.match_after(opens, opened).unwrap_or(i64::MAX);
-                let seconds = (*within_ns).min(next - opened) / SECOND;
+                let seconds = (self.closing(opened) - opened) / SECOND;
                 // Each window has a draw of its own, so that it does not matter who asks for which first.
                 let mut random = ChaCha8Rng::seed_from_u64(self.seed);
                 random.set_stream(opened.cast_unsigned());
@@ -120,6 +132,18 @@ impl Clockwork {
                 Some(Due { nominal_ns: opened, at_ns: opened + offset * SECOND })
             }
         }
+    }
+
+    /// The window of a due whose moment is drawn, its end outside; `None` for one whose moment is written.
+    pub fn window(&self, due: &Due) -> Option<(i64, i64)> {
+        matches!(self.rule, Rule::Random { .. }).then(|| (due.nominal_ns, self.closing(due.nominal_ns)))
+    }
+
+    /// When a window closes that opened then.
+    fn closing(&self, opened: i64) -> i64 {
+        let Rule::Random { opens, within_ns } = &self.rule else { return opened };
+        let next = self.match_after(opens, opened).unwrap_or(i64::MAX);
+        next.min(opened.saturating_add(*within_ns))
     }
 
     /// The dues from the first after `nominal_ns` on, in order.

@@ -6,12 +6,12 @@ use chrono::{Datelike as _, NaiveDate, NaiveDateTime, NaiveTime, Weekday};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
-use super::{Blackout, CatchUp, Clockwork, Concurrency, Hours, Schedule, When, due, exists, instant};
+use super::{Blackout, CalendarFile, CatchUp, Clockwork, Concurrency, Hours, Schedule, When, due, exists, instant};
 use crate::{
     check::check,
     diagnostic::{Diagnostic, Findings, Span},
     document::API_VERSION,
-    shape::{Field, Shape},
+    shape::{Field, Group, Shape},
     tree::{self, Node},
     units::Dur,
 };
@@ -98,11 +98,39 @@ fn hours() -> Shape {
 }
 
 fn blackout() -> Shape {
-    Shape::Object(vec![
-        Field::required("from", local(), "Its first day, or its first local time."),
-        Field::required("to", local(), "Its last day, which is part of it, or the local time at which it ends."),
-        Field::required("why", text(256), "What people call it; recorded with every due that it costs."),
-    ])
+    let zones = Shape::Map { of: Box::new(text(64)), max: 100 };
+    Shape::Record {
+        fields: vec![
+            Field::optional(
+                "to",
+                local(),
+                "With `from`: its last day, which is part of it, or the local time at which it ends.",
+            ),
+            Field::optional(
+                "why",
+                text(256),
+                "With `from`: what people call it; recorded with every due that it costs.",
+            ),
+            Field::optional(
+                "zones",
+                zones,
+                "With `file`: what the file calls time zones, with their IANA names: { \"Central Standard Time\": America/Chicago }.",
+            ),
+        ],
+        groups: vec![Group {
+            what: "time or file".into(),
+            of: vec![
+                Field::optional("from", local(), "Its first day, or its first local time."),
+                Field::optional(
+                    "file",
+                    text(1024),
+                    "An iCalendar file beside this one: every event of it that is not cancelled is a blackout, also one that is \
+                     shown as free, and its summary is the reason. Times without a zone are those of `zone`. When the file \
+                     has changed, set the schedule again.",
+                ),
+            ],
+        }],
+    }
 }
 
 /// The form of a schedule.
@@ -225,6 +253,7 @@ impl Reading<'_, '_> {
         let when = self.when(zone);
         let allowed = self.allowed();
         let blackouts = self.blackouts(zone);
+        let calendars = self.calendars();
         let text = |key: &str| self.document.get(key)?.as_str().map(str::to_owned);
         let duration = |key: &str| text(key)?.parse::<Dur>().ok();
         let typed = |key: &str| serde_json::from_value::<Concurrency>(self.document.get(key)?.clone()).ok();
@@ -247,6 +276,7 @@ impl Reading<'_, '_> {
             seed: self.document.get("seed")?.as_u64()?,
             allowed: allowed?,
             blackouts: blackouts?,
+            calendars: calendars?,
             concurrency: typed("concurrency")?,
             when_hosts_are_taken: typed("whenHostsAreTaken")?,
             wait_at_most: duration("waitAtMost")?,
@@ -265,7 +295,11 @@ impl Reading<'_, '_> {
 
     fn zone(&mut self) -> Option<Tz> {
         let Some((name, span)) = self.at(&["zone"]) else { return Some(Tz::UTC) };
-        match due::zone(&name) {
+        self.named_zone(&name, span)
+    }
+
+    fn named_zone(&mut self, name: &str, span: Span) -> Option<Tz> {
+        match due::zone(name) {
             Ok(zone) => Some(zone),
             Err(near) => {
                 let help = match near {
@@ -356,11 +390,47 @@ impl Reading<'_, '_> {
         well.then_some(all)
     }
 
+    /// What may not stand beside a key, and what must.
+    fn beside(&mut self, node: &Node, key: &str, never: &[&str], needs: &[&str]) {
+        for other in never.iter().filter_map(|other| node.pair(other)) {
+            let message = format!("`{}` and `{key}` cannot stand together", other.key);
+            self.findings.error(other.span, message, "remove one");
+        }
+        for missing in needs.iter().filter(|missing| node.get(missing).is_none()) {
+            let message = format!("`{missing}` is missing beside `{key}`");
+            self.findings.error(node.span, message, "{ from: 2026-12-20, to: 2027-01-03, why: year-end freeze }");
+        }
+    }
+
+    fn calendars(&mut self) -> Option<Vec<CalendarFile>> {
+        let (mut all, mut well): (Vec<CalendarFile>, _) = (Vec::new(), true);
+        let nodes = self.root.get("blackouts").map(Node::items).unwrap_or_default();
+        for node in nodes {
+            let Some((file, span)) = node.get("file").and_then(|file| Some((file.text()?, file.span))) else {
+                continue;
+            };
+            self.beside(node, "file", &["to", "why"], &[]);
+            if all.iter().any(|known| known.file == file) {
+                self.findings.error(span, format!("the calendar {file:?} is named twice"), "keep one");
+            }
+            let mut zones = BTreeMap::new();
+            for pair in node.get("zones").map(Node::pairs).unwrap_or_default() {
+                match self.named_zone(pair.value.text().unwrap_or_default(), pair.value.span) {
+                    Some(zone) => drop(zones.insert(pair.key.clone(), zone)),
+                    None => well = false,
+                }
+            }
+            all.push(CalendarFile { file: file.to_owned(), zones });
+        }
+        well.then_some(all)
+    }
+
     fn blackouts(&mut self, zone: Option<Tz>) -> Option<Vec<Blackout>> {
         let (mut all, mut well) = (Vec::new(), true);
         let read = self.document.get("blackouts").and_then(Value::as_array).cloned().unwrap_or_default();
         let nodes = self.root.get("blackouts").map(Node::items).unwrap_or_default();
-        for (value, node) in read.iter().zip(nodes) {
+        for (value, node) in read.iter().zip(nodes).filter(|(_, node)| node.get("from").is_some()) {
+            self.beside(node, "from", &["zones"], &["to", "why"]);
             let mut edge = |key: &str, last_day: bool| {
                 let (text, span) = (node.get(key)?.text()?.to_owned(), node.get(key)?.span);
                 match text.parse::<NaiveDate>() {

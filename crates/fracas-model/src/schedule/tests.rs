@@ -171,6 +171,11 @@ fn a_period_is_elapsed_time_and_a_single_time_comes_once() {
     assert_eq!((once.next(0).map(|due| due.at_ns), once.next(first)), (Some(first), None));
 }
 
+/// A plain schedule, to be changed by tests.
+pub(super) fn nightly() -> Schedule {
+    schedule(When::Cron("30 2 * * *".into()))
+}
+
 fn schedule(when: When) -> Schedule {
     Schedule {
         name: "nightly".into(),
@@ -182,6 +187,7 @@ fn schedule(when: When) -> Schedule {
         seed: 1,
         allowed: Vec::new(),
         blackouts: Vec::new(),
+        calendars: Vec::new(),
         concurrency: Concurrency::Forbid,
         when_hosts_are_taken: Concurrency::Forbid,
         wait_at_most: Dur::from_secs(3600),
@@ -208,6 +214,7 @@ impl Life {
             schedule: Box::new(schedule),
             source: String::new(),
             experiment: String::new(),
+            calendars: BTreeMap::new(),
             environment: "default".into(),
             by: "somebody".into(),
         };
@@ -534,6 +541,7 @@ fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
             schedule: Box::new(rules),
             source: String::new(),
             experiment: String::new(),
+            calendars: BTreeMap::new(),
             environment: String::new(),
             by: String::new(),
         });
@@ -553,6 +561,31 @@ fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
     assert_eq!(life.state.settled_ns, life.now_ns);
 }
 
+#[test]
+fn after_a_clock_that_was_far_ahead_dues_are_owed_again() {
+    let mut life = Life::of(schedule(When::Cron("0 3 * * *".into())), begin());
+    let started = |life: &Life| life.facts.iter().filter(|(_, fact)| matches!(fact, Fact::Started { .. })).count();
+    let go_to = |life: &mut Life, at: i64| {
+        life.now_ns = at;
+        life.changed = true;
+        life.bury();
+        life.settle(&mut |_| Start::Lasts(MINUTE))
+    };
+    go_to(&mut life, begin() + 400 * DAY + 3 * HOUR);
+    assert_eq!(started(&life), 1);
+    // A clock that is set right by some hours changes nothing.
+    let settled = life.state.settled_ns;
+    go_to(&mut life, begin() + 399 * DAY + 23 * HOUR);
+    assert_eq!((life.state.settled_ns, started(&life)), (settled, 1));
+    let wake = go_to(&mut life, begin() + 2 * DAY);
+    assert!(life.facts.iter().any(|(_, fact)| *fact == Fact::SetBack { settled_ns: settled }), "{:?}", life.facts);
+    assert_eq!(wake, Some(begin() + 2 * DAY + 3 * HOUR), "the next morning");
+    // What was started then has ended meanwhile, whatever the clock says.
+    life.ends.clear();
+    go_to(&mut life, begin() + 2 * DAY + 3 * HOUR);
+    assert_eq!((started(&life), life.state.settled_ns), (2, begin() + 2 * DAY + 3 * HOUR));
+}
+
 const DOCUMENT: &str = "\
 apiVersion: fracas/v1
 kind: Schedule
@@ -564,6 +597,7 @@ zone: Europe/London
 allowed: [{ days: mon-fri, hours: 22:00-06:00 }, { days: 'sat, sunday' }]
 blackouts:
   - { from: 2026-12-20, to: 2027-01-03, why: year-end freeze }
+  - { file: holidays.ics, zones: { Büro: Europe/Berlin } }
 concurrency: queue
 catchUp: { all: 3 }
 ";
@@ -578,6 +612,11 @@ fn a_document_is_read() {
     assert_eq!((schedule.zone, schedule.catch_up), (chrono_tz::Europe::London, CatchUp::All { max: 3 }));
     assert_eq!(schedule.allowed[1].days, [chrono::Weekday::Sat, chrono::Weekday::Sun]);
     assert_eq!(schedule.blackouts[0].to, "2027-01-04T00:00:00".parse().unwrap(), "the last day is part of it");
+    let zones = [("Büro".to_owned(), chrono_tz::Europe::Berlin)].into();
+    assert_eq!(
+        (schedule.blackouts.len(), &schedule.calendars),
+        (1, &vec![CalendarFile { file: "holidays.ics".into(), zones }])
+    );
     let kept: Schedule = serde_json::from_value(serde_json::to_value(&schedule).unwrap()).unwrap();
     assert_eq!(kept, schedule);
 }
@@ -602,6 +641,14 @@ fn mistakes_are_told_at_their_places_with_a_way_out() {
         ("22:00-06:00", "22-6", "write 09:00-17:00"),
         ("days: mon-fri", "days: mon-fry", "\"fry\" is no day"),
         ("2027-01-03", "2026-12-01", "swap `from` and `to`"),
+        (", why: year-end freeze", "", "`why` is missing beside `from`"),
+        ("to: 2027-01-03, ", "", "`to` is missing beside `from`"),
+        ("from: 2026-12-20, ", "", "needs a time or file"),
+        ("why: year-end freeze }", "why: x, file: a.ics }", "`from` and `file` cannot stand together"),
+        ("file: holidays.ics,", "file: holidays.ics, why: x,", "`why` and `file` cannot stand together"),
+        ("why: year-end freeze }", "why: x, zones: {} }", "`zones` and `from` cannot stand together"),
+        ("Europe/Berlin", "berlin", "did you mean `Europe/Berlin`?"),
+        ("concurrency: queue", "  - { file: holidays.ics }\nconcurrency: queue", "is named twice"),
         ("concurrency: queue", "concurrency: forbid", "`concurrency: queue`, or `catchUp: latest`"),
         ("concurrency: queue", "concurency: queue", "did you mean `concurrency`?"),
     ] {

@@ -1081,7 +1081,7 @@ pub struct MakeJoinTokenReply {
     #[prost(int64, tag = "2")]
     pub expires_wall_ns: i64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct SetScheduleRequest {
     /// Text of the schedule, and its file name for messages.
     #[prost(string, tag = "1")]
@@ -1095,6 +1095,12 @@ pub struct SetScheduleRequest {
     pub experiment_name: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub environment: ::prost::alloc::string::String,
+    /// Texts of the calendars that the schedule names, by the names it writes.
+    #[prost(map = "string, string", tag = "6")]
+    pub calendars: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListSchedulesRequest {}
@@ -1220,6 +1226,68 @@ pub struct TestNotificationReply {
     /// Why its receiver did not take it; empty: it did.
     #[prost(string, tag = "3")]
     pub why: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeFeedRequest {
+    /// Whose schedules it shows; empty: that of `schedule`, else "default".
+    #[prost(string, tag = "1")]
+    pub environment: ::prost::alloc::string::String,
+    /// Only this one; empty: all of the environment.
+    #[prost(string, tag = "2")]
+    pub schedule: ::prost::alloc::string::String,
+    /// How long it is good; 0: a year.
+    #[prost(uint32, tag = "3")]
+    pub ttl_seconds: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MakeFeedReply {
+    #[prost(message, optional, tag = "1")]
+    pub feed: ::core::option::Option<Feed>,
+    /// Path and query of the link, to be put behind https:// and the controller's address. A secret.
+    #[prost(string, tag = "2")]
+    pub path: ::prost::alloc::string::String,
+    /// Names under which the controller was told that clients reach it, the first one first.
+    #[prost(string, repeated, tag = "3")]
+    pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Port of its front listener.
+    #[prost(uint32, tag = "4")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Feed {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub environment: ::prost::alloc::string::String,
+    /// Empty: all of the environment.
+    #[prost(string, tag = "3")]
+    pub schedule: ::prost::alloc::string::String,
+    /// Who made it, and when.
+    #[prost(string, tag = "4")]
+    pub by: ::prost::alloc::string::String,
+    #[prost(int64, tag = "5")]
+    pub made_wall_ns: i64,
+    #[prost(int64, tag = "6")]
+    pub expires_wall_ns: i64,
+    /// Why it was revoked, and by whom; empty: it was not.
+    #[prost(string, tag = "7")]
+    pub revoked: ::prost::alloc::string::String,
+    #[prost(string, tag = "8")]
+    pub revoked_by: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListFeedsRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListFeedsReply {
+    #[prost(message, repeated, tag = "1")]
+    pub feeds: ::prost::alloc::vec::Vec<Feed>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct RevokeFeedRequest {
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub reason: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct GetCatalogueRequest {}
@@ -2341,6 +2409,72 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("fracas.v1.Operator", "TestNotification"));
             self.inner.unary(req, path, codec).await
         }
+        /// Makes a link by which a calendar program, which has no token, reads what is due.
+        pub async fn make_feed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MakeFeedRequest>,
+        ) -> std::result::Result<tonic::Response<super::MakeFeedReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/MakeFeed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "MakeFeed"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// Links that were made and have not expired, the newest last.
+        pub async fn list_feeds(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListFeedsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListFeedsReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/ListFeeds",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "ListFeeds"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// From now on the link opens nothing.
+        pub async fn revoke_feed(
+            &mut self,
+            request: impl tonic::IntoRequest<super::RevokeFeedRequest>,
+        ) -> std::result::Result<tonic::Response<super::Feed>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/RevokeFeed",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "RevokeFeed"));
+            self.inner.unary(req, path, codec).await
+        }
         /// What documents may name, as learned from agents.
         pub async fn get_catalogue(
             &mut self,
@@ -2721,6 +2855,21 @@ pub mod operator_server {
             tonic::Response<super::TestNotificationReply>,
             tonic::Status,
         >;
+        /// Makes a link by which a calendar program, which has no token, reads what is due.
+        async fn make_feed(
+            &self,
+            request: tonic::Request<super::MakeFeedRequest>,
+        ) -> std::result::Result<tonic::Response<super::MakeFeedReply>, tonic::Status>;
+        /// Links that were made and have not expired, the newest last.
+        async fn list_feeds(
+            &self,
+            request: tonic::Request<super::ListFeedsRequest>,
+        ) -> std::result::Result<tonic::Response<super::ListFeedsReply>, tonic::Status>;
+        /// From now on the link opens nothing.
+        async fn revoke_feed(
+            &self,
+            request: tonic::Request<super::RevokeFeedRequest>,
+        ) -> std::result::Result<tonic::Response<super::Feed>, tonic::Status>;
         /// What documents may name, as learned from agents.
         async fn get_catalogue(
             &self,
@@ -4649,6 +4798,139 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = TestNotificationSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/MakeFeed" => {
+                    #[allow(non_camel_case_types)]
+                    struct MakeFeedSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::MakeFeedRequest>
+                    for MakeFeedSvc<T> {
+                        type Response = super::MakeFeedReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MakeFeedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::make_feed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MakeFeedSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/ListFeeds" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListFeedsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListFeedsRequest>
+                    for ListFeedsSvc<T> {
+                        type Response = super::ListFeedsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListFeedsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_feeds(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListFeedsSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/RevokeFeed" => {
+                    #[allow(non_camel_case_types)]
+                    struct RevokeFeedSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::RevokeFeedRequest>
+                    for RevokeFeedSvc<T> {
+                        type Response = super::Feed;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::RevokeFeedRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::revoke_feed(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = RevokeFeedSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

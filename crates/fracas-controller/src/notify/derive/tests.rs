@@ -211,6 +211,7 @@ const SCHEDULE: &str =
 fn set() -> Fact {
     let schedule = fracas_model::schedule::read_schedule("s.yaml", SCHEDULE).unwrap().schedule;
     Fact::Set {
+        calendars: std::collections::BTreeMap::new(),
         schedule: Box::new(schedule),
         source: SCHEDULE.into(),
         experiment: String::new(),

@@ -418,6 +418,7 @@ async fn a_run_that_ends_and_a_due_that_is_skipped_reach_a_receiver() {
     assert_eq!((&data["experiment"], &data["environment"]), (&json!("only-waits"), &json!("staging")));
     assert!(data["verdict"].is_string() && data["exitCode"].is_number(), "{data}");
     let setting = Setting {
+        calendars: std::collections::BTreeMap::new(),
         source: OFTEN.into(),
         source_name: "often.yaml".into(),
         experiment: NOWHERE.into(),
