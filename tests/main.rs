@@ -19,6 +19,7 @@ mod halt_trial;
 mod history;
 mod join;
 mod journal;
+mod keep;
 mod kill;
 mod line;
 mod lives;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         branch::trials(),
         halt_trial::trials(),
         gone::trials(),
+        keep::trials(),
         kill::trials(),
         pause::trials(),
         delay::trials(),
