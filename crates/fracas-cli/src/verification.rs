@@ -88,10 +88,10 @@ fn pruned(prune: &Pruned) -> String {
 /// For programs: the fields of an object of schema `fracas.verification/v1`. `from` is a name and a value that say whose
 /// history it is.
 pub fn data((name, value): (&str, &str), found: &Verification) -> Value {
-    let broken =
-        found.streams.iter().flat_map(|stream| {
-            wrong(stream).map(|(seq, why)| json!({ "stream": stream.stream, "seq": seq, "why": why }))
-        });
+    let broken = found
+        .streams
+        .iter()
+        .flat_map(|stream| wrong(stream).map(|(seq, why)| json!({ "stream": stream.stream, "seq": seq, "why": why })));
     let general = found.general.iter().map(|why| json!({ "stream": null, "seq": null, "why": why }));
     let bare = found.unvouched().map(|stream| {
         json!({ "stream": stream.stream, "from": stream.vouched.max(stream.pruned) + 1, "to": stream.records })

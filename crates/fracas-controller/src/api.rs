@@ -21,13 +21,12 @@ use fracas_proto::{
     to_json,
     v1::{
         BackupPiece, BackupRequest, ForgetHostReply, GetCatalogueReply, GetCatalogueRequest, GetHeadsReply,
-        GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest,
-        GetScheduleReply, GetScheduleRequest, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest, KeptStream,
-        LabelHostRequest, ListHostsReply, ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply,
-        ListSchedulesRequest, ListStreamsRequest, MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest,
-        PruneReply, PruneRequest, ReadRecordsRequest, Record, RunSummary, Schedule,
-        ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest,
-        WatchRunRequest, operator_server,
+        GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest,
+        HaltReply, HaltRequest, HistoryEvent, Host, HostRequest, KeptStream, LabelHostRequest, ListHostsReply,
+        ListHostsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, ListStreamsRequest,
+        MakeJoinTokenReply, MakeJoinTokenRequest, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest,
+        Record, RunSummary, Schedule, ScheduleRequest, SetScheduleRequest, StartRunReply, StartRunRequest,
+        StopRunReply, StopRunRequest, WatchRunRequest, operator_server,
     },
 };
 use futures_util::Stream;

@@ -88,8 +88,16 @@ fn retention_shape() -> Shape {
     let day = Dur::from_secs(86_400);
     let century = Dur::from_secs(36_525 * 86_400);
     Shape::Object(vec![
-        Field::required("runs", Shape::duration(day, century), "Runs that ended longer ago than this go, and old facts of schedules."),
-        Field::optional("keepLast", Shape::Integer { min: 0, max: 1_000_000_000 }, "So many runs stay, the newest, however old they are."),
+        Field::required(
+            "runs",
+            Shape::duration(day, century),
+            "Runs that ended longer ago than this go, and old facts of schedules.",
+        ),
+        Field::optional(
+            "keepLast",
+            Shape::Integer { min: 0, max: 1_000_000_000 },
+            "So many runs stay, the newest, however old they are.",
+        ),
     ])
 }
 

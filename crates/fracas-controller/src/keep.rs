@@ -123,7 +123,9 @@ impl Keeper {
             }
             match self.prune(&by_itself(rules)).await {
                 Ok(pruned) if pruned.runs.is_empty() && pruned.schedules.is_empty() => {}
-                Ok(pruned) => tracing::info!(runs = pruned.runs.len(), records = pruned.records, "what was old is gone"),
+                Ok(pruned) => {
+                    tracing::info!(runs = pruned.runs.len(), records = pruned.records, "what was old is gone")
+                }
                 Err(error) => tracing::error!(%error, "what is old could not be removed; it is tried again tomorrow"),
             }
         }

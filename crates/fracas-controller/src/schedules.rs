@@ -11,9 +11,9 @@ use std::{
 };
 
 use fracas_model::{
+    chain::{Head, hex},
     diagnostic::Diagnostic,
     document,
-    chain::{Head, hex},
     event::{Body, Event, Gone},
     id::RunId,
     schedule::{self, Act, Clockwork, Due, Fact, Now, Schedule, Skip, State, Summary},

@@ -13,8 +13,8 @@ use std::{
 
 use fracas_model::id::{HostId, RunId};
 
-pub use crate::chain::{Head, Stored};
 use crate::chain::Digest;
+pub use crate::chain::{Head, Stored};
 
 /// One record to append.
 #[derive(Clone, Debug, PartialEq, Eq)]

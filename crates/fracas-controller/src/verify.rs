@@ -156,11 +156,7 @@ pub fn public_key(path: &Path, text: &[u8]) -> Result<Vec<u8>, VerifyError> {
 }
 
 /// Verifies every stream of a store. `signed` are heads kept outside it, `public` is the key that signed them.
-pub async fn verify(
-    store: &dyn Store,
-    signed: Vec<SignedHead>,
-    public: &[u8],
-) -> Result<Verification, StoreError> {
+pub async fn verify(store: &dyn Store, signed: Vec<SignedHead>, public: &[u8]) -> Result<Verification, StoreError> {
     let mut verifier = Verifier::new(signed, public);
     let streams = store.listed("").await?;
     let names: BTreeSet<String> = streams.iter().map(|listed| listed.stream.clone()).collect();
@@ -182,7 +178,8 @@ pub async fn verify_stream(store: &dyn Store, stream: &str) -> Result<StreamFind
     }
     let found = verifier.finish(&BTreeSet::from([stream.to_owned()])).streams.pop();
     let (pruned, records, vouched) = (0, 0, 0);
-    let none = || StreamFinding { stream: stream.to_owned(), pruned, records, vouched, broken: None, blobs: Vec::new() };
+    let none =
+        || StreamFinding { stream: stream.to_owned(), pruned, records, vouched, broken: None, blobs: Vec::new() };
     Ok(found.unwrap_or_else(none))
 }
 

@@ -304,9 +304,10 @@ impl Verifier {
         for head in heads {
             // Records of a restored copy follow those of the backup; a head on what had been there instead was signed
             // before. One that was signed later is of a controller that should not be.
-            let by_restore = walk.restores.iter().find(|(at, restore)| {
-                *at <= vouched && *at <= head.seq && head.wall_ns <= restore.at_wall_ns
-            });
+            let by_restore = walk
+                .restores
+                .iter()
+                .find(|(at, restore)| *at <= vouched && *at <= head.seq && head.wall_ns <= restore.at_wall_ns);
             match by_restore {
                 Some((at, restore)) => newer.push(NewerHead {
                     stream: head.stream.clone(),
@@ -393,7 +394,9 @@ fn unexplained(walk: &Walk, head: &SignedHead) -> (u64, String) {
 fn short(walk: &Walk, ends: Ends) -> Option<(u64, String)> {
     let (last, head) = (walk.last(), ends.head);
     let kept = if ends.growing { last.seq >= head.seq && is(walk, head) } else { last == head };
-    (!kept).then(|| (last.seq.min(head.seq).saturating_add(1), format!("it is missing: the head says {} records", head.seq)))
+    (!kept).then(|| {
+        (last.seq.min(head.seq).saturating_add(1), format!("it is missing: the head says {} records", head.seq))
+    })
 }
 
 fn is(walk: &Walk, head: Head) -> bool {

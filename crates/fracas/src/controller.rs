@@ -150,8 +150,12 @@ pub(crate) fn main(mut args: ControllerArgs, global: Global, running: &dyn Fn(Gl
     match args.command.take() {
         Some(ControllerCommand::Verify(args)) => return verify::main(&args, &global),
         Some(ControllerCommand::Prune(args)) => return running(global, KeepCommand::Prune(args)),
-        Some(ControllerCommand::Backup(Backup { what, data_dir: Some(dir) })) => return backup::backup(&what, dir, &global),
-        Some(ControllerCommand::Backup(Backup { what, data_dir: None })) => return running(global, KeepCommand::Backup(what)),
+        Some(ControllerCommand::Backup(Backup { what, data_dir: Some(dir) })) => {
+            return backup::backup(&what, dir, &global);
+        }
+        Some(ControllerCommand::Backup(Backup { what, data_dir: None })) => {
+            return running(global, KeepCommand::Backup(what));
+        }
         Some(ControllerCommand::Restore(args)) => return backup::main(&args, &global),
         None => {}
     }

@@ -122,9 +122,8 @@ mod tests {
                 let line = example.split(" | ").next().unwrap_or_default();
                 // What is quoted is one word.
                 let parts = line.split('\'').enumerate();
-                let words = parts.flat_map(|(n, part)| {
-                    if n % 2 == 1 { vec![part] } else { part.split_whitespace().collect() }
-                });
+                let words =
+                    parts.flat_map(|(n, part)| if n % 2 == 1 { vec![part] } else { part.split_whitespace().collect() });
                 Cli::try_parse_from(["fracas"].into_iter().chain(words)).unwrap_or_else(|e| panic!("{example}: {e}"));
             }
         }

@@ -56,7 +56,10 @@ async fn verify(session: &Session<'_>, given: &AuditVerifyArgs) -> Result<u8, Cl
 async fn heads(session: &Session<'_>, given: &AuditHeadsArgs) -> Result<u8, CliError> {
     let (heads, public) = session.client()?.heads(given.limit).await?;
     if let Some(head) = heads.iter().find(|head| !head.holds(&public)) {
-        return Err(CliError::failure(format!("head {} of {} is not signed by the controller's key", head.seq, head.stream)));
+        return Err(CliError::failure(format!(
+            "head {} of {} is not signed by the controller's key",
+            head.seq, head.stream
+        )));
     }
     if let Some(path) = &given.key_to {
         keep_key(path, &public)?;

@@ -119,7 +119,9 @@ pub enum ArchiveError {
     #[error("it is not a backup of Fracas ({0})")]
     Foreign(String),
     /// A later version made it.
-    #[error("it has the format {0}, this program knows {FORMAT}: restore it with the program that made it, or a later one")]
+    #[error(
+        "it has the format {0}, this program knows {FORMAT}: restore it with the program that made it, or a later one"
+    )]
     Newer(String),
     /// It is not what was written.
     #[error("it is damaged ({0}): use another copy of it")]

@@ -208,7 +208,8 @@ impl House {
 
     /// A schedule with so many facts beside the one that made it; paused, so that its task lets it be.
     pub(super) async fn schedule(&self, facts: u32) {
-        let source = "apiVersion: fracas/v1\nkind: Schedule\nname: s\nexperiment: e.yaml\nwhen: { at: 2190-01-01T00:00 }\n";
+        let source =
+            "apiVersion: fracas/v1\nkind: Schedule\nname: s\nexperiment: e.yaml\nwhen: { at: 2190-01-01T00:00 }\n";
         let schedule = Box::new(read_schedule("s.yaml", source).unwrap().schedule);
         let (experiment, environment, by) = ("the experiment".into(), "default".into(), "p".into());
         let set = ScheduleFact::Set { schedule, source: source.into(), experiment, environment, by };

@@ -115,7 +115,8 @@ impl Keeper {
         let store = self.controller.history().store();
         let closed = self.closed().await?;
         let listed = store.listed("run/").await?;
-        let heads: BTreeMap<String, Head> = listed.into_iter().map(|Listed { stream, head, .. }| (stream, head)).collect();
+        let heads: BTreeMap<String, Head> =
+            listed.into_iter().map(|Listed { stream, head, .. }| (stream, head)).collect();
         let active: BTreeSet<RunId> = self.controller.runs().active().into_iter().collect();
         let hosts = self.controller.fleet().hosts();
         let quarantines: BTreeSet<&RunId> = hosts.values().filter_map(|host| host.quarantined.as_ref()).collect();
@@ -207,13 +208,7 @@ impl Keeper {
     }
 
     /// Removes the beginning of a schedule's history, once it is summed up.
-    async fn shorten(
-        &self,
-        name: &str,
-        asked: &Asked,
-        before_ns: i64,
-        pruned: &mut Pruned,
-    ) -> Result<(), PruneError> {
+    async fn shorten(&self, name: &str, asked: &Asked, before_ns: i64, pruned: &mut Pruned) -> Result<(), PruneError> {
         let (history, schedules) = (self.controller.history(), self.controller.schedules());
         let records = schedules.summable(name, before_ns).await?;
         if records == 0 {
@@ -222,7 +217,9 @@ impl Keeper {
         if !asked.dry_run {
             let (by, reason, at) = (asked.by.clone(), asked.reason.clone(), history.now());
             let fact = move |gone| Body::Pruned { gone: vec![gone], before_wall_ns: before_ns, by, reason, at };
-            let Some(cut) = schedules.sum_up(name, self.controller.audit(), before_ns, fact).await? else { return Ok(()) };
+            let Some(cut) = schedules.sum_up(name, self.controller.audit(), before_ns, fact).await? else {
+                return Ok(());
+            };
             debug_assert_eq!(cut.stream, schedules::stream_of(name));
             self.vouch().await?;
             history.cut(vec![cut]).await?;

@@ -206,8 +206,11 @@ async fn note(staging: &DataDir, manifest: &Manifest, clock: &ClockOf<'_>) -> Re
     let clock = clock(id.clone()).map_err(failed("read the clock for", staging.path()))?;
     let history = History::open(Arc::<SqliteStore>::clone(&store), clock).await?;
     let rows = store.runs(usize::MAX).await?;
-    let open: Vec<String> =
-        rows.iter().filter(|(row, seq)| row.state != "finished" && *seq > 0).map(|(row, _)| stream_of(&row.run)).collect();
+    let open: Vec<String> = rows
+        .iter()
+        .filter(|(row, seq)| row.state != "finished" && *seq > 0)
+        .map(|(row, _)| stream_of(&row.run))
+        .collect();
     let restored = || vec![Body::Restored { made_wall_ns: manifest.made_wall_ns, at: history.now() }];
     let audit = format!("audit/{id}");
     let facts = open.iter().cloned().chain([audit.clone()]).map(|stream| (stream, restored())).collect();

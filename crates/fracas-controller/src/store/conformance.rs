@@ -3,8 +3,8 @@
 use fracas_model::id::{HostId, RunId};
 
 use super::{
-    Batch, Commit, Cursor, Cut, Head, Listed, NewEvent, OUTBOXES_PER_HOST, Portion, RunIndex, Store, StoreError, memory,
-    sqlite,
+    Batch, Commit, Cursor, Cut, Head, Listed, NewEvent, OUTBOXES_PER_HOST, Portion, RunIndex, Store, StoreError,
+    memory, sqlite,
 };
 use crate::chain::{Digest, link, sha256};
 
@@ -191,7 +191,10 @@ fn place(store: &[super::Stored], seq: u64) -> Head {
 }
 
 async fn a_stream_that_is_cut_off_whole_is_not_there_for_anybody(store: &dyn Store) {
-    store.commit(Commit { index: Some(row("a", 1)), ..one(0, with_blobs("run/a", &[b"own", b"shared"])) }).await.unwrap();
+    store
+        .commit(Commit { index: Some(row("a", 1)), ..one(0, with_blobs("run/a", &[b"own", b"shared"])) })
+        .await
+        .unwrap();
     store.commit(Commit { index: Some(row("b", 2)), ..one(0, with_blobs("run/b", &[b"shared"])) }).await.unwrap();
     let upto = store.head("run/a").await.unwrap();
     let cut = Cut { stream: "run/a".into(), upto };

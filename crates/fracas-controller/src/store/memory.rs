@@ -202,11 +202,8 @@ impl Store for MemoryStore {
     fn listed<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<Listed>> {
         let contents = self.lock();
         let matching = contents.streams.iter().filter(|(name, _)| name.starts_with(prefix));
-        let listed = matching.map(|(name, kept)| Listed {
-            stream: name.clone(),
-            base: kept.base,
-            head: contents.head(name),
-        });
+        let listed =
+            matching.map(|(name, kept)| Listed { stream: name.clone(), base: kept.base, head: contents.head(name) });
         Self::answer(Ok(listed.collect()))
     }
 

@@ -249,8 +249,9 @@ impl Store for SqliteStore {
     fn streams<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<String>> {
         let range = (prefix.to_owned(), after_prefix(prefix));
         self.ask(move |connection| {
-            let mut rows =
-                connection.prepare_cached("SELECT name FROM stream WHERE name >= ?1 AND name < ?2 AND floor < seq ORDER BY name")?;
+            let mut rows = connection.prepare_cached(
+                "SELECT name FROM stream WHERE name >= ?1 AND name < ?2 AND floor < seq ORDER BY name",
+            )?;
             rows.query_map(range, |row| row.get(0))?.collect()
         })
     }

@@ -100,7 +100,8 @@ impl Signer {
 
 /// A closed run and a schedule, and the audit stream with the run's last head.
 fn history() -> (Stream, Stream, Stream) {
-    let (run, schedule, mut audit) = (Stream::facts("run/a", 4), Stream::facts("schedule/s", 6), Stream::facts(AUDIT, 2));
+    let (run, schedule, mut audit) =
+        (Stream::facts("run/a", 4), Stream::facts("schedule/s", 6), Stream::facts(AUDIT, 2));
     audit.append(closed("run/a", run.end()));
     (run, schedule, audit)
 }
@@ -266,7 +267,9 @@ fn strange_records_do_not_bring_it_down() {
         walk.take(&Stored { seq: 1, stored: stored.to_vec(), hash });
         walk.broken().map(|(_, why)| why.clone()).unwrap_or_default()
     };
-    for bad in [&b""[..], b"\xff\xfe", b"[]", b"{\"stream\":\"run/a\",\"seq\":1}", b"{\"stream\":1,\"seq\":1,\"body\":{}}"] {
+    for bad in
+        [&b""[..], b"\xff\xfe", b"[]", b"{\"stream\":\"run/a\",\"seq\":1}", b"{\"stream\":1,\"seq\":1,\"body\":{}}"]
+    {
         assert!(first(bad).starts_with("it is not an event"), "{bad:?}: {}", first(bad));
     }
     let other = br#"{"stream":"run/b","seq":1,"body":{"kind":"x"}}"#;

@@ -82,11 +82,26 @@ struct Wall {
 #[derive(Deserialize)]
 #[serde(tag = "kind", rename_all = "camelCase")]
 enum Told {
-    ReadingsSealed { digest: String },
-    ReportSealed { digest: String },
-    StreamClosed { stream: String, seq: u64, hash: String },
-    Pruned { gone: Vec<Gone>, by: String, reason: String, at: Wall },
-    Restored { at: Wall },
+    ReadingsSealed {
+        digest: String,
+    },
+    ReportSealed {
+        digest: String,
+    },
+    StreamClosed {
+        stream: String,
+        seq: u64,
+        hash: String,
+    },
+    Pruned {
+        gone: Vec<Gone>,
+        by: String,
+        reason: String,
+        at: Wall,
+    },
+    Restored {
+        at: Wall,
+    },
     #[serde(other)]
     Other,
 }
@@ -160,8 +175,7 @@ impl Walk {
         if link(&self.last().hash, &record.stored) != record.hash {
             return Err("its bytes do not have its hash".to_owned());
         }
-        let said: Envelope =
-            serde_json::from_slice(&record.stored).map_err(|e| format!("it is not an event: {e}"))?;
+        let said: Envelope = serde_json::from_slice(&record.stored).map_err(|e| format!("it is not an event: {e}"))?;
         if said.stream != self.stream || said.seq != seq {
             return Err(format!("it says it is record {} of {}", said.seq, said.stream));
         }

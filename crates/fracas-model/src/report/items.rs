@@ -50,7 +50,9 @@ fn item_report(story: &Story, key: &ItemKey, item: &Item) -> ItemReport {
         trouble.extend(item.undo_failures.iter().map(|why| format!("not undone: {why}")));
     }
     if item.found_clean {
-        trouble.push("how it ended is not known: that was told to a history that is gone; the host says it is clean".into());
+        trouble.push(
+            "how it ended is not known: that was told to a history that is gone; the host says it is clean".into(),
+        );
     }
     if item.spent == Some(false) {
         trouble.push("whether it fired is unknown: the agent died in the act".into());

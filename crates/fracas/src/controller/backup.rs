@@ -14,8 +14,7 @@ use fracas_cli::{
     args::{BackupArgs, Global, OutputForm},
     draft::{Draft, told},
     error::CliError,
-    exit,
-    times, verification,
+    exit, times, verification,
 };
 use fracas_controller::{
     clock::{Clock, SystemClock},
@@ -140,7 +139,9 @@ fn restored(args: &RestoreArgs) -> Result<Restored, (u8, String)> {
     let clock = |id| Ok(Arc::new(SystemClock::new(id, clock::wall_bound_ns)?) as Arc<dyn Clock>);
     let runtime = inside::runtime().map_err(|e| failed(e.to_string()))?;
     let restoring = restore(&args.from, BufReader::new(from), &args.data_dir, heads, key, &clock);
-    runtime.block_on(restoring).map_err(|error| (if error.is_damage() { BROKEN } else { exit::ERROR }, error.to_string()))
+    runtime
+        .block_on(restoring)
+        .map_err(|error| (if error.is_damage() { BROKEN } else { exit::ERROR }, error.to_string()))
 }
 
 fn said(args: &RestoreArgs, restored: &Restored, global: &Global) -> String {
@@ -155,7 +156,8 @@ fn said(args: &RestoreArgs, restored: &Restored, global: &Global) -> String {
         return format!("{done}\n");
     }
     let made = times::utc_second(manifest.made_wall_ns);
-    let mut text = format!("{}restored into {dir} from a backup of {made}\n", verification::text(&format!("in {dir}"), found));
+    let mut text =
+        format!("{}restored into {dir} from a backup of {made}\n", verification::text(&format!("in {dir}"), found));
     if *open > 0 {
         text += &format!("{open} runs were open then: the next start ends them\n");
     }

@@ -95,7 +95,10 @@ fn signed(heads: &[SignedHead], public: &[u8], sink: &mut Sink) -> Result<(), Cl
     sink.put("heads.jsonl", lines(&values).as_bytes())?;
     sink.put("audit.pub", hex(public).as_bytes())?;
     let der = [&SPKI[..], public].concat();
-    sink.put("audit.pem", format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(&der)).as_bytes())?;
+    sink.put(
+        "audit.pem",
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(&der)).as_bytes(),
+    )?;
     if let Some(head) = heads.last() {
         sink.put("head.txt", head.text().as_bytes())?;
         sink.put("head.sig", &fracas_model::chain::unhex(&head.signature).unwrap_or_default())?;

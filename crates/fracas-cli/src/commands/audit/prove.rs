@@ -52,11 +52,7 @@ fn ends(one: &KeptStream) -> Option<Ends> {
 }
 
 /// Walks a stream as it is listed; where it was pruned meanwhile, as it is then, or not at all.
-async fn walked(
-    client: &Client,
-    mut one: KeptStream,
-    beside: bool,
-) -> Result<Option<(Walk, KeptStream)>, ClientError> {
+async fn walked(client: &Client, mut one: KeptStream, beside: bool) -> Result<Option<(Walk, KeptStream)>, ClientError> {
     loop {
         let mut walk = Walk::new(&one.stream, one.base);
         walk_on(client, &mut walk, beside).await?;

@@ -94,7 +94,8 @@ async fn a_run_that_was_tampered_with_is_not_pruned_away() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("d");
     let house = House::lived(&path, 1).await;
-    let tamper = |statement: &str| rusqlite::Connection::open(path.join("history.sqlite")).unwrap().execute_batch(statement);
+    let tamper =
+        |statement: &str| rusqlite::Connection::open(path.join("history.sqlite")).unwrap().execute_batch(statement);
     let of = |run: &str| format!("stream = (SELECT id FROM stream WHERE name = 'run/{run}')");
     tamper(&format!("UPDATE event SET stored = CAST(stored || ' ' AS BLOB) WHERE seq = 2 AND {}", of("old1"))).unwrap();
     tamper("UPDATE stream SET hash = zeroblob(32) WHERE name = 'run/old2'").unwrap();
@@ -102,7 +103,8 @@ async fn a_run_that_was_tampered_with_is_not_pruned_away() {
     assert_eq!(pruned.runs, ["more0".into()]);
     assert_eq!(pruned.stay[&Stays::Changed], 2);
     let found = house.verify().await;
-    let broken: Vec<&str> = found.streams.iter().filter(|one| one.broken.is_some()).map(|one| &one.stream[..]).collect();
+    let broken: Vec<&str> =
+        found.streams.iter().filter(|one| one.broken.is_some()).map(|one| &one.stream[..]).collect();
     assert_eq!(broken, ["run/old1", "run/old2"], "the traces are there");
 }
 

@@ -91,10 +91,7 @@ async fn without_keys_it_can_be_looked_at_and_not_gone_on_with() {
     }
     let to = folder.path().join("look");
     restored(&bytes, &to, vec![]).await.unwrap();
-    assert_eq!(
-        names(&to),
-        ["audit.pub", "ca.pem", "controller.id", "heads.jsonl", "history.sqlite", "lock"]
-    );
+    assert_eq!(names(&to), ["audit.pub", "ca.pem", "controller.id", "heads.jsonl", "history.sqlite", "lock"]);
     let found = verify::verify_dir(&to, vec![], None).await.unwrap();
     assert!(found.whole() && found.signed > 1, "{found:?}");
     // A controller there would have to make keys anew, of which no host knows: it does not begin.

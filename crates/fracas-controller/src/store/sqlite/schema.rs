@@ -22,7 +22,8 @@ use crate::store::StoreError;
 const APPLICATION_ID: i64 = 0x4652_4143;
 
 /// How a file of each version becomes one of the next; the length of the list is this build's version.
-const MIGRATIONS: &[&str] = &["
+const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE owner (id INTEGER PRIMARY KEY CHECK (id = 1), epoch INTEGER NOT NULL) STRICT;
     INSERT INTO owner (id, epoch) VALUES (1, 0);
     CREATE TABLE stream (
@@ -44,7 +45,8 @@ const MIGRATIONS: &[&str] = &["
     ) STRICT;
     CREATE INDEX run_by_start ON run (started_wall_ns, run);
     CREATE TABLE idempotency (key TEXT PRIMARY KEY NOT NULL, run TEXT NOT NULL) STRICT;
-", "
+",
+    "
     ALTER TABLE stream ADD COLUMN floor INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE stream ADD COLUMN floor_hash BLOB;
     ALTER TABLE event ADD COLUMN blob BLOB;
@@ -53,7 +55,8 @@ const MIGRATIONS: &[&str] = &["
         WHERE instr(stored, CAST('Sealed\"' AS BLOB)) > 0;
     CREATE INDEX event_by_blob ON event (blob) WHERE blob IS NOT NULL;
     CREATE TABLE wiping (stream INTEGER PRIMARY KEY REFERENCES stream (id)) STRICT;
-"];
+",
+];
 
 /// What a file of the first version looks like to one that only reads it: nothing was ever cut off.
 const AS_NOW: &str = "

@@ -189,7 +189,11 @@ async fn what_was_wiped_is_in_the_file_no_more_and_gives_its_room_back() {
     assert!(portions >= 39 * 2, "{portions}");
     drop(store);
     for secret in [&b"a record that is secret"[..], b"readings of 7, secret"] {
-        assert_eq!(holds(&path, secret), secret == b"a record that is secret", "the one that stays has that record too");
+        assert_eq!(
+            holds(&path, secret),
+            secret == b"a record that is secret",
+            "the one that stays has that record too"
+        );
     }
     let left = fs::metadata(&path).unwrap().len();
     assert!(left < 6 << 20, "of 12 MiB, {left} bytes are left");
