@@ -21,6 +21,7 @@ mod halt_trial;
 mod history;
 mod join;
 mod journal;
+mod keep;
 mod kill;
 mod line;
 mod lives;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         branch::trials(),
         halt_trial::trials(),
         gone::trials(),
+        keep::trials(),
         kill::trials(),
         pause::trials(),
         delay::trials(),

@@ -468,7 +468,7 @@ impl operator_server::Operator for Api {
     async fn list_streams(&self, request: Request<ListStreamsRequest>) -> Reply<Self::ListStreamsStream> {
         let by = principal(&request)?;
         let wire = request.into_inner();
-        self.rules(&by, "ListStreams", &wire.prefix).await?;
+        self.proves(&by, "ListStreams").await?;
         self.streams(wire).await
     }
 
@@ -477,7 +477,7 @@ impl operator_server::Operator for Api {
     async fn read_records(&self, request: Request<ReadRecordsRequest>) -> Reply<Self::ReadRecordsStream> {
         let by = principal(&request)?;
         let wire = request.into_inner();
-        self.rules(&by, "ReadRecords", &wire.stream).await?;
+        self.proves(&by, "ReadRecords").await?;
         self.records(wire).await
     }
 

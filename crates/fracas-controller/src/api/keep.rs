@@ -6,6 +6,7 @@ use std::{
 };
 
 use fracas_model::{
+    access::{self, Right},
     chain::digest_from_hex,
     event::{Body, Event},
     units::Dur,
@@ -21,7 +22,7 @@ use futures_util::{Stream, StreamExt as _, stream};
 use tokio::sync::mpsc;
 use tonic::{Response, Status};
 
-use super::{Api, Reply, carried_through, reasoned, status};
+use super::{Act, Api, Reply, carried_through, reasoned, status};
 use crate::{
     access::Principal,
     history::{History, HistoryError},
@@ -44,6 +45,12 @@ const HEADS: u32 = 10_000;
 impl Api {
     fn keeper(&self) -> Result<&Keeper, Status> {
         self.keeper.as_deref().ok_or_else(|| Status::failed_precondition("this controller keeps nothing on a disk"))
+    }
+
+    /// Whether the caller may read what is kept of everybody. A proof asks once for each stream, so it counts as looking.
+    pub(super) async fn proves(&self, by: &Principal, method: &'static str) -> Result<(), Status> {
+        let needs = &[Right::Govern];
+        self.sees(by, Act { method, needs, environment: access::EVERYWHERE, about: "" }).await
     }
 
     pub(super) async fn streams(&self, wire: ListStreamsRequest) -> Reply<Streamed<KeptStream>> {
