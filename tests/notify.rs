@@ -52,7 +52,7 @@ fn got(receiver: &Going, path: &str, place: &str, value: &str) -> Value {
 fn channel(rig: &Rig, name: &str) -> Value {
     let listed = rig.fracas(&["notify", "list", "--output", "json"]).good().json().remove(0);
     let all = listed["channels"].as_array().expect("channels").iter();
-    all.cloned().find(|channel| channel["name"] == name).unwrap_or_else(|| panic!("no {name}: {listed}"))
+    all.find(|channel| channel["name"] == name).cloned().unwrap_or_else(|| panic!("no {name}: {listed}"))
 }
 
 fn told() {

@@ -16,6 +16,8 @@ mod delivery;
 mod derive;
 mod email;
 mod http;
+mod listener;
+mod notice;
 mod pagerduty;
 mod secret;
 mod slack;
@@ -28,13 +30,9 @@ use std::{
     time::Duration,
 };
 
-use fracas_model::{event::Event, id::HostId};
+use fracas_model::id::HostId;
 use tokio::{
-    sync::{
-        Mutex as AsyncMutex,
-        broadcast::{Receiver, error::RecvError},
-        mpsc, oneshot,
-    },
+    sync::{Mutex as AsyncMutex, mpsc, oneshot},
     task::JoinSet,
 };
 
@@ -42,8 +40,9 @@ pub(crate) use self::config::{read, shape, written};
 pub use self::{
     config::{Channel, To},
     delivery::{Outcome, Standing},
-    derive::{Incident, Known, Notice, PLACEHOLDERS, Severity},
+    derive::Known,
     email::{Email, Tls},
+    notice::{Incident, Notice, PLACEHOLDERS, Severity},
     pagerduty::PagerDuty,
     secret::{Secret, Text},
     slack::Slack,
@@ -52,21 +51,14 @@ pub use self::{
 };
 use self::{
     delivery::{Lane, Pace},
+    listener::{Ask, Listener, hear, kept},
     secret::{Missing, Revealed},
     template::Words,
 };
-use crate::{
-    driver::stream_of,
-    history::{History, HistoryError},
-    store::StoreError,
-};
+use crate::history::History;
 
 /// How long one try may take in all.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Pause before the next try when the history cannot be used.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Records fetched at once.
-const PAGE: u64 = 500;
 
 /// One notice on its way to one channel.
 struct Letter<'l> {
@@ -138,12 +130,13 @@ impl Channel {
     async fn send(&self, notice: &Notice, source: &str, now_ns: i64) -> Result<(), Failure> {
         let words = self.template.words(notice);
         let letter = Letter { notice, words: &words, source, now_ns };
+        // Boxed, since a TLS handshake is large.
         match &self.to {
-            To::Webhook(webhook) => patiently(webhook.send(&letter)).await,
-            To::Slack(slack) => patiently(slack.send(&letter)).await,
-            To::Email(email) => patiently(email.send(&letter)).await,
+            To::Webhook(webhook) => patiently(Box::pin(webhook.send(&letter))).await,
+            To::Slack(slack) => patiently(Box::pin(slack.send(&letter))).await,
+            To::Email(email) => patiently(Box::pin(email.send(&letter))).await,
             // It may have much to say, each of it with patience.
-            To::PagerDuty(pagerduty) => pagerduty.send(&letter, &self.interest()).await,
+            To::PagerDuty(pagerduty) => Box::pin(pagerduty.send(&letter, &self.interest())).await,
         }
     }
 }
@@ -163,14 +156,6 @@ struct Shared {
     /// To whoever listens.
     asks: mpsc::UnboundedSender<Ask>,
     tasks: Mutex<JoinSet<()>>,
-}
-
-/// What is asked of the listener.
-enum Ask {
-    /// A lane has room again for what it could not take.
-    Look,
-    /// To answer when everything that was recorded before is with the lanes.
-    Heard(oneshot::Sender<()>),
 }
 
 /// There is no channel of that name.
@@ -211,13 +196,12 @@ impl Notices {
         let lanes: BTreeMap<String, Arc<Lane>> = channels.into_iter().map(lane).collect();
         let mut tasks = JoinSet::new();
         if !lanes.is_empty() {
-            let (history, all, asked) = (history.clone(), lanes.clone(), Arc::new(AsyncMutex::new(asked)));
+            let (tell, news) = mpsc::unbounded_channel();
             // From this very moment on.
-            let mut told = Some(history.listen());
+            tasks.spawn(hear(history.listen(), asked, tell));
+            let (history, all, news) = (history.clone(), lanes.clone(), Arc::new(AsyncMutex::new(news)));
             tasks.spawn(kept("the listener", move || {
-                let told = told.take().unwrap_or_else(|| history.listen());
-                let listener = Listener { history: history.clone(), lanes: all.clone(), known: Known::default() };
-                listener.listen(told, Arc::clone(&asked))
+                Listener::new(history.clone(), all.clone()).work(Arc::clone(&news))
             }));
         }
         Self(Arc::new(Shared { lanes, asks, tasks: Mutex::new(tasks) }))
@@ -251,174 +235,6 @@ impl Notices {
     pub fn end(&self) {
         self.0.tasks.lock().unwrap_or_else(PoisonError::into_inner).abort_all();
     }
-}
-
-/// The one task that reads histories for all channels.
-struct Listener {
-    history: History,
-    lanes: BTreeMap<String, Arc<Lane>>,
-    known: Known,
-}
-
-impl Listener {
-    async fn listen(mut self, mut told: Receiver<Arc<Event>>, asked: Arc<AsyncMutex<mpsc::UnboundedReceiver<Ask>>>) {
-        let mut asked = asked.lock().await;
-        // They end with this task.
-        let mut at_work = JoinSet::new();
-        for lane in self.lanes.values() {
-            if insist("a channel", || lane.open()).await.is_none() {
-                continue;
-            }
-            lane.warn_of_missing_secrets().await;
-            let lane = Arc::clone(lane);
-            at_work.spawn(kept("a channel", move || Arc::clone(&lane).work()));
-        }
-        self.look().await;
-        loop {
-            tokio::select! {
-                biased;
-                heard = told.recv() => match heard {
-                    Ok(event) => self.hear(&event).await,
-                    Err(RecvError::Lagged(missed)) => {
-                        tracing::warn!(missed, "facts came faster than notices could be made of them: reading them again");
-                        self.look().await;
-                    }
-                    Err(RecvError::Closed) => return,
-                },
-                ask = asked.recv() => match ask {
-                    Some(Ask::Look) => self.look().await,
-                    Some(Ask::Heard(answer)) => drop(answer.send(())),
-                    None => return,
-                },
-            }
-        }
-    }
-
-    /// Takes the next fact as it is told.
-    async fn hear(&mut self, event: &Event) {
-        if self.known.lacks(event) {
-            let history = &self.history;
-            let earlier = insist(&event.stream, || history.read(&event.stream, 0)).await.unwrap_or_default();
-            for earlier in earlier.iter().take_while(|earlier| earlier.seq < event.seq) {
-                self.known.take(earlier);
-            }
-        }
-        if let Some(notice) = self.known.take(event) {
-            self.offer(notice);
-        }
-    }
-
-    fn offer(&self, notice: Notice) {
-        let notice = Arc::new(notice);
-        for lane in self.lanes.values() {
-            lane.offer(&notice);
-        }
-    }
-
-    /// Looks through the histories for what is owed. Whatever a lane has or has settled it does not take again.
-    async fn look(&mut self) {
-        let now_ns = self.history.now().wall_ns;
-        let oldest_ns = self.lanes.values().map(|lane| lane.horizon_ns(now_ns)).min().unwrap_or(now_ns);
-        let history = &self.history;
-        let streams = insist("the streams", || streams(history, oldest_ns)).await.unwrap_or_default();
-        let (mut known, mut owed) = (Known::default(), Vec::new());
-        for stream in &streams {
-            let events = insist(stream, || events(history, stream, oldest_ns)).await.unwrap_or_default();
-            let told = events.iter().filter_map(|event| known.take(event));
-            // Whatever was done to the clock meanwhile, those of one stream keep their order.
-            let mut last_ns = i64::MIN;
-            for notice in told.filter(|notice| notice.at.wall_ns >= oldest_ns) {
-                last_ns = last_ns.max(notice.at.wall_ns);
-                owed.push((last_ns, notice));
-            }
-        }
-        self.known = known;
-        for lane in self.lanes.values() {
-            lane.make_room();
-        }
-        owed.sort_by_key(|(at_ns, _)| *at_ns);
-        for (_, notice) in owed {
-            self.offer(notice);
-        }
-    }
-}
-
-/// Does a work that does not end, anew after a bug; nothing of it is left when this is dropped.
-async fn kept<F>(what: &'static str, mut work: impl FnMut() -> F)
-where
-    F: Future<Output = ()> + Send + 'static,
-{
-    loop {
-        let mut task = JoinSet::new();
-        task.spawn(work());
-        match task.join_next().await {
-            Some(Err(bug)) if bug.is_panic() => {
-                tracing::error!(what, %bug, "a bug in the controller: notices are taken up anew");
-            }
-            _ => return,
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// Tries until it succeeds, since a disk that is full does not stay so. `None`: it never will.
-async fn insist<T, F>(what: &str, mut attempt: impl FnMut() -> F) -> Option<T>
-where
-    F: Future<Output = Result<T, HistoryError>>,
-{
-    loop {
-        match attempt().await {
-            Ok(done) => return Some(done),
-            Err(error @ HistoryError::Store(StoreError::Full { .. } | StoreError::Failed { .. })) => {
-                tracing::error!(what, %error, "notices wait until the history can be used again");
-            }
-            Err(error) => {
-                tracing::error!(what, %error, "nothing is told of it");
-                return None;
-            }
-        }
-        tokio::time::sleep(LOOK_AGAIN).await;
-    }
-}
-
-/// The streams in which something not older than that may be.
-async fn streams(history: &History, oldest_ns: i64) -> Result<Vec<String>, HistoryError> {
-    let store = history.store();
-    let runs = store.runs(usize::MAX).await?;
-    let recent = runs.iter().filter(|(row, _)| row.ended_wall_ns.is_none_or(|ended| ended >= oldest_ns));
-    let mut streams: Vec<String> = recent.map(|(row, _)| stream_of(&row.run)).collect();
-    for kind in ["host/", "schedule/", "audit/"] {
-        streams.extend(store.streams(kind).await?);
-    }
-    Ok(streams)
-}
-
-/// The facts of a stream that are not older than that, and as many before as are needed to tell them.
-async fn events(history: &History, stream: &str, oldest_ns: i64) -> Result<Vec<Event>, HistoryError> {
-    if stream.starts_with("run/") {
-        return history.read(stream, 0).await;
-    }
-    let enough = |events: &[Event]| events.first().is_some_and(|first| first.received.wall_ns < oldest_ns);
-    let recent = recent(history, stream, enough).await?;
-    let known = Known::default();
-    if recent.iter().any(|event| known.lacks(event)) { history.read(stream, 0).await } else { Ok(recent) }
-}
-
-/// The last facts of a stream in their order, going back until those at hand are `enough` or there are no more.
-async fn recent(
-    history: &History,
-    stream: &str,
-    enough: impl Fn(&[Event]) -> bool,
-) -> Result<Vec<Event>, HistoryError> {
-    let mut end = history.store().head(stream).await?.seq;
-    let mut events: Vec<Event> = Vec::new();
-    while end > 0 && !enough(&events) {
-        let start = end.saturating_sub(PAGE);
-        let page = history.read_part(stream, start, (end - start) as usize).await?;
-        events.splice(0..0, page);
-        end = start;
-    }
-    Ok(events)
 }
 
 #[cfg(test)]

@@ -108,6 +108,6 @@ pub(super) fn world(error: &io::Error) -> String {
         io::ErrorKind::TimedOut => "connection timed out".into(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionAborted => "connection closed".into(),
         io::ErrorKind::UnexpectedEof => "connection closed early".into(),
-        _ => super::derive::one_line(&error.to_string(), 200),
+        _ => super::notice::one_line(&error.to_string(), 200),
     }
 }

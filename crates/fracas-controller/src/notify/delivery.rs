@@ -16,7 +16,11 @@ use fracas_model::{
 };
 use tokio::sync::{mpsc, watch};
 
-use super::{Again, Ask, Channel, Failure, derive::Notice, recent};
+use super::{
+    Again, Channel, Failure,
+    listener::{Ask, recent},
+    notice::Notice,
+};
 use crate::history::{History, HistoryError};
 
 /// Notices that wait for one channel; what is more stays in the histories and is looked for when there is room.
@@ -162,6 +166,12 @@ impl Lane {
         Ok(())
     }
 
+    /// Nothing will ever be sent.
+    pub(super) fn is_broken(&self, why: &str) {
+        let now_ns = self.history.now().wall_ns;
+        self.lock().failed(now_ns, why);
+    }
+
     /// How long a notice may still be tried; nothing, or less, when it is too old.
     fn left(&self, notice: &Notice) -> Dur {
         let now = self.history.now();
@@ -235,19 +245,19 @@ impl Lane {
                 Ok(()) => break None,
                 Err(failure) => failure,
             };
-            let why = failure.text();
-            let first = self.lock().failed(self.history.now().wall_ns, &why);
+            let first = self.lock().failed(self.history.now().wall_ns, &failure.text());
             self.changed.send_replace(());
             blamed += u32::from(failure.again == Again::Blamed);
             let left = self.left(notice);
             if failure.again == Again::Never || blamed >= MOST_BLAMED || left <= Dur::ZERO {
-                break Some(why);
+                break Some(failure);
             }
             let pause =
                 self.pace.pause(attempts, rand::random()).max(failure.after.unwrap_or_default()).min(left.std());
             if first {
-                tracing::warn!(channel = name, why, "a notice could not be sent; it is tried on");
+                tracing::warn!(channel = name, why = failure.text(), "a notice could not be sent; it is tried on");
             } else {
+                let why = failure.text();
                 tracing::debug!(channel = name, notice = notice.id, attempts, why, ?pause, "trying again");
             }
             tokio::time::sleep(pause).await;
@@ -257,8 +267,13 @@ impl Lane {
         match &gave_up {
             None if state.failing.take().is_some() => tracing::info!(channel = name, "notices are sent again"),
             None => {}
-            Some(why) => tracing::error!(channel = name, notice = notice.id, attempts, why, "a notice was given up"),
+            Some(failure) => {
+                let why = failure.text();
+                tracing::error!(channel = name, notice = notice.id, attempts, why, "a notice was given up");
+            }
         }
+        // What receivers say may name people: it is for the log, and not for a history that forgets nothing.
+        let gave_up = gave_up.map(|failure| failure.why);
         let outcome = Outcome { about: notice.kind, notice: notice.id.clone(), gave_up, attempts, at_ns };
         state.last = Some(outcome.clone());
         outcome

@@ -4,229 +4,36 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use chrono::{DateTime, SecondsFormat};
 use fracas_model::{
     event::{AbortKind, Body, Event, VerdictWord},
     id::{HostId, ItemKey, RunId},
-    notice::{Interest, Kind},
+    notice::Kind,
     schedule::{Due, Fact, Skip},
     time::Stamp,
 };
-use serde_json::{Map, Value};
+use serde_json::Value;
 
-/// Longest text of one field, in characters; a reason that is longer says no more to somebody who is paged.
-const LONGEST: usize = 500;
-/// Longest summary, in characters: fits a line of mail and a page.
-const LONGEST_SUMMARY: usize = 250;
-/// Reasons and hosts listed.
-const LISTED: usize = 10;
+use super::notice::{Incident, LONGEST, Notice, Severity, instant, one_line, text, texts};
 
-/// How bad it is; the words are those of PagerDuty.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Severity {
-    /// Good to know.
-    Info,
-    /// Worth a look.
-    Warning,
-    /// Something went wrong.
-    Error,
-    /// A host may still have something on it.
-    Critical,
-}
-
-impl Severity {
-    /// The word.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Info => "info",
-            Self::Warning => "warning",
-            Self::Error => "error",
-            Self::Critical => "critical",
-        }
-    }
-}
-
-/// Something that needs a person until it is over.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Incident {
-    /// The same when it opens and when it closes.
-    pub key: String,
-    /// The kind of notice that opens it: whoever wants those is told the end too.
-    pub of: Kind,
-    /// Whether this opens or closes it.
-    pub opens: bool,
-}
-
-/// One thing to tell.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Notice {
-    /// The stream and the number of the fact, `run/ID/12`: the same however often it is sent.
-    pub id: String,
-    /// What it is about.
-    pub kind: Kind,
-    /// How bad it is.
-    pub severity: Severity,
-    /// What it is about, by name: `run/ID`, `host/ID`, `schedule/NAME`, `halt`.
-    pub subject: String,
-    /// In which environment; empty: it concerns all of them.
-    pub environment: String,
-    /// When the controller knew.
-    pub at: Stamp,
-    /// One line.
-    pub summary: String,
-    /// What else is known, by names out of [`PLACEHOLDERS`]: text, numbers and lists of text.
-    pub fields: Vec<(&'static str, Value)>,
-    /// What it opens and closes.
-    pub incidents: Vec<Incident>,
-}
-
-/// Every name that a template may use. A notice that has no such field leaves its place empty.
-pub const PLACEHOLDERS: [&str; 19] = [
-    "id",
-    "event",
-    "time",
-    "severity",
-    "summary",
-    "environment",
-    "experiment",
-    "run",
-    "verdict",
-    "exitCode",
-    "reason",
-    "entry",
-    "host",
-    "hostId",
-    "hosts",
-    "schedule",
-    "due",
-    "count",
-    "by",
-];
-
-/// An instant as programs and people can both read it, UTC.
-pub(super) fn instant(wall_ns: i64) -> String {
-    DateTime::from_timestamp_nanos(wall_ns).to_rfc3339_opts(SecondsFormat::Millis, true)
-}
-
-/// Foreign text on one line and not too long: names of hosts, reasons and patterns come from anywhere.
-pub(super) fn one_line(text: &str, most: usize) -> String {
-    let plain: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let plain = plain.trim();
-    if plain.chars().count() <= most {
-        return plain.to_owned();
-    }
-    plain.chars().take(most.saturating_sub(1)).chain(['…']).collect()
-}
-
-impl Notice {
-    fn new(event: &Event, kind: Kind, severity: Severity, subject: String, summary: &str) -> Self {
-        Self {
-            id: format!("{}/{}", event.stream, event.seq),
-            kind,
-            severity,
-            subject,
-            environment: String::new(),
-            at: event.received.clone(),
-            summary: one_line(summary, LONGEST_SUMMARY),
-            fields: Vec::new(),
-            incidents: Vec::new(),
-        }
-    }
-
-    /// One that somebody asked for, to try a channel out; as an incident it opens and closes at once.
-    pub fn test(id: String, at: Stamp, channel: &str, by: &str) -> Self {
-        let incident = |opens| Incident { key: id.clone(), of: Kind::Test, opens };
-        Self {
-            kind: Kind::Test,
-            severity: Severity::Info,
-            subject: format!("notify/{channel}"),
-            environment: String::new(),
-            at,
-            summary: one_line(
-                &format!("test of the channel {channel}, asked for by {by}: nothing has happened"),
-                LONGEST_SUMMARY,
-            ),
-            fields: vec![("by", text(by))],
-            incidents: vec![incident(true), incident(false)],
-            id,
-        }
-    }
-
-    fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
-        self.fields.push((name, value.into()));
-        self
-    }
-
-    fn opening(self, key: String) -> Self {
-        let of = self.kind;
-        self.incident(Incident { key, of, opens: true })
-    }
-
-    fn closing(self, key: String, of: Kind) -> Self {
-        self.incident(Incident { key, of, opens: false })
-    }
-
-    fn incident(mut self, incident: Incident) -> Self {
-        self.incidents.push(incident);
-        self
-    }
-
-    /// Whether somebody with this interest is to be told.
-    pub fn concerns(&self, interest: &Interest) -> bool {
-        let there = self.environment.is_empty()
-            || interest.environments.is_empty()
-            || interest.environments.contains(&self.environment);
-        let wanted = if interest.incidents {
-            self.incidents.iter().any(|incident| interest.on.contains(&incident.of))
-        } else {
-            interest.on.contains(&self.kind)
-        };
-        there && wanted
-    }
-
-    /// What stands for a name out of [`PLACEHOLDERS`]; empty when this notice has no such field.
-    pub fn value(&self, name: &str) -> String {
-        match name {
-            "id" => self.id.clone(),
-            "event" => self.kind.name().to_owned(),
-            "time" => instant(self.at.wall_ns),
-            "severity" => self.severity.name().to_owned(),
-            "summary" => self.summary.clone(),
-            "environment" => self.environment.clone(),
-            _ => self.fields.iter().find(|(known, _)| *known == name).map(|(_, v)| written(v)).unwrap_or_default(),
-        }
-    }
-
-    /// What is known, a line for each field, for people.
-    pub fn details(&self) -> String {
-        let fixed = ["event", "time", "severity", "environment"].map(|name| (name, self.value(name)));
-        let fields = self.fields.iter().map(|(name, value)| (*name, written(value)));
-        let lines = fixed.into_iter().chain(fields).filter(|(_, value)| !value.is_empty());
-        let lines: Vec<String> = lines.map(|(name, value)| format!("{name}: {value}")).collect();
-        lines.join("\n")
-    }
-
-    /// What is known, for programs.
-    pub fn data(&self) -> Map<String, Value> {
-        let fixed = ["severity", "environment", "summary"].map(|name| (name.to_owned(), Value::from(self.value(name))));
-        fixed.into_iter().chain(self.fields.iter().map(|(name, value)| ((*name).to_owned(), value.clone()))).collect()
-    }
-}
-
-fn written(value: &Value) -> String {
-    match value {
-        Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(written).collect::<Vec<_>>().join("; "),
-        other => other.to_string(),
-    }
-}
-
-fn text(text: &str) -> Value {
-    one_line(text, LONGEST).into()
-}
-
-fn texts<'t>(all: impl Iterator<Item = &'t String>) -> Value {
-    Value::Array(all.take(LISTED).map(|one| text(one)).collect())
+/// Whether anything is ever told of such a fact, or must be remembered of it.
+pub(super) fn matters(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::Planned { .. }
+            | Body::Resumed { .. }
+            | Body::HostContact { .. }
+            | Body::UndoFailed { .. }
+            | Body::Undone { .. }
+            | Body::Aborted { .. }
+            | Body::Finished { .. }
+            | Body::ReportSealed { .. }
+            | Body::HostEnrolled { .. }
+            | Body::HostQuarantined { .. }
+            | Body::HostReleased { .. }
+            | Body::Halted { .. }
+            | Body::HaltCleared { .. }
+            | Body::Schedule { .. }
+    )
 }
 
 /// What of the histories must be remembered to tell a fact in words that people understand.
@@ -277,6 +84,9 @@ impl Known {
 
     /// Takes the next fact of its stream; what is to be told of it. A fact of a run that was taken before is no news.
     pub fn take(&mut self, event: &Event) -> Option<Notice> {
+        if !matters(&event.body) {
+            return None;
+        }
         if let Some(run) = named(event, "run/") {
             return self.run(&RunId::from(run), event);
         }
@@ -318,31 +128,28 @@ impl Known {
     }
 
     fn host(&mut self, id: &HostId, event: &Event) -> Option<Notice> {
-        let called = |known: &Self| known.hosts.get(id).cloned().unwrap_or_else(|| id.to_string());
-        let (kind, severity, summary) = match &event.body {
-            Body::HostEnrolled { name, .. } => {
-                self.hosts.insert(id.clone(), one_line(name, LONGEST));
-                return None;
-            }
-            Body::HostQuarantined { run, .. } => {
-                let why = format!("host {} is quarantined: run {run} was left unconfirmed on it", called(self));
-                (Kind::HostQuarantined, Severity::Critical, why)
-            }
-            Body::HostReleased { why, .. } => (
-                Kind::HostReleased,
-                Severity::Info,
-                format!("host {} is not quarantined any more: {why}", called(self)),
-            ),
-            _ => return None,
+        if let Body::HostEnrolled { name, .. } = &event.body {
+            self.hosts.insert(id.clone(), one_line(name, LONGEST));
+            return None;
+        }
+        // A host that has no name in its history is called by its id from here on.
+        let name = self.hosts.entry(id.clone()).or_insert_with(|| id.to_string()).clone();
+        let (stream, of) = (event.stream.clone(), Kind::HostQuarantined);
+        let notice = |kind, severity, summary: &str| {
+            let notice = Notice::new(event, kind, severity, stream.clone(), summary);
+            notice.with("host", name.clone()).with("hostId", id.as_str())
         };
-        let notice = Notice::new(event, kind, severity, event.stream.clone(), &summary);
-        let notice = notice.with("host", called(self)).with("hostId", id.as_str());
         Some(match &event.body {
-            Body::HostQuarantined { run, .. } => notice.with("run", run.as_str()).opening(event.stream.clone()),
-            Body::HostReleased { why, .. } => {
-                notice.with("reason", text(why)).closing(event.stream.clone(), Kind::HostQuarantined)
+            Body::HostQuarantined { run, .. } => {
+                let summary = format!("host {name} is quarantined: run {run} was left unconfirmed on it");
+                notice(of, Severity::Critical, &summary).with("run", run.as_str()).opening(stream.clone())
             }
-            _ => notice,
+            Body::HostReleased { why, .. } => {
+                let summary = format!("host {name} is not quarantined any more: {why}");
+                let notice = notice(Kind::HostReleased, Severity::Info, &summary);
+                notice.with("reason", text(why)).closing(stream.clone(), of)
+            }
+            _ => return None,
         })
     }
 
@@ -351,7 +158,7 @@ impl Known {
             self.schedules.insert(name.to_owned(), environment.clone());
             return None;
         }
-        let environment = self.schedules.get(name).cloned().unwrap_or_default();
+        let environment = self.schedules.entry(name.to_owned()).or_default().clone();
         let new = |kind, severity, summary: &str| Notice {
             environment,
             ..Notice::new(event, kind, severity, event.stream.clone(), summary).with("schedule", name)
@@ -416,19 +223,22 @@ impl KnownRun {
             }
             Body::HostContact { host, connected, .. } => self.contact(id, event, host, *connected),
             Body::UndoFailed { item, failures, .. } => {
-                self.undo_failed.insert(item.clone());
+                // The host tries on and tells each new reason; that it has not succeeded is told once.
+                if !self.undo_failed.insert(item.clone()) {
+                    return None;
+                }
                 let host = self.host(&item.host);
                 let what = format!("{}: {} on {host} could not be undone yet", self.called(id), item.entry);
                 let summary = format!("{what}: {}", failures.join("; "));
                 let notice = self.notice(id, event, Kind::UndoFailed, Severity::Critical, &summary);
-                let notice = notice.with("reason", texts(failures.iter())).with("entry", item.entry.as_str());
+                let notice = notice.with("reason", texts(failures.iter())).with("entry", text(item.entry.as_str()));
                 Some(self.opens(notice.with("host", host).with("hostId", item.host.as_str()), undo_key(id, item)))
             }
             Body::Undone { item, .. } if self.undo_failed.remove(item) => {
                 let host = self.host(&item.host);
                 let summary = format!("{}: {} on {host} is undone after all", self.called(id), item.entry);
                 let notice = self.notice(id, event, Kind::UndoDone, Severity::Info, &summary);
-                let notice = notice.with("entry", item.entry.as_str()).with("host", host);
+                let notice = notice.with("entry", text(item.entry.as_str())).with("host", host);
                 let key = undo_key(id, item);
                 self.open.remove(&key);
                 Some(notice.with("hostId", item.host.as_str()).closing(key, Kind::UndoFailed))

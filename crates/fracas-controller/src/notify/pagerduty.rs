@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Letter, config,
-    derive::{Incident, instant, one_line},
     http::{Post, post},
+    notice::{Incident, instant, one_line},
     patiently,
     secret::Secret,
 };

@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{
     Failure, Letter, config,
-    derive::{Notice, Severity},
     http::{Post, post},
+    notice::{Notice, Severity},
     secret::Secret,
     template::Words,
 };

@@ -5,7 +5,7 @@
 use fracas_model::diagnostic::nearest;
 use serde::{Deserialize, Serialize};
 
-use super::derive::{Notice, PLACEHOLDERS, one_line};
+use super::notice::{Notice, PLACEHOLDERS, one_line};
 
 /// Longest subject, in characters.
 const LONGEST_SUBJECT: usize = 250;

@@ -9,7 +9,7 @@ mod whole;
 use std::{collections::BTreeMap, path::Path, sync::Arc};
 
 use fracas_model::{
-    event::Body,
+    event::{Body, Event},
     notice::Fact,
     time::{ClockId, Stamp},
     units::Dur,
@@ -60,7 +60,7 @@ async fn begin(history: &History, list: &str) -> Notices {
 /// Waits until everything recorded so far is with the lanes.
 async fn heard(notices: &Notices) {
     let (answer, answered) = oneshot::channel();
-    notices.0.asks.send(Ask::Heard(answer)).ok().expect("it listens");
+    notices.0.asks.send(Ask::Heard(answer)).map_err(drop).expect("it listens");
     answered.await.expect("it answers");
 }
 

@@ -19,8 +19,8 @@ use serde_json::{Value, json};
 use super::{
     Failure, Letter,
     config::{self, Reading},
-    derive::{Notice, instant},
     http::{Post, post},
+    notice::{Notice, instant},
     secret::{Secret, Text},
     template::Words,
 };

@@ -9,7 +9,7 @@ use super::{Email, Tls};
 use crate::notify::{
     Failure,
     connect::{Wire, connect, secure, world},
-    derive::one_line,
+    notice::one_line,
     secret::Revealed,
 };
 

@@ -55,7 +55,6 @@ async fn a_webhook_gets_a_signed_cloud_event() {
         "datacontenttype": "application/json",
         "data": {
             "severity": "error",
-            "environment": "",
             "summary": "everything is halted by admin: real incident: Übung",
             "by": "admin",
             "reason": "real incident: Übung",
@@ -168,12 +167,15 @@ async fn what_is_refused_for_good_is_not_tried_again_and_holds_nothing_up() {
     assert_eq!(
         became(&history, "audit").await,
         [
-            ("host/h1/1".to_owned(), 1, Some("status 404 Not Found: no such hook".to_owned())),
+            ("host/h1/1".to_owned(), 1, Some("status 404 Not Found".to_owned())),
             ("host/h2/1".to_owned(), 1, Some(moved.to_owned())),
             ("host/h3/1".to_owned(), 1, None),
         ]
     );
     assert!(notices.standings()[0].failing.is_none());
+    receiver.answer(vec![Answer::Status(410, "", "the\nhook of sre@example.com is gone")]);
+    let failed = within(notices.test("audit", "1", "admin")).await.unwrap().failed;
+    assert_eq!(failed.unwrap(), "status 410 Gone: the hook of sre@example.com is gone", "people are told its words");
 }
 
 #[tokio::test]
@@ -249,6 +251,20 @@ async fn an_answer_without_end_is_read_only_so_far() {
     let trial = within(notices.test("audit", "1", "admin")).await.unwrap();
     assert!(trial.failed.unwrap().len() < 300);
     assert_eq!(receiver.next().await.json()["type"], "dev.fracas.test");
+}
+
+#[tokio::test]
+async fn what_was_taken_is_not_sent_again_because_the_answer_does_not_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::start(vec![Answer::Dangling]).await;
+    let (history, _, _) = history().await;
+    let key = secret(folder.path(), "key", "k1");
+    let notices = begin(&history, &webhook("audit", &receiver.url(), &key)).await;
+    quarantine(&history, "h1").await;
+    quarantine(&history, "h2").await;
+    let ids = [receiver.next().await, receiver.next().await].map(|heard| heard.json()["id"].clone());
+    assert_eq!(ids, ["host/h1/1", "host/h2/1"]);
+    within(notices.settled()).await;
 }
 
 #[tokio::test]

@@ -339,7 +339,7 @@ async fn what_a_server_says_decides_whether_it_is_asked_again() {
         notices.end();
     }
     let why = became(&history, "mail").await.pop().unwrap().2.unwrap();
-    assert_eq!(why, "the mail server answered 550 to MAIL FROM: 5.7.1 go  away");
+    assert_eq!(why, "the mail server answered 550 to MAIL FROM");
 }
 
 #[tokio::test]
@@ -348,7 +348,8 @@ async fn who_does_not_speak_smtp_is_left() {
     let port = listener.local_addr().unwrap().port();
     let (history, _, _) = history().await;
     let notices = begin(&history, &mail(port, ", tls: none")).await;
-    for said in [&b"HTTP/1.1 200 OK\r\n"[..], &[b'2'; 64 << 10], b"2\xc3\xa50 hello\r\n", b"999 x\r\n", b"22"] {
+    let endless = "2".repeat(64 << 10);
+    for said in [b"HTTP/1.1 200 OK\r\n", endless.as_bytes(), b"2\xc3\xa50 hello\r\n", b"999 x\r\n", b"22"] {
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             // It may have heard enough before the end.
