@@ -225,19 +225,22 @@ impl KnownRun {
             }
             Body::HostContact { host, connected, .. } => self.contact(id, event, host, *connected),
             Body::UndoFailed { item, failures, .. } => {
-                self.undo_failed.insert(item.clone());
+                // The host tries on and tells each new reason; that it has not succeeded is told once.
+                if !self.undo_failed.insert(item.clone()) {
+                    return None;
+                }
                 let host = self.host(&item.host);
                 let what = format!("{}: {} on {host} could not be undone yet", self.called(id), item.entry);
                 let summary = format!("{what}: {}", failures.join("; "));
                 let notice = self.notice(id, event, Kind::UndoFailed, Severity::Critical, &summary);
-                let notice = notice.with("reason", texts(failures.iter())).with("entry", item.entry.as_str());
+                let notice = notice.with("reason", texts(failures.iter())).with("entry", text(item.entry.as_str()));
                 Some(self.opens(notice.with("host", host).with("hostId", item.host.as_str()), undo_key(id, item)))
             }
             Body::Undone { item, .. } if self.undo_failed.remove(item) => {
                 let host = self.host(&item.host);
                 let summary = format!("{}: {} on {host} is undone after all", self.called(id), item.entry);
                 let notice = self.notice(id, event, Kind::UndoDone, Severity::Info, &summary);
-                let notice = notice.with("entry", item.entry.as_str()).with("host", host);
+                let notice = notice.with("entry", text(item.entry.as_str())).with("host", host);
                 let key = undo_key(id, item);
                 self.open.remove(&key);
                 Some(notice.with("hostId", item.host.as_str()).closing(key, Kind::UndoFailed))

@@ -90,8 +90,11 @@ async fn exchange(wire: Box<dyn Wire>, request: Request<Full<Bytes>>) -> Result<
     let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await?;
     let answer = async {
         let response = sender.send_request(request).await?;
-        let after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok((response.status(), after, beginning(response).await))
+        let (status, headers) = (response.status(), response.headers());
+        let after = headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+        // It was taken: whatever else the receiver says, and however slowly, does not matter.
+        let said = if status.is_success() { String::new() } else { beginning(response).await };
+        Ok((status, after, said))
     };
     beside(answer, connection).await
 }

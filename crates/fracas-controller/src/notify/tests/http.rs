@@ -254,6 +254,20 @@ async fn an_answer_without_end_is_read_only_so_far() {
 }
 
 #[tokio::test]
+async fn what_was_taken_is_not_sent_again_because_the_answer_does_not_end() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut receiver = Receiver::start(vec![Answer::Dangling]).await;
+    let (history, _, _) = history().await;
+    let key = secret(folder.path(), "key", "k1");
+    let notices = begin(&history, &webhook("audit", &receiver.url(), &key)).await;
+    quarantine(&history, "h1").await;
+    quarantine(&history, "h2").await;
+    let ids = [receiver.next().await, receiver.next().await].map(|heard| heard.json()["id"].clone());
+    assert_eq!(ids, ["host/h1/1", "host/h2/1"]);
+    within(notices.settled()).await;
+}
+
+#[tokio::test]
 async fn a_certificate_is_checked_against_the_authority_of_the_channel() {
     let folder = tempfile::tempdir().unwrap();
     let (authority, certificate, its_key) = certificate();

@@ -27,6 +27,8 @@ pub(super) enum Answer {
     Status(u16, &'static str, &'static str),
     /// This status, and a body that repeats the whole request.
     Echo(u16),
+    /// A head that says that it was taken, and promises a body that never comes.
+    Dangling,
     /// Nothing, for ever.
     Silence,
     /// The connection is closed.
@@ -156,6 +158,10 @@ async fn serve(
     let (status, more, said) = match answer {
         Answer::Status(status, more, said) => (status, more, said.to_owned()),
         Answer::Echo(status) => (status, "", whole),
+        Answer::Dangling => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n").await.ok()?;
+            std::future::pending().await
+        }
         Answer::Silence => std::future::pending().await,
         Answer::Close => return None,
     };
