@@ -5,13 +5,14 @@
 //! ```
 
 mod approvals;
+mod decide;
 mod guard;
 mod hosts;
 mod people;
 mod runs;
 mod schedules;
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 use fracas_model::{
     access::{self, Right},
@@ -20,7 +21,8 @@ use fracas_model::{
 use fracas_proto::{
     to_json,
     v1::{
-        AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, CordonHostReply, CordonHostRequest,
+        AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, CordonHostReply, CordonHostRequest, DecideReply,
+        DecideRequest,
         ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest, GetGuardRailsRequest,
         GetReportReply, GetReportRequest, GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply,
         HaltRequest, HistoryEvent, Host, HostRequest, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest,
@@ -185,6 +187,12 @@ impl operator_server::Operator for Api {
     async fn stop_run(&self, request: Request<StopRunRequest>) -> Reply<StopRunReply> {
         let by = principal(&request)?;
         self.stop(&by, request.into_inner()).await
+    }
+
+    async fn decide(&self, request: Request<DecideRequest>) -> Reply<DecideReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.decided_entry(&by, request.into_inner()).await }).await
     }
 
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
@@ -407,6 +415,11 @@ async fn carried_through<T: Send + 'static>(work: impl Future<Output = Reply<T>>
         Err(Ok(bug)) => std::panic::resume_unwind(bug),
         Err(Err(_)) => Err(Status::unavailable("the controller is shutting down")),
     }
+}
+
+/// Bytes of files that came with a document.
+fn size(files: &HashMap<String, String>) -> usize {
+    files.iter().map(|(name, text)| name.len() + text.len()).sum()
 }
 
 fn reasoned(reason: String) -> Result<String, Status> {

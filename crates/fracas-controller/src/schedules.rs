@@ -71,6 +71,8 @@ pub struct Setting {
     pub experiment: String,
     /// Its file name.
     pub experiment_name: String,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// In which environment its runs are started.
     pub environment: String,
     /// Pseudonymous id of the caller.
@@ -164,8 +166,8 @@ impl Schedules {
         let read = schedule::read_schedule(&setting.source_name, &setting.source);
         let read = read.map_err(ScheduleError::Document)?.schedule;
         let catalogue = self.runs.catalogue();
-        document::read_experiment(&setting.experiment_name, &setting.experiment, &read.parameters, &catalogue)
-            .map_err(ScheduleError::Document)?;
+        let (name, text) = (&setting.experiment_name, &setting.experiment);
+        document::read(name, text, &setting.files, &read.parameters, &catalogue).map_err(ScheduleError::Document)?;
         let name = read.name.clone();
         if self.one(&name).is_err() && self.all().len() >= MOST {
             return Err(ScheduleError::TooMany);
@@ -177,6 +179,7 @@ impl Schedules {
                 schedule: Box::new(read),
                 source: setting.source,
                 experiment: setting.experiment,
+                files: setting.files,
                 environment: setting.environment,
                 by: setting.by,
             });
@@ -375,6 +378,7 @@ impl Schedules {
         let request = Request {
             source: life.state.experiment.clone(),
             source_name: rules.experiment.clone(),
+            files: life.state.files.clone(),
             parameters: rules.parameters.clone(),
             seed: 0,
             environment: life.state.environment.clone(),
@@ -421,6 +425,11 @@ impl Schedules {
 /// Who starts and stops the runs of a schedule.
 fn by(name: &str) -> String {
     format!("schedule:{name}")
+}
+
+/// The schedule that started a run of this starter.
+pub fn of(by: &str) -> Option<&str> {
+    by.strip_prefix("schedule:")
 }
 
 fn clockwork(state: &State) -> Option<Clockwork> {

@@ -14,6 +14,7 @@ pub mod estimate;
 pub mod event;
 pub mod experiment;
 pub mod facts;
+pub mod gameday;
 pub mod guard;
 pub mod id;
 pub mod parameters;

@@ -149,6 +149,9 @@ pub enum Fact {
         source: String,
         /// Text of the experiment.
         experiment: String,
+        /// Texts of the files that it names, by the names it gives them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<String, String>,
         /// In which environment its runs are started.
         environment: String,
         /// Who did it.

@@ -88,6 +88,7 @@ impl World {
         let body = Body::Planned {
             run: RUN.into(),
             source_name: format!("{}.yaml", document["name"].as_str().unwrap_or("experiment")),
+            files: BTreeMap::new(),
             document,
             source: String::new(),
             intent: digest("9f2c"),

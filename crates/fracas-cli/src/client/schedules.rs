@@ -1,5 +1,7 @@
 //! Calls about schedules.
 
+use std::collections::BTreeMap;
+
 use fracas_model::{
     event::Event,
     id::RunId,
@@ -41,6 +43,8 @@ pub struct ScheduleSubmission {
     pub source: (String, String),
     /// The same of its experiment.
     pub experiment: (String, String),
+    /// Texts of the files that the experiment names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// Environment of its runs.
     pub environment: String,
 }
@@ -49,8 +53,8 @@ impl Client {
     /// Makes a schedule, or changes the one of its name.
     pub async fn set_schedule(&self, what: ScheduleSubmission) -> Result<ScheduleSummary, ClientError> {
         let ((source, source_name), (experiment, experiment_name)) = (what.source, what.experiment);
-        let environment = what.environment;
-        let request = v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment };
+        let (environment, files) = (what.environment, what.files.into_iter().collect());
+        let request = v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment, files };
         let reply = self.calls.clone().set_schedule(request).await.map_err(|e| self.error(&e))?;
         self.schedule_of(reply.into_inner())
     }

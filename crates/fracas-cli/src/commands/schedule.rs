@@ -62,7 +62,8 @@ fn read(session: &Session<'_>, file: &Path) -> Result<(Schedule, ScheduleSubmiss
     }
     let beside = file.parent().unwrap_or(Path::new("")).join(&read.schedule.experiment);
     let experiment = (source::text(&beside)?, source::name(&beside));
-    let submission = ScheduleSubmission { source: (text, name), experiment, environment: String::new() };
+    let files = source::beside(&beside, &experiment.0)?;
+    let submission = ScheduleSubmission { source: (text, name), experiment, files, environment: String::new() };
     Ok((read.schedule, submission))
 }
 
@@ -196,7 +197,7 @@ fn away(ns: i64) -> String {
 fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> Result<u8, CliError> {
     let (rules, submission) = read(session, file)?;
     let (text, name) = submission.experiment;
-    document::read_experiment(&name, &text, &rules.parameters, &session.world.catalogue)
+    document::read(&name, &text, &submission.files, &rules.parameters, &session.world.catalogue)
         .map_err(|wrong| refused(&wrong))?;
     let clockwork = Clockwork::new(&rules.when, rules.zone, rules.seed).map_err(CliError::usage)?;
     let from = from.unwrap_or_else(times::now);

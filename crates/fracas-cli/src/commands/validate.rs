@@ -2,7 +2,7 @@
 
 use fracas_model::{
     diagnostic::{Diagnostic, Severity},
-    document::read_experiment,
+    document,
     guard::{is_guard_rails, read_guard_rails},
     schedule::{is_schedule, read_schedule},
 };
@@ -29,7 +29,8 @@ pub(crate) fn validate(session: &Session<'_>, given: &ValidateArgs) -> Result<u8
         } else if is_guard_rails(&text) {
             read_guard_rails(&name, &text).map(|(_, warnings)| ("guard-rails".to_owned(), warnings))
         } else {
-            let read = read_experiment(&name, &text, &parameters, &session.world.catalogue);
+            let files = source::beside(path, &text)?;
+            let read = document::read(&name, &text, &files, &parameters, &session.world.catalogue);
             read.map(|read| (read.experiment.name, read.warnings))
         };
         match read {

@@ -117,11 +117,24 @@ fn timeline(view: &View, now: i64, short: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for e in &view.entries {
         lines.push(entry(view, e, now, column));
+        lines.extend(question(view, e));
         let over = |item: &ItemView| matches!(item.fate, Fate::Undone | Fate::Fired);
         let items = e.items.iter().filter(|(_, item)| !(short && over(item)));
         lines.extend(items.map(|(host, item)| fault(view, host, item)));
     }
     lines
+}
+
+/// Who may answer a question that waits for it, and how.
+fn question(view: &View, entry: &EntryView) -> Option<Line> {
+    let waits = entry.asks && entry.progress == Progress::Started && entry.answer.is_none();
+    let until = entry.started_wall_ns.zip(entry.lasts).map(|(at, lasts)| times::utc_second(at + lasts.ns()))?;
+    let id = entry.id.strip_suffix(":approval").unwrap_or(&entry.id);
+    waits.then(|| {
+        Line::new()
+            .with(Style::Yellow, format!("    fracas decide {} {id} go|no-go", view.run))
+            .with(Style::Dim, format!("  an approver in {}, not {}; until {until}", view.environment, view.by))
+    })
 }
 
 fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
@@ -134,6 +147,7 @@ fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
         (Progress::Started, ..) => ("●", Style::Yellow),
         (Progress::Ended, ..) => ("✓", Style::Green),
         (Progress::Skipped(_), ..) => ("–", Style::Dim),
+        (Progress::Failed(_), ..) => ("✗", Style::Yellow),
     };
     let line = Line::new()
         .with(style, glyph)
@@ -143,6 +157,8 @@ fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
     match &entry.progress {
         Progress::Waiting => line.with(Style::Dim, format!("  {}", entry.trigger)),
         Progress::Skipped(why) => line.with(Style::Dim, format!("  skipped: {why}")),
+        Progress::Failed(why) => line.with(Style::Yellow, format!("  {why}")),
+        Progress::Ended if let Some(answer) = &entry.answer => line.with(Style::Dim, format!("  {answer}")),
         Progress::Started => match (entry.started_wall_ns, entry.lasts) {
             (Some(started), Some(lasts)) => {
                 let left = Dur::from_ns((started + lasts.ns() - now).max(0));

@@ -1,6 +1,6 @@
 //! What a schedule does now, and when it must be asked again. Pure: the history so far, the time, and which runs are alive.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +17,8 @@ pub struct State {
     pub schedule: Option<Schedule>,
     /// Text of the experiment.
     pub experiment: String,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// In which environment its runs are started.
     pub environment: String,
     /// Who made or changed it last.
@@ -71,7 +73,7 @@ impl State {
     /// Takes in a fact that was recorded at this instant of the wall clock.
     pub fn take(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
-            Fact::Set { schedule, experiment, environment, by, .. } => {
+            Fact::Set { schedule, experiment, files, environment, by, .. } => {
                 // What was due by other rules was owed by them, and is settled or withdrawn. So is what a clock that was
                 // ahead had settled beforehand.
                 if !self.goes_on(schedule, at_ns) {
@@ -80,6 +82,7 @@ impl State {
                 }
                 self.schedule = Some((**schedule).clone());
                 (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
+                self.files.clone_from(files);
                 self.removed = false;
             }
             Fact::Started { due, run } => {

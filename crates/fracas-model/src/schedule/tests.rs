@@ -208,6 +208,7 @@ impl Life {
             schedule: Box::new(schedule),
             source: String::new(),
             experiment: String::new(),
+            files: BTreeMap::new(),
             environment: "default".into(),
             by: "somebody".into(),
         };
@@ -534,6 +535,7 @@ fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
             schedule: Box::new(rules),
             source: String::new(),
             experiment: String::new(),
+            files: BTreeMap::new(),
             environment: String::new(),
             by: String::new(),
         });
