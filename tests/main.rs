@@ -13,6 +13,7 @@ mod delay;
 mod demo;
 mod fill;
 mod foreign;
+mod gameday;
 mod gone;
 mod guard;
 mod guest;
@@ -95,6 +96,7 @@ fn main() -> ExitCode {
         schedule::trials(),
         people::trials(),
         guard::trials(),
+        gameday::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -81,7 +81,9 @@ pub enum Command {
     #[command(after_help = "Example:\n  fracas schema --kind experiment\n  fracas schema --kind event")]
     Schema(SchemaArgs),
     /// Write a starter document to change to your needs
-    #[command(after_help = "Example:\n  fracas new kill-db.yaml\n  fracas new --kind game-day day.yaml\n  fracas new > kill-db.yaml")]
+    #[command(
+        after_help = "Example:\n  fracas new kill-db.yaml\n  fracas new --kind game-day day.yaml\n  fracas new > kill-db.yaml"
+    )]
     New(NewArgs),
     /// Show what a run would do: drawn hosts, timeline, every change to every host and its undo. Changes nothing
     #[command(after_help = "Example:\n  fracas plan kill-db.yaml --seed 42\n\nExit code 7: some host refuses.")]

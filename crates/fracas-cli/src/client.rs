@@ -321,8 +321,7 @@ impl Client {
 
     /// Answers the question of an entry, or of a section of a game day: which run and entry it was.
     pub async fn decide(&self, run: &str, entry: &str, go: bool, note: &str) -> Result<(RunId, String), ClientError> {
-        let request =
-            v1::DecideRequest { run: run.to_owned(), entry: entry.to_owned(), go, note: note.to_owned() };
+        let request = v1::DecideRequest { run: run.to_owned(), entry: entry.to_owned(), go, note: note.to_owned() };
         let reply = self.calls.clone().decide(request).await.map_err(|e| self.error(&e))?.into_inner();
         Ok((RunId::new(reply.run), reply.entry))
     }

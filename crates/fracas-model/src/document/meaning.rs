@@ -247,9 +247,14 @@ impl<'d> Review<'_, '_, 'd> {
         if let Some(wait) = ["wait", "check", "approval"].iter().find_map(|action| node.pair(action)) {
             for key in ["target", "for"] {
                 if let Some(pair) = node.pair(key) {
-                    let help =
-                        if key == "for" && wait.key == "wait" { "its length is the value of `wait`" } else { "remove it" };
-                    self.findings.error(pair.span, format!("`{key}` has no meaning for a `{}`", wait.key), help);
+                    let help = if key == "for" && wait.key == "wait" {
+                        "its length is the value of `wait`"
+                    } else {
+                        "remove it"
+                    };
+                    let article = if wait.key == "approval" { "an" } else { "a" };
+                    let message = format!("`{key}` has no meaning for {article} `{}`", wait.key);
+                    self.findings.error(pair.span, message, help);
                 }
             }
         }
@@ -290,7 +295,8 @@ impl<'d> Review<'_, '_, 'd> {
             };
             if let Some(action) = self.entries.iter().find_map(waits) {
                 let name = node.text().unwrap_or_default();
-                let message = format!("`{name}` is a{} {action}, which never becomes effective", if action == "approval" { "n" } else { "" });
+                let article = if action == "approval" { "an" } else { "a" };
+                let message = format!("`{name}` is {article} {action}, which never becomes effective");
                 self.findings.error(node.span, message, "use `started` or `ended`");
             }
         }

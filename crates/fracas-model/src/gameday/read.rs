@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
-use super::{compile::{Approval, Part, compile}, form::game_day_shape};
+use super::{
+    compile::{Approval, Part, compile},
+    form::game_day_shape,
+};
 use crate::{
     catalogue::Catalogue,
     check::check,
@@ -26,7 +29,8 @@ pub fn is_game_day(text: &str) -> bool {
 pub fn files(text: &str) -> Vec<String> {
     let root = root(text).filter(|root| root.get("kind").and_then(Node::text) == Some("GameDay"));
     let sections = root.as_ref().and_then(|root| root.get("sections")).map(Node::items).unwrap_or_default();
-    let mut names: Vec<String> = sections.iter().filter_map(|s| s.get("experiment")?.text().map(str::to_owned)).collect();
+    let mut names: Vec<String> =
+        sections.iter().filter_map(|s| s.get("experiment")?.text().map(str::to_owned)).collect();
     names.sort();
     names.dedup();
     names
@@ -161,10 +165,10 @@ fn beside(file: &str, name: &str) -> String {
 fn whole(day: &Value, parts: &[Part], catalogue: &Catalogue) -> Result<Experiment, serde_json::Error> {
     let mut whole = document::lower(day, catalogue);
     let fields = whole.as_object_mut().map(std::mem::take).unwrap_or_default();
-    let (about, mut fields): (Map<String, Value>, Map<String, Value>) =
-        fields.into_iter().filter(|(key, _)| key != "sections").partition(|(key, _)| {
-            ["purpose", "owner", "participants"].contains(&key.as_str())
-        });
+    let (about, mut fields): (Map<String, Value>, Map<String, Value>) = fields
+        .into_iter()
+        .filter(|(key, _)| key != "sections")
+        .partition(|(key, _)| ["purpose", "owner", "participants"].contains(&key.as_str()));
     let day: Day = serde_json::from_value(Value::Object(about))?;
     fields.insert("timeline".into(), json!([]));
     let experiments = || parts.iter().map(|part| &part.experiment);

@@ -232,6 +232,9 @@ impl Story {
             Body::ProbeRefused { probe, refusal, at } => {
                 self.refused_probes.insert((probe.clone(), at.clock.host.clone()), refusal.to_string());
             }
+            Body::Edge { probe, at, .. } if !self.in_time(probe, at, at.boot_ns) => {}
+            Body::Gap { probe, at, between, .. } | Body::ReadingsSealed { probe, at, between, .. }
+                if !self.in_time(probe, at, between.s) => {}
             Body::Edge { probe, ok, before, after, at, .. } => {
                 self.watch(probe, at).track.edge(*ok, *before, *after, event.seq);
             }
@@ -250,6 +253,13 @@ impl Story {
             }
             _ => self.take_item(event),
         }
+    }
+
+    /// Whether the section of a probe was not over when it looked: a host may hear late that it is.
+    fn in_time(&self, probe: &ProbeId, at: &Stamp, boot_ns: i64) -> bool {
+        let section = self.experiment.as_ref().and_then(|experiment| experiment.section_of(probe.as_str()));
+        let over = section.and_then(|section| self.entries.get(&section.last())?.over);
+        over.is_none_or(|over| self.offset(&at.clock, boot_ns) <= over)
     }
 
     fn watch(&mut self, probe: &ProbeId, at: &Stamp) -> &mut Watch {

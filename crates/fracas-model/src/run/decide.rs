@@ -255,15 +255,17 @@ impl Run {
             Due::At(ns) if ns <= now.boot_ns && self.nothing_to_recover(entry) => {
                 decision.append.push(skip("no fault of the section was started".into()));
             }
-            Due::At(ns) if !harmless && now.boot_ns.saturating_sub(ns) > TOO_LATE.ns() => decision.append.push(Body::Aborted {
-                cause: format!(
-                    "{} was due {} ago, when the controller was away",
-                    entry.id,
-                    Dur::from_ns(now.boot_ns - ns).human()
-                ),
-                why: AbortKind::Controller,
-                at: now.clone(),
-            }),
+            Due::At(ns) if !harmless && now.boot_ns.saturating_sub(ns) > TOO_LATE.ns() => {
+                decision.append.push(Body::Aborted {
+                    cause: format!(
+                        "{} was due {} ago, when the controller was away",
+                        entry.id,
+                        Dur::from_ns(now.boot_ns - ns).human()
+                    ),
+                    why: AbortKind::Controller,
+                    at: now.clone(),
+                })
+            }
             Due::At(ns) if ns <= now.boot_ns => decision.append.push(Body::EntryStarted {
                 entry: entry.id.clone(),
                 occurrence: 0,
@@ -329,9 +331,8 @@ impl Run {
             AfterWhat::Recovered(service) => self.due_recovered(entry, service, *delay),
             AfterWhat::Over(ids) => {
                 let over = ids.iter().map(|id| Some(self.entries.get(id)?.over.as_ref()?.later(*delay).boot_ns));
-                over.collect::<Option<Vec<i64>>>().map_or(Due::Unknown, |all| {
-                    Due::At(all.into_iter().max().unwrap_or(gate.boot_ns))
-                })
+                over.collect::<Option<Vec<i64>>>()
+                    .map_or(Due::Unknown, |all| Due::At(all.into_iter().max().unwrap_or(gate.boot_ns)))
             }
         }
     }

@@ -75,7 +75,9 @@ impl Run {
 
     /// Whether a probe is to look now, as far as its section goes.
     pub(super) fn looks(&self, probe: &ProbeId) -> bool {
-        self.experiment.section_of(probe.as_str()).is_none_or(|section| self.begun(section).is_some() && !self.over(section))
+        self.experiment
+            .section_of(probe.as_str())
+            .is_none_or(|section| self.begun(section).is_some() && !self.over(section))
     }
 
     /// Since when a probe looks that is to look now: the gate, or the start of its section.
