@@ -188,7 +188,7 @@ impl View {
             Body::EntrySkipped { entry, why, .. } => self.entry(entry).progress = Progress::Skipped(why.clone()),
             Body::EntryEnded { entry, .. } => self.entry(entry).progress = Progress::Ended,
             Body::EntryFailed { entry, why, .. } => self.entry(entry).progress = Progress::Failed(why.clone()),
-            Body::Decided { entry, go, by, note, .. } => {
+            Body::Decided { entry, go, by, note, .. } if *by != self.by => {
                 let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
                 self.entry(entry).answer.get_or_insert_with(|| answer.text());
             }

@@ -216,7 +216,11 @@ impl Story {
             }
             Body::Decided { entry, go, by, note, .. } => {
                 let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
-                self.entries.entry(entry.clone()).or_default().answer.get_or_insert_with(|| answer.text());
+                let times = self.entries.entry(entry.clone()).or_default();
+                // As the run machine takes it: the first that counts.
+                if *by != self.head.by && times.started.is_some() && times.over.is_none() {
+                    times.answer.get_or_insert_with(|| answer.text());
+                }
             }
             Body::Aborted { cause, why, .. } => {
                 self.aborted.get_or_insert((*why, cause.clone()));
