@@ -267,6 +267,14 @@ impl<'d> Review<'_, '_, 'd> {
             };
             self.findings.error(place, format!("`{name}` does not say on which target"), help);
         }
+        let check = self.entries[i].value.and_then(|value| value.get("check"));
+        let read = |key: &str| duration(check.and_then(|check| check.get(key)));
+        if let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter"))
+            && hold_for > give_up
+        {
+            let message = format!("`holdFor` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
+            self.findings.error(place, message, format!("make `giveUpAfter` longer than {hold_for}"));
+        }
         let Some((fault, pair)) = self.entries[i].fault else { return };
         match (fault.nature, node.pair("for")) {
             (Nature::Lasting, None) => {

@@ -151,6 +151,56 @@ fn the_starter_is_valid_beside_the_starter_of_an_experiment() {
     assert_eq!((read.warnings.len(), read.experiment.sections.len()), (0, 2), "{:?}", read.warnings);
 }
 
+#[test]
+fn what_is_read_meets_the_published_schema_and_mistakes_do_not() {
+    let schema = crate::schema::game_day_json_schema(&catalogue());
+    let validator = jsonschema::draft202012::options().build(&schema).unwrap();
+    let document = read(DAY).unwrap().document;
+    assert!(validator.is_valid(&document), "{document}");
+    for (pointer, value) in [
+        ("/sections/0/onFailure", "perhaps"),
+        ("/sections/1/approval/deadline", "soon"),
+        ("/sections/0/surprise", "x"),
+        ("/kind", "Experiment"),
+    ] {
+        let mut changed = document.clone();
+        let (parent, key) = pointer.rsplit_once('/').unwrap();
+        let parent = changed.pointer_mut(parent).unwrap().as_object_mut().unwrap();
+        parent.insert(key.to_owned(), value.into());
+        assert!(!validator.is_valid(&changed), "{pointer}");
+    }
+}
+
+#[test]
+fn each_section_keeps_its_own_limits_beside_those_of_the_day() {
+    use crate::target::{HostView, draw};
+    let host = |n: u32| HostView {
+        id: format!("h{n}").as_str().into(),
+        name: format!("host-{n}"),
+        labels: [("role".to_owned(), if n < 3 { "db" } else { "edge" }.to_owned())].into(),
+        environment: "default".into(),
+        connected: true,
+        quarantined: None,
+        cordoned: None,
+        taken: None,
+        observer: false,
+    };
+    let hosts: Vec<HostView> = (0..4).map(host).collect();
+    let told = |day: &Experiment| draw(day, &hosts, 7).map_or_else(|all| all[0].to_string(), |_| "drawn".into());
+    let day = read(DAY).unwrap().experiment;
+    assert!(told(&day).starts_with("section first: 3 hosts would be under fault"), "{}", told(&day));
+    let kill = KILL.replace("{ select: role=db }", "{ select: role=db, pick: { count: 1 } }");
+    let files = [("kill.yaml".to_owned(), kill)].into();
+    let of = |day: &str| document::read("d", day, &files, &BTreeMap::new(), &catalogue()).unwrap().experiment;
+    assert_eq!(told(&of(DAY)), "drawn");
+    let drawn = |seed| draw(&of(DAY), &hosts, seed).unwrap().targets;
+    let two = |seed: &u64| drawn(*seed)[&"first.db".into()] != drawn(*seed)[&"second.db".into()];
+    let seed = (1..50).find(two).expect("sections are drawn one by one");
+    let one = of(&format!("{DAY}limits: {{ maxTargets: 1 }}\n"));
+    let refused = draw(&one, &hosts, seed).unwrap_err()[0].to_string();
+    assert!(refused.starts_with("2 hosts would be under fault"), "the day counts all hosts: {refused}");
+}
+
 // === whole days ===
 
 struct Script {
@@ -384,7 +434,7 @@ fn a_section_without_steady_state_is_skipped_and_the_next_goes_on() {
         script.watched("first", 1);
         script.edge("first", false);
     }
-    script.seconds(6);
+    script.seconds(7);
     let run = script.run();
     let why = run.entries[&"first:steady-state".into()].failed.clone().unwrap();
     assert!(why.contains("was not met within 1m: first.up was up for"), "{why}");
@@ -443,6 +493,27 @@ fn an_outage_in_one_section_is_judged_there_alone() {
 }
 
 #[test]
+fn what_no_host_suffers_is_passed_over_in_its_own_section() {
+    let mut script = Script::of(DAY);
+    script.events.truncate(3);
+    if let Body::Planned { targets, .. } = &mut script.events[0].body {
+        targets.insert("second.db".into(), vec![]);
+        targets.insert("second.edge".into(), vec![]);
+    }
+    script.settle();
+    assert_eq!(script.probes(), ["first.up"]);
+    assert!(script.run().entries[&"second.kill".into()].over.is_none(), "its section has not begun");
+    script.through("first");
+    script.seconds(10);
+    script.answer(true, "bert");
+    assert!(script.run().entries[&"second:steady-state".into()].over.is_none(), "nobody looks, so it is not well");
+    script.seconds(61);
+    let (kind, why) = script.run().aborted.clone().unwrap();
+    assert_eq!(kind, AbortKind::Gate);
+    assert_eq!(why, "second:steady-state was not met within 1m: second.up was up for 0 s of 2s");
+}
+
+#[test]
 fn a_plain_timeline_may_ask_and_look_too() {
     let timeline = "  - { id: ask, at: 0s, approval: { question: Now?, otherwise: skip } }\n  \
                     - { id: look, after: { ended: ask }, check: { probes: [up], holdFor: 1s, giveUpAfter: 10s, onFailure: continue } }\n  \
@@ -451,9 +522,16 @@ fn a_plain_timeline_may_ask_and_look_too() {
     let read = read_experiment("kill.yaml", &text, &BTreeMap::new(), &catalogue()).unwrap();
     assert_eq!(read.experiment.timeline.len(), 3);
     let wrong = text
-        .replace("probes: [up], holdFor: 1s", "probes: [app]")
+        .replace("probes: [up], holdFor: 1s", "probes: [app], holdFor: 11s")
         .replace("at: 0s, approval", "at: 0s, for: 1s, approval");
     let told = read_experiment("k", &wrong, &BTreeMap::new(), &catalogue()).unwrap_err();
     let told: Vec<&str> = told.iter().map(|d| d.message.as_str()).collect();
-    assert_eq!(told, ["`for` has no meaning for an `approval`", "there is no probe `app`"]);
+    assert_eq!(
+        told,
+        [
+            "`for` has no meaning for an `approval`",
+            "`holdFor` is 11s, which cannot be reached before `giveUpAfter`, 10s",
+            "there is no probe `app`"
+        ]
+    );
 }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Summaries of readings arrive up to a second after the look.
-const SEAL: Dur = Dur::from_secs(1);
+pub(super) const SEAL: Dur = Dur::from_secs(1);
 /// How often an interrupted fault is asked for anew.
 const MAX_GENERATIONS: u32 = 3;
 /// Added to the give-up time and the lease before an unconfirmed undo ends a run, and to an item's own time and the
@@ -244,14 +244,22 @@ impl Run {
 
     fn start(&self, entry: &Entry, now: &Stamp, decision: &mut Decision) {
         let skip = |why: String| Body::EntrySkipped { entry: entry.id.clone(), why, at: now.clone() };
+        let due = self.due(entry);
+        // In a game day its section must have begun: until then nothing of it has happened.
+        let reached = match &due {
+            Due::At(ns) | Due::Until(ns, _) => *ns <= now.boot_ns,
+            Due::Never(_) => true,
+            Due::Unknown => false,
+        };
         if let Action::Fault { target, .. } = &entry.action
             && self.targets.get(target).is_none_or(Vec::is_empty)
+            && (reached || self.experiment.sections.is_empty())
         {
             return decision.append.push(skip(format!("target {target} matches no host")));
         }
         // To look or to ask late does no harm: what comes after counts from there.
         let harmless = !matches!(entry.action, Action::Fault { .. } | Action::Wait { .. });
-        match self.due(entry) {
+        match due {
             Due::At(ns) if ns <= now.boot_ns && self.nothing_to_recover(entry) => {
                 decision.append.push(skip("no fault of the section was started".into()));
             }
@@ -319,7 +327,9 @@ impl Run {
             match pick(state) {
                 Some(stamp) => Due::At(stamp.later(*delay).boot_ns),
                 None if state.skipped.is_some() => Due::Never(format!("entry {id} was skipped")),
-                None if let Some(why) = &state.failed => Due::Never(format!("entry {id}: {why}")),
+                None if state.failed.is_some() => {
+                    Due::Never(format!("entry {id}: {}", state.failed.as_deref().unwrap_or_default()))
+                }
                 None if state.ended.is_some() => Due::Never(format!("entry {id} never became effective")),
                 None => Due::Unknown,
             }

@@ -1,7 +1,10 @@
 //! Entries at which a run waits for something to be seen or said, and the sections of a game day: when each begins and
 //! is over. It decides nothing about faults.
 
-use super::{EntryState, Run, decide::Decision};
+use super::{
+    EntryState, Run,
+    decide::{Decision, SEAL},
+};
 use crate::{
     event::{AbortKind, Body},
     experiment::{Action, Entry, OnFailure, Otherwise, Section},
@@ -124,10 +127,14 @@ impl Run {
         let Some(started) = &state.started else { return };
         match &entry.action {
             Action::Check { probes, hold_for, give_up_after, on_failure } => {
-                let Some(short) = probes.iter().find(|probe| !self.held(probe, started, *hold_for)) else {
+                // What nobody can look at is not well.
+                let unseen = |probe: &ProbeId| self.vantages.get(probe).is_none_or(Vec::is_empty);
+                let mut short = probes.iter().filter(|probe| unseen(probe) || !self.held(probe, started, *hold_for));
+                let Some(short) = short.next() else {
                     return decision.append.push(ended(entry, now));
                 };
-                let limit = started.later(*give_up_after).boot_ns;
+                // The last word of what was seen in time comes after it.
+                let limit = started.later(*give_up_after + SEAL).boot_ns;
                 if now.boot_ns < limit {
                     return decision.wait_until(limit);
                 }
