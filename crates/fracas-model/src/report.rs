@@ -486,15 +486,7 @@ pub struct ClockLine {
 pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let story = story::Story::read(events);
     let entries = items::entries(&story);
-    let (mut probes, mut services) = services::services(&story);
-    // Section by section, as they went.
-    let place = |name: &str| {
-        story.experiment.as_ref().and_then(|e| {
-            e.sections.iter().position(|one| e.section_of(name).is_some_and(|section| section.id == one.id))
-        })
-    };
-    services.sort_by_key(|service| place(service.service.as_str()));
-    probes.sort_by_key(|probe| place(probe.probe.as_str()));
+    let (mut probes, services) = services::services(&story);
     latency::fill(&story, blobs, &mut probes);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
