@@ -355,7 +355,7 @@ mod tests {
         assert_eq!(
             shown[4][2..5],
             [
-                "● real:approval  go or no-go: All well?  29m left",
+                "● real:approval  go or no-go: All well?  29m00s left",
                 "    fracas decide r1 real go|no-go",
                 "    by an approver in default, not p1, until 2026-11-24 03:15:10 UTC",
             ]

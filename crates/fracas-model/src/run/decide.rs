@@ -272,7 +272,7 @@ impl Run {
                     ),
                     why: AbortKind::Controller,
                     at: now.clone(),
-                })
+                });
             }
             Due::At(ns) if ns <= now.boot_ns => decision.append.push(Body::EntryStarted {
                 entry: entry.id.clone(),
