@@ -14,6 +14,7 @@ mod demo;
 mod feed;
 mod fill;
 mod foreign;
+mod gameday;
 mod gone;
 mod guard;
 mod guest;
@@ -105,6 +106,7 @@ fn main() -> ExitCode {
         guard::trials(),
         metrics::trials(),
         notify::trials(),
+        gameday::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

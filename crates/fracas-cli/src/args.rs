@@ -81,12 +81,14 @@ pub enum Command {
     #[command(after_help = "Example:\n  fracas schema --kind experiment\n  fracas schema --kind event")]
     Schema(SchemaArgs),
     /// Write a starter document to change to your needs
-    #[command(after_help = "Example:\n  fracas new kill-db.yaml\n  fracas new > kill-db.yaml")]
+    #[command(
+        after_help = "Example:\n  fracas new kill-db.yaml\n  fracas new --kind game-day day.yaml\n  fracas new > kill-db.yaml"
+    )]
     New(NewArgs),
     /// Show what a run would do: drawn hosts, timeline, every change to every host and its undo. Changes nothing
     #[command(after_help = "Example:\n  fracas plan kill-db.yaml --seed 42\n\nExit code 7: some host refuses.")]
     Plan(PlanArgs),
-    /// Run an experiment, watch it live, end with its verdict. Ctrl-C stops it and undoes everything
+    /// Run an experiment or a game day, watch it live, end with its verdict. Ctrl-C stops it and undoes everything
     #[command(after_help = RUN_HELP)]
     Run(RunArgs),
     /// Watch a run until its end, from any terminal; ends with the run's exit code
@@ -105,6 +107,11 @@ pub enum Command {
         after_help = "Example:\n  fracas stop last --reason 'customers call'\n\nA run that had already ended is left as it is; that is said, with exit code 0."
     )]
     Stop(StopArgs),
+    /// Answer the question of a run: go, or no-go. Somebody else than whoever started it must
+    #[command(
+        after_help = "Example:\n  fracas decide last failover go --note 'on-call is ready'\n  fracas decide 1nf3k8 ask no-go --note 'the replica lags'\n\nENTRY is the timeline entry that asks, or the section of a game day. `fracas show RUN` says what is asked, who may answer and until when."
+    )]
+    Decide(DecideArgs),
     /// End all runs and let none start until cleared
     #[command(
         after_help = "Example:\n  fracas halt --reason 'real incident'\n  fracas halt clear --reason 'incident closed'"
@@ -274,6 +281,8 @@ pub enum SchemaKind {
     /// Experiment documents.
     #[default]
     Experiment,
+    /// Game day documents.
+    GameDay,
     /// Schedule documents.
     Schedule,
     /// Guard-rails.
@@ -287,9 +296,22 @@ pub enum SchemaKind {
 /// Arguments of `new`.
 #[derive(Debug, Args)]
 pub struct NewArgs {
+    /// Of which kind
+    #[arg(long, value_enum, default_value_t)]
+    pub kind: NewKind,
     /// File to make; it must not exist. Without it the document goes to standard output
     #[arg(value_name = "FILE")]
     pub file: Option<PathBuf>,
+}
+
+/// What a starter document is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum NewKind {
+    /// One experiment.
+    #[default]
+    Experiment,
+    /// A game day of several.
+    GameDay,
 }
 
 /// Arguments of `plan`.
@@ -328,6 +350,31 @@ pub struct RunArgs {
 pub struct RunName {
     /// Run id, a unique prefix of one, or `last`
     pub run: String,
+}
+
+/// Arguments of `decide`.
+#[derive(Debug, Args)]
+pub struct DecideArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// The entry that asks, or the section of a game day
+    pub entry: String,
+    /// The answer
+    #[arg(value_enum)]
+    pub answer: GoNoGo,
+    /// For the history and the report
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub note: String,
+}
+
+/// An answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum GoNoGo {
+    /// Go on.
+    Go,
+    /// Do not.
+    NoGo,
 }
 
 /// Arguments of `watch`.

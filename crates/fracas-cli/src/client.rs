@@ -140,6 +140,8 @@ pub struct Submission {
     pub source: String,
     /// Its file name, for messages.
     pub source_name: String,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// Parameters by name, as text.
     pub parameters: BTreeMap<String, String>,
     /// Seed; 0 lets the controller draw one.
@@ -302,6 +304,7 @@ impl Client {
             parameters: what.parameters.into_iter().collect(),
             seed: what.seed,
             environment: what.environment,
+            files: what.files.into_iter().collect(),
         };
         let reply = self.calls.clone().plan(request).await.map_err(|e| self.error(&e))?.into_inner();
         self.decode("the plan", reply.plan_json.as_bytes())
@@ -316,6 +319,7 @@ impl Client {
             seed: what.seed,
             environment: what.environment,
             idempotency_key: key.to_owned(),
+            files: what.files.into_iter().collect(),
         };
         let reply = self.calls.clone().start_run(request).await.map_err(|e| self.error(&e))?;
         Ok(RunId::new(reply.into_inner().run))
@@ -326,6 +330,13 @@ impl Client {
         let request = v1::StopRunRequest { run: run.to_owned(), reason: reason.to_owned() };
         let reply = self.calls.clone().stop_run(request).await.map_err(|e| self.error(&e))?.into_inner();
         Ok((RunId::new(reply.run), reply.ended.then_some(reply.verdict)))
+    }
+
+    /// Answers the question of an entry, or of a section of a game day: which run and entry it was.
+    pub async fn decide(&self, run: &str, entry: &str, go: bool, note: &str) -> Result<(RunId, String), ClientError> {
+        let request = v1::DecideRequest { run: run.to_owned(), entry: entry.to_owned(), go, note: note.to_owned() };
+        let reply = self.calls.clone().decide(request).await.map_err(|e| self.error(&e))?.into_inner();
+        Ok((RunId::new(reply.run), reply.entry))
     }
 
     /// Ends all runs and lets none start.

@@ -3,6 +3,7 @@
 mod approval;
 mod audit;
 mod completions;
+mod decide;
 mod explain;
 mod guard_rails;
 mod halt;
@@ -41,6 +42,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Watch(given) => watch::watch(session, &given).await,
         Command::Runs(given) => runs::runs(session, &given).await,
         Command::Show(given) => show::show(session, &given).await,
+        Command::Decide(given) => decide::decide(session, &given).await,
         Command::Stop(given) => stop::stop(session, &given).await,
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,

@@ -51,6 +51,7 @@ fn planned() -> Body {
         document,
         source: String::new(),
         source_name: "shop.yaml".into(),
+        files: std::collections::BTreeMap::new(),
         intent: "aa".into(),
         plan: "bb".into(),
         seed: 7,

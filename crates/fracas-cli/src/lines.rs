@@ -59,6 +59,8 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::EntryStarted { at, .. }
         | Body::EntrySkipped { at, .. }
         | Body::EntryEnded { at, .. }
+        | Body::EntryFailed { at, .. }
+        | Body::Decided { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

@@ -7,6 +7,8 @@ use std::{
     path::Path,
 };
 
+use fracas_model::gameday;
+
 use crate::{
     args::{DocumentArgs, ParameterArgs},
     client::Submission,
@@ -45,10 +47,25 @@ pub(crate) fn parameters(given: &ParameterArgs) -> Result<BTreeMap<String, Strin
     Ok(all)
 }
 
+/// The texts that a game day names, which stand beside it; nothing for other documents. One that is not there is left out,
+/// and missed where the day names it.
+pub(crate) fn beside(path: &Path, source: &str) -> Result<BTreeMap<String, String>, CliError> {
+    let mut texts = BTreeMap::new();
+    for file in gameday::files(source) {
+        let place = path.parent().unwrap_or(Path::new("")).join(&file);
+        if place.exists() {
+            texts.insert(file, text(&place)?);
+        }
+    }
+    Ok(texts)
+}
+
 /// The document as it is sent to a controller.
 pub(crate) fn submission(given: &DocumentArgs) -> Result<Submission, CliError> {
+    let source = text(&given.file)?;
     Ok(Submission {
-        source: text(&given.file)?,
+        files: beside(&given.file, &source)?,
+        source,
         source_name: name(&given.file),
         parameters: parameters(&given.parameters)?,
         seed: given.seed,

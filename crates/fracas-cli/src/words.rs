@@ -2,6 +2,7 @@
 
 use fracas_model::{
     experiment::{Action, AfterWhat, Entry, Trigger},
+    id::{ProbeId, ServiceId},
     units::Dur,
 };
 
@@ -15,6 +16,11 @@ pub(crate) fn trigger(trigger: &Trigger) -> String {
                 AfterWhat::Effective(entry) => format!("{entry} is effective"),
                 AfterWhat::Ended(entry) => format!("{entry} ended"),
                 AfterWhat::Recovered(service) => format!("{service} recovered"),
+                // An entry that a game day adds, or the end of all that came before it.
+                AfterWhat::Over(entries) => match entries.as_slice() {
+                    [one] => format!("{one} is over"),
+                    _ => "all before it are over".to_owned(),
+                },
             };
             if *delay == Dur::ZERO { format!("after {what}") } else { format!("{delay} after {what}") }
         }
@@ -25,6 +31,16 @@ pub(crate) fn trigger(trigger: &Trigger) -> String {
 pub(crate) fn action(entry: &Entry) -> String {
     match &entry.action {
         Action::Wait { duration } => format!("wait {duration}"),
+        Action::Check { probes, hold_for, .. } => {
+            let probes: Vec<&str> = probes.iter().map(ProbeId::as_str).collect();
+            format!("check that {} is ok for {hold_for}", probes.join(", "))
+        }
+        Action::Approval { question, .. } => format!("go or no-go: {question}"),
+        Action::Recovery { services } if services.is_empty() => "end of the section".to_owned(),
+        Action::Recovery { services } => {
+            let services: Vec<&str> = services.iter().map(ServiceId::as_str).collect();
+            format!("wait until {} has recovered", services.join(", "))
+        }
         Action::Fault { fault, target, duration, .. } => {
             let lasting = duration.map(|d| format!(" for {d}")).unwrap_or_default();
             format!("{fault} on {target}{lasting}")

@@ -5,6 +5,7 @@
 //! ```
 
 mod approvals;
+mod decide;
 mod entrance;
 mod feeds;
 mod guard;
@@ -15,7 +16,7 @@ mod people;
 mod runs;
 mod schedules;
 
-use std::{pin::Pin, sync::Arc};
+use std::{collections::HashMap, pin::Pin, sync::Arc};
 
 pub use self::entrance::Entrance;
 use fracas_model::{
@@ -26,10 +27,10 @@ use fracas_proto::{
     to_json,
     v1::{
         AddPersonRequest, Approval, ApproveRequest, AskApprovalRequest, BackupPiece, BackupRequest, CordonHostReply,
-        CordonHostRequest, Feed, ForgetHostReply, GetApprovalRequest, GetCatalogueReply, GetCatalogueRequest,
-        GetGuardRailsRequest, GetHeadsReply, GetHeadsRequest, GetReportReply, GetReportRequest, GetRunRequest,
-        GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply, HaltRequest, HistoryEvent, Host, HostRequest,
-        KeptStream, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest, ListApprovalsReply,
+        CordonHostRequest, DecideReply, DecideRequest, Feed, ForgetHostReply, GetApprovalRequest, GetCatalogueReply,
+        GetCatalogueRequest, GetGuardRailsRequest, GetHeadsReply, GetHeadsRequest, GetReportReply, GetReportRequest,
+        GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply, HaltRequest, HistoryEvent, Host,
+        HostRequest, KeptStream, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest, ListApprovalsReply,
         ListApprovalsRequest, ListFeedsReply, ListFeedsRequest, ListHostsReply, ListHostsRequest,
         ListNotificationsReply, ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply,
         ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, ListStreamsRequest, MakeAccessTokenReply,
@@ -213,6 +214,12 @@ impl operator_server::Operator for Api {
     async fn stop_run(&self, request: Request<StopRunRequest>) -> Reply<StopRunReply> {
         let by = principal(&request)?;
         self.stop(&by, request.into_inner()).await
+    }
+
+    async fn decide(&self, request: Request<DecideRequest>) -> Reply<DecideReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.decided_entry(&by, request.into_inner()).await }).await
     }
 
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {
@@ -514,6 +521,11 @@ async fn carried_through<T: Send + 'static>(work: impl Future<Output = Reply<T>>
         Err(Ok(bug)) => std::panic::resume_unwind(bug),
         Err(Err(_)) => Err(Status::unavailable("the controller is shutting down")),
     }
+}
+
+/// Bytes of files that came with a document.
+fn size(files: &HashMap<String, String>) -> usize {
+    files.iter().map(|(name, text)| name.len() + text.len()).sum()
 }
 
 fn reasoned(reason: String) -> Result<String, Status> {

@@ -15,9 +15,9 @@ use fracas_model::{
     document::{self, ReadExperiment},
     event::{Body, Rehearsal},
     experiment::{Action, Experiment},
-    id::{HostId, ItemKey, RunId, TargetId},
+    id::{EntryId, HostId, ItemKey, RunId, TargetId},
     plan::Refusal,
-    run::OBSERVER,
+    run::{Answer, OBSERVER, Run},
     target::{self, Drawn, HostView},
 };
 use rand::{RngExt as _, SeedableRng as _};
@@ -44,6 +44,8 @@ pub struct Request {
     pub source: String,
     /// Its file name, for messages.
     pub source_name: String,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// Values given for parameters.
     pub parameters: BTreeMap<String, String>,
     /// Seed of random choices; 0: one is drawn.
@@ -58,6 +60,12 @@ pub struct Request {
     pub approved_only: bool,
     /// Hosts are drawn anew, whatever was approved.
     pub drawn_anew: bool,
+}
+
+impl Request {
+    fn read(&self, catalogue: &Catalogue) -> Result<ReadExperiment, Vec<Diagnostic>> {
+        document::read(&self.source_name, &self.source, &self.files, &self.parameters, catalogue)
+    }
 }
 
 /// What a run would do, before it does it.
@@ -95,6 +103,17 @@ pub enum RunError {
     /// Somebody or something does not allow it now; the texts say what to do.
     #[error("the run was refused")]
     Refused(Vec<Refusal>),
+    /// The history cannot be written or read.
+    #[error(transparent)]
+    History(#[from] HistoryError),
+}
+
+/// Why an answer was not taken.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// It does not count, now or from this person.
+    #[error("{0}")]
+    Not(String),
     /// The history cannot be written or read.
     #[error(transparent)]
     History(#[from] HistoryError),
@@ -232,8 +251,7 @@ impl Runs {
 
     /// A run that has a host which this request needs for a fault, where nothing else stands in the way of the draw.
     pub fn holder(&self, request: &Request) -> Option<RunId> {
-        let catalogue = self.fleet.catalogue();
-        let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue);
+        let read = request.read(&self.fleet.catalogue());
         let (experiment, views) = (read.ok()?.experiment, self.views(&RunId::new(""), &request.environment));
         let free: Vec<HostView> = views.iter().map(|host| HostView { taken: None, ..host.clone() }).collect();
         let drawn = |hosts: &[HostView]| target::draw(&experiment, hosts, request.seed).is_ok();
@@ -266,6 +284,29 @@ impl Runs {
         match self.history.append(&stream_of(run), vec![body]).await {
             Ok(_) | Err(HistoryError::Closed { .. }) => Ok(()),
             Err(error) => Err(error),
+        }
+    }
+
+    /// Records an answer to the question of an entry, or of a section's approval; which entry that is.
+    pub async fn answer(&self, run: &RunId, entry: &str, answer: Answer) -> Result<EntryId, AnswerError> {
+        let stream = stream_of(run);
+        loop {
+            let events = self.history.read(&stream, 0).await?;
+            let folded = Run::fold(&events).map_err(|error| AnswerError::Not(error.to_string()))?;
+            let Some(asked) = folded.question(entry).cloned() else {
+                return Err(AnswerError::Not(format!("`{entry}` asks nothing in run {run}: see `fracas show {run}`")));
+            };
+            let at = self.history.now();
+            folded.may_decide(&asked, &answer.by, &at).map_err(AnswerError::Not)?;
+            let Answer { go, by, note } = answer.clone();
+            let body = Body::Decided { entry: asked.clone(), go, by, note, at };
+            let extra = Extra { expected: Some(folded.seq), ..Extra::default() };
+            // What was told meanwhile may be that it is too late.
+            match self.history.append_with(&stream, vec![body], extra).await {
+                Err(HistoryError::Store(StoreError::Conflict { .. })) => {}
+                Err(error) => return Err(error.into()),
+                Ok(_) => return Ok(asked),
+            }
         }
     }
 
@@ -367,6 +408,7 @@ impl Runs {
             document: read.canonical,
             source: request.source.clone(),
             source_name: request.source_name.clone(),
+            files: request.files.clone(),
             intent: planned.intent,
             plan: planned.plan,
             seed: planned.seed,
@@ -436,9 +478,7 @@ impl Runs {
     }
 
     async fn plan_as(&self, run: &RunId, request: &Request) -> Result<(Planned, ReadExperiment), RunError> {
-        let catalogue = self.fleet.catalogue();
-        let read = document::read_experiment(&request.source_name, &request.source, &request.parameters, &catalogue)
-            .map_err(RunError::Document)?;
+        let read = request.read(&self.fleet.catalogue()).map_err(RunError::Document)?;
         let intent = digest::intent(&read.canonical);
         // The hosts of a plan that was approved are those that its seed draws.
         let approved = || self.approvals.seed(&intent, &request.environment).filter(|_| !request.drawn_anew);

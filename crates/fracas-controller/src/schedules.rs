@@ -77,6 +77,8 @@ pub struct Setting {
     pub experiment_name: String,
     /// Texts of its calendars, by the names that the schedule writes.
     pub calendars: BTreeMap<String, String>,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// In which environment its runs are started.
     pub environment: String,
     /// Pseudonymous id of the caller.
@@ -176,8 +178,8 @@ impl Schedules {
         let read = schedule::read_schedule(&setting.source_name, &setting.source);
         let read = read.map_err(ScheduleError::Document)?.schedule;
         let catalogue = self.runs.catalogue();
-        let experiment =
-            document::read_experiment(&setting.experiment_name, &setting.experiment, &read.parameters, &catalogue);
+        let (name, text) = (&setting.experiment_name, &setting.experiment);
+        let experiment = document::read(name, text, &setting.files, &read.parameters, &catalogue);
         setting.calendars.retain(|file, _| read.calendars.iter().any(|calendar| calendar.file == *file));
         let calendars = Calendars::read(&read, &setting.calendars);
         let wrong: Vec<Diagnostic> = [experiment.err(), calendars.err()].into_iter().flatten().flatten().collect();
@@ -196,6 +198,7 @@ impl Schedules {
                 source: setting.source,
                 experiment: setting.experiment,
                 calendars: setting.calendars,
+                files: setting.files,
                 environment: setting.environment,
                 by: setting.by,
             });
@@ -454,6 +457,7 @@ impl Schedules {
         let request = Request {
             source: life.state.experiment.clone(),
             source_name: rules.experiment.clone(),
+            files: life.state.files.clone(),
             parameters: rules.parameters.clone(),
             seed: 0,
             environment: life.state.environment.clone(),
@@ -509,6 +513,11 @@ fn old(events: &[Event], before_wall_ns: i64) -> Option<u64> {
     let old = events.iter().take(events.len().saturating_sub(1)).take_while(before);
     let last = old.clone().last()?.seq;
     (old.count() >= WORTH_A_SUMMARY).then_some(last)
+}
+
+/// The schedule that started a run of this starter.
+pub fn of(by: &str) -> Option<&str> {
+    by.strip_prefix("schedule:")
 }
 
 fn clockwork(state: &State) -> Option<Clockwork> {

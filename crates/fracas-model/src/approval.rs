@@ -45,6 +45,9 @@ pub struct Asked {
     pub source: String,
     /// See [`source`](Self::source).
     pub source_name: String,
+    /// Texts of the files that the document names, by the names it gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, String>,
     /// Values given for parameters.
     pub parameters: BTreeMap<String, String>,
     /// Where it is to run.
@@ -289,6 +292,7 @@ mod tests {
             name: "x".into(),
             source: "kind: Experiment".into(),
             source_name: "x.yaml".into(),
+            files: BTreeMap::new(),
             parameters: BTreeMap::new(),
             environment: "prod".into(),
             intent: "i".into(),

@@ -1,6 +1,6 @@
 //! Source text to a checked experiment, with every mistake told at once. It decides nothing about hosts or runs.
 
-mod form;
+pub(crate) mod form;
 mod lower;
 mod meaning;
 mod overlap;
@@ -14,12 +14,13 @@ use crate::{
     check::check,
     diagnostic::{Diagnostic, Findings, Span, any_of, nearest},
     experiment::Experiment,
-    parameters,
+    gameday, parameters,
     shape::Shape,
     tree::{self, Node},
 };
 
 pub use form::{API_VERSION, experiment_shape};
+pub(crate) use {lower::fill, lower::lower, meaning::review};
 
 /// What a document says, checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -63,6 +64,23 @@ pub fn read_experiment(
     Ok(ReadExperiment { experiment, canonical, document, parameters: parameters.values(), warnings })
 }
 
+/// Reads whatever can be run: an experiment, or a game day with the `files` that its sections name.
+///
+/// The error is every mistake found in any of them; never empty.
+pub fn read(
+    file: &str,
+    text: &str,
+    files: &BTreeMap<String, String>,
+    given: &BTreeMap<String, String>,
+    catalogue: &Catalogue,
+) -> Result<ReadExperiment, Vec<Diagnostic>> {
+    if gameday::is_game_day(text) {
+        gameday::read_game_day(file, text, files, given, catalogue)
+    } else {
+        read_experiment(file, text, given, catalogue)
+    }
+}
+
 /// Reads any other document of the form `shape`: canonical JSON and warnings, or every mistake.
 pub fn read_generic(file: &str, text: &str, shape: &Shape) -> Result<(Value, Vec<Diagnostic>), Vec<Diagnostic>> {
     let text = tree::normalise(text);
@@ -79,12 +97,15 @@ pub fn starter() -> &'static str {
 
 /// Other kinds are refused at once: their keys would only be called unknown.
 fn kind_is_built(root: &Node, findings: &mut Findings<'_>) -> bool {
-    const LATER: [&str; 2] = ["Drill", "GameDay"];
+    const LATER: [&str; 1] = ["Drill"];
     let Some(kind) = root.get("kind") else { return true };
     let Some(word) = kind.text().filter(|word| *word != "Experiment") else { return true };
     if LATER.contains(&word) {
-        let help = "write `kind: Experiment`; several experiments are run one after another with `fracas run`";
+        let help = "write `kind: Experiment`; a timeline may ask people with `approval`";
         findings.error(kind.span, format!("`kind: {word}` is not built yet"), help);
+    } else if word == "GameDay" {
+        let help = "`fracas run FILE` runs it; what its sections name are experiments";
+        findings.error(kind.span, "this is a game day, not an experiment", help);
     } else if word == "Schedule" {
         let help = "`fracas schedule set FILE` sends it, `fracas schedule next FILE` shows what it would do";
         findings.error(kind.span, "this is a schedule, not an experiment", help);
@@ -98,7 +119,7 @@ fn kind_is_built(root: &Node, findings: &mut Findings<'_>) -> bool {
         let help = "it belongs on the host, in the file that its agent is started with";
         findings.error(kind.span, "this is a host's policy, not an experiment", help);
     } else {
-        let help = match nearest(word, ["Experiment"].into_iter().chain(LATER)) {
+        let help = match nearest(word, ["Experiment", "GameDay"].into_iter().chain(LATER)) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("write {}", any_of(&["Experiment"])),
         };
@@ -108,7 +129,7 @@ fn kind_is_built(root: &Node, findings: &mut Findings<'_>) -> bool {
 }
 
 /// A bug of ours, told without a panic: the checks let something pass that the types do not.
-fn unreadable<T>(file: &str, why: &str) -> Result<T, Vec<Diagnostic>> {
+pub(crate) fn unreadable<T>(file: &str, why: &str) -> Result<T, Vec<Diagnostic>> {
     debug_assert!(false, "checked but unreadable: {why}");
     let mut findings = Findings::new(file, "");
     let help = "this is a mistake in fracas, not in the document: please report it";

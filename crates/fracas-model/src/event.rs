@@ -164,6 +164,9 @@ pub enum Body {
         document: serde_json::Value,
         /// The source text as it was sent.
         source: String,
+        /// Texts of the files that it names, by the names it gives them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<String, String>,
         /// Name of the source file, for people.
         source_name: String,
         /// Digest of intent, hex.
@@ -219,6 +222,28 @@ pub enum Body {
     EntryEnded {
         /// The entry.
         entry: EntryId,
+        /// When.
+        at: Stamp,
+    },
+    /// Somebody answered the question of an entry.
+    Decided {
+        /// The entry.
+        entry: EntryId,
+        /// Go, or not.
+        go: bool,
+        /// Who.
+        by: String,
+        /// In a few words.
+        note: String,
+        /// When.
+        at: Stamp,
+    },
+    /// An entry's check was not met, or its question not answered with go: what was to come after it is skipped.
+    EntryFailed {
+        /// The entry.
+        entry: EntryId,
+        /// Why.
+        why: String,
         /// When.
         at: Stamp,
     },
@@ -774,6 +799,8 @@ pub enum AbortKind {
     Halt,
     /// A fault failed, was refused at the last moment, or was interrupted.
     Fault,
+    /// A question was answered with no, or not in time.
+    NoGo,
     /// The controller could not go on (store full, host rebooted).
     Controller,
 }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Params,
-    id::{EntryId, ProbeId, ServiceId, TargetId},
+    id::{EntryId, ProbeId, SectionId, ServiceId, TargetId},
     units::{Dur, Percent},
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub struct Experiment {
     /// `fracas/v1`.
     pub api_version: String,
-    /// `Experiment`.
+    /// `Experiment` or `GameDay`.
     pub kind: String,
     /// Name of the experiment.
     pub name: String,
@@ -47,6 +47,66 @@ pub struct Experiment {
     pub limits: Limits,
     /// How long faults live without contact with the controller.
     pub lease: Dur,
+    /// What only a game day has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub day: Option<Day>,
+    /// The sections of a game day, in order; none for a single experiment. What belongs to one bears its name.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<Section>,
+}
+
+impl Experiment {
+    /// The section that an entry, probe, service or target belongs to; `None`: to the whole.
+    ///
+    /// `SECTION.NAME` is what the section's own document calls NAME, `SECTION:NAME` is an entry that the day adds.
+    pub fn section_of(&self, name: &str) -> Option<&Section> {
+        let (section, _) = name.split_once(['.', ':'])?;
+        self.sections.iter().find(|one| one.id.as_str() == section)
+    }
+}
+
+/// Why a game day is held, and by whom.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Day {
+    /// What it is to find out or to train.
+    #[serde(default)]
+    pub purpose: String,
+    /// Who answers for it.
+    #[serde(default)]
+    pub owner: String,
+    /// Who takes part.
+    #[serde(default)]
+    pub participants: Vec<String>,
+}
+
+/// One experiment of a game day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Section {
+    /// Its name in the day.
+    pub id: SectionId,
+    /// Name of its experiment.
+    pub name: String,
+    /// What that is to show.
+    #[serde(default)]
+    pub description: String,
+    /// The file it was read from, as the day names it.
+    pub file: String,
+    /// How many hosts its own entries may put under fault.
+    pub limits: Limits,
+}
+
+impl Section {
+    /// The name of an entry that the day adds to it.
+    pub fn added(&self, what: &str) -> EntryId {
+        EntryId::new(format!("{}:{what}", self.id))
+    }
+
+    /// The entry that ends it: over when all its others are, and its services have recovered or were given up.
+    pub fn last(&self) -> EntryId {
+        self.added("recovery")
+    }
 }
 
 /// A service under test.
@@ -190,6 +250,8 @@ pub enum AfterWhat {
     Ended(EntryId),
     /// A service is stable again after the first outage since the previous entry in the document started.
     Recovered(ServiceId),
+    /// All of these are over: they ended, were skipped, or came to nothing.
+    Over(Vec<EntryId>),
 }
 
 /// What an entry does.
@@ -213,6 +275,54 @@ pub enum Action {
         /// How long.
         duration: Dur,
     },
+    /// Go on only when what is looked at is well.
+    #[serde(rename_all = "camelCase")]
+    Check {
+        /// All of them must be ok.
+        probes: Vec<ProbeId>,
+        /// For this long without a failure.
+        hold_for: Dur,
+        /// And that must be reached within this time.
+        give_up_after: Dur,
+        /// What when it was not.
+        on_failure: OnFailure,
+    },
+    /// Go on only when a person says so, who is not the one who started the run.
+    Approval {
+        /// What is asked.
+        question: String,
+        /// How long an answer is waited for.
+        deadline: Dur,
+        /// What at a no, or without an answer.
+        otherwise: Otherwise,
+    },
+    /// Wait until services are stable again, for as long as a recovery is waited for. Only game days have it.
+    Recovery {
+        /// Which; a section may have none.
+        services: Vec<ServiceId>,
+    },
+}
+
+/// What when a check was not met in time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum OnFailure {
+    /// The run is aborted.
+    #[default]
+    Stop,
+    /// What was to come after it is skipped; the rest goes on.
+    Continue,
+}
+
+/// What when a question was not answered with go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Otherwise {
+    /// The run is aborted.
+    #[default]
+    Stop,
+    /// What was to come after it is skipped; the rest goes on.
+    Skip,
 }
 
 /// What when a fault ended before its time (lease lost, agent restarted, host rebooted).

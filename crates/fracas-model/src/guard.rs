@@ -197,7 +197,7 @@ impl Rule {
             .iter()
             .filter_map(|entry| match &entry.action {
                 Action::Fault { fault, duration, .. } => Some((fault.as_str(), *duration)),
-                Action::Wait { .. } => None,
+                Action::Wait { .. } | Action::Check { .. } | Action::Approval { .. } | Action::Recovery { .. } => None,
             })
             .collect();
         let named = |fault: &str| {

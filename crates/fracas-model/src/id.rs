@@ -67,6 +67,11 @@ name_type!(
 );
 
 name_type!(
+    /// A section of a game day, unique in its document.
+    SectionId
+);
+
+name_type!(
     /// A person's pseudonym, as histories keep it; names and addresses are kept where they can be erased.
     PersonId
 );

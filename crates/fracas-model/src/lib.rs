@@ -16,6 +16,7 @@ pub mod event;
 pub mod evidence;
 pub mod experiment;
 pub mod facts;
+pub mod gameday;
 pub mod guard;
 pub mod ical;
 pub mod id;

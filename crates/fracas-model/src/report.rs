@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Event, Measured, Proof, Readings, UndoCause, VerdictWord},
     experiment::{Experiment, RtoFrom},
-    id::{EntryId, HostId, ProbeId, RunId, ServiceId, TargetId},
+    id::{EntryId, HostId, ProbeId, RunId, SectionId, ServiceId, TargetId},
     time::Interval,
     units::Dur,
 };
@@ -71,6 +71,9 @@ pub struct Report {
     pub hosts: BTreeMap<HostId, String>,
     /// The judgement of the whole.
     pub verdict: Verdict,
+    /// The sections of a game day, in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sections: Vec<SectionReport>,
     /// Services under test.
     pub services: Vec<ServiceReport>,
     /// The timeline's entries.
@@ -119,6 +122,26 @@ pub struct Verdict {
     pub exit_code: u8,
     /// Why, most important first.
     pub reasons: Vec<String>,
+}
+
+/// One section of a game day.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SectionReport {
+    /// Its name in the day.
+    pub id: SectionId,
+    /// Name of its experiment.
+    pub name: String,
+    /// What that is to show.
+    pub description: String,
+    /// The file it was read from.
+    pub file: String,
+    /// When its first entry started.
+    pub started_ns: Option<i64>,
+    /// When its last entry was over.
+    pub ended_ns: Option<i64>,
+    /// Judged like a run, by what belongs to it.
+    pub verdict: Verdict,
 }
 
 /// Exit codes are part of the command line's contract: 2 (usage) and 130 (second Ctrl-C) are never a verdict's.
@@ -321,9 +344,9 @@ pub enum Seen {
 pub struct EntryReport {
     /// The entry.
     pub entry: EntryId,
-    /// Fault name, or `wait`.
+    /// Fault name, or `wait`, `check`, `approval`, `recovery`.
     pub action: String,
-    /// Its parameters in one line.
+    /// Its parameters, or what it looks at or asks, in one line.
     pub params: String,
     /// Target of a fault.
     pub target: Option<TargetId>,
@@ -337,6 +360,12 @@ pub struct EntryReport {
     pub ended_ns: Option<i64>,
     /// Why it was not started.
     pub skipped: Option<String>,
+    /// Why what was to come after it was skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+    /// How its question was answered: `go by p-1abcde: all well`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
     /// What was done on each host.
     pub items: Vec<ItemReport>,
 }
@@ -461,6 +490,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     latency::fill(&story, blobs, &mut probes);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
+    let sections = verdict::sections(&story, &entries, &services);
     let computed = verdict::verdict(&story, &entries, &services);
     let verdict = match &story.finished {
         Some(kept) => {
@@ -494,6 +524,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         targets: head.targets,
         hosts: head.hosts,
         verdict,
+        sections,
         services,
         entries,
         probes,

@@ -9,13 +9,14 @@
 
 mod decide;
 mod desired;
+mod hold;
 mod sight;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
 
-pub use self::sight::Sight;
+pub use self::{hold::Answer, sight::Sight};
 use crate::{
     event::{AbortKind, Body, Event, Proof, UndoCause},
     experiment::{Action, Experiment},
@@ -60,6 +61,12 @@ pub struct EntryState {
     pub ended: Option<Stamp>,
     /// Why it was never started.
     pub skipped: Option<String>,
+    /// Why what was to come after it is skipped: its check was not met, or its question not answered with go.
+    pub failed: Option<String>,
+    /// When it ended, was skipped or failed.
+    pub over: Option<Stamp>,
+    /// How its question was answered.
+    pub answer: Option<Answer>,
     /// Highest generation asked for.
     pub generation: u32,
 }
@@ -128,6 +135,8 @@ impl ItemState {
 pub struct Run {
     /// Its id.
     pub id: RunId,
+    /// Who started it (a pseudonymous id).
+    pub by: String,
     /// The document.
     pub experiment: Experiment,
     /// Hosts drawn for each target.
@@ -189,7 +198,7 @@ impl Run {
     /// Folds a whole stream. The label `observer` names the host that probes without `from` look from.
     pub fn fold(events: &[Event]) -> Result<Self, NotARun> {
         let first = events.first().ok_or_else(|| NotARun("it is empty".into()))?;
-        let Body::Planned { run, document, targets, rehearsed, hosts, .. } = &first.body else {
+        let Body::Planned { run, document, targets, rehearsed, hosts, by, .. } = &first.body else {
             return Err(NotARun("its first event is not Planned".into()));
         };
         let experiment: Experiment =
@@ -209,6 +218,7 @@ impl Run {
         let entries = experiment.timeline.iter().map(|e| (e.id.clone(), EntryState::default())).collect();
         let mut folded = Self {
             id: run.clone(),
+            by: by.clone(),
             experiment,
             targets: targets.clone(),
             names: hosts.clone(),
@@ -256,12 +266,19 @@ impl Run {
             Body::EntryStarted { entry, occurrence, generation, at } => {
                 self.start_entry(entry, *occurrence, *generation, at);
             }
-            Body::EntrySkipped { entry, why, .. } => {
-                self.entries.entry(entry.clone()).or_default().skipped = Some(why.clone());
+            Body::EntrySkipped { entry, why, at } => {
+                let state = self.entries.entry(entry.clone()).or_default();
+                (state.skipped, state.over) = (Some(why.clone()), Some(at.clone()));
             }
             Body::EntryEnded { entry, at } => {
-                self.entries.entry(entry.clone()).or_default().ended = Some(at.clone());
+                let state = self.entries.entry(entry.clone()).or_default();
+                (state.ended, state.over) = (Some(at.clone()), Some(at.clone()));
             }
+            Body::EntryFailed { entry, why, at } => {
+                let state = self.entries.entry(entry.clone()).or_default();
+                (state.failed, state.over) = (Some(why.clone()), Some(at.clone()));
+            }
+            Body::Decided { entry, go, by, note, at } => self.decided(entry, *go, by, note, at),
             Body::ServiceRecovered { service, at, .. } => {
                 self.fallen.remove(service);
                 self.recovered.insert(service.clone(), at.clone());

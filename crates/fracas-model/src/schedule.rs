@@ -185,6 +185,9 @@ pub enum Fact {
         /// Texts of its calendars, by the names of their files.
         #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
         calendars: BTreeMap<String, String>,
+        /// Texts of the files that it names, by the names it gives them.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        files: BTreeMap<String, String>,
         /// In which environment its runs are started.
         environment: String,
         /// Who did it.

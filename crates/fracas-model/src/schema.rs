@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     catalogue::Catalogue,
     document::{API_VERSION, experiment_shape},
+    gameday::game_day_shape,
     guard::guard_rails_shape,
     schedule::schedule_shape,
     shape::{Field, Group, Shape},
@@ -21,6 +22,11 @@ const PARAMETER: &str = r"\$\{[a-z0-9]([-a-z0-9]*[a-z0-9])?\}";
 /// The schema of an experiment, with the faults and probes of this catalogue.
 pub fn json_schema(catalogue: &Catalogue) -> Value {
     whole("Experiment", "A fault-injection experiment for Fracas.", &experiment_shape(catalogue))
+}
+
+/// The schema of a game day, with the probes of this catalogue.
+pub fn game_day_json_schema(catalogue: &Catalogue) -> Value {
+    whole("GameDay", "Several experiments that Fracas runs one after another.", &game_day_shape(catalogue))
 }
 
 /// The schema of a schedule.

@@ -9,7 +9,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    experiment::{Action, Experiment, OnEmpty, Pick, Rounding, Target},
+    experiment::{Action, Experiment, Limits, OnEmpty, Pick, Rounding, Target},
     id::{HostId, RunId, TargetId},
     plan::Refusal,
     selector::Selector,
@@ -57,7 +57,7 @@ pub struct Drawn {
 pub fn suffering(experiment: &Experiment, drawn: &BTreeMap<TargetId, Vec<HostId>>) -> BTreeSet<HostId> {
     let faults = experiment.timeline.iter().filter_map(|entry| match &entry.action {
         Action::Fault { target, .. } => drawn.get(target),
-        Action::Wait { .. } => None,
+        Action::Wait { .. } | Action::Check { .. } | Action::Approval { .. } | Action::Recovery { .. } => None,
     });
     faults.flatten().cloned().collect()
 }
@@ -83,12 +83,12 @@ pub fn draw(experiment: &Experiment, hosts: &[HostView], seed: u64) -> Result<Dr
     let mut population = BTreeMap::new();
     for (id, target) in &experiment.targets {
         let matching = draw.matching(id, target);
-        population.extend(matching.iter().map(|host| (host.id.clone(), *host)));
+        population.insert(id.clone(), matching.clone());
         let chosen = draw.choose(id, target, matching, &mut random);
         draw.drawn.targets.insert(id.clone(), chosen);
     }
     draw.observer();
-    draw.limits(&population.into_values().collect::<Vec<_>>());
+    draw.limits(&population);
     if draw.refusals.is_empty() { Ok(draw.drawn) } else { Err(draw.refusals) }
 }
 
@@ -175,7 +175,9 @@ impl<'a> Draw<'a> {
         match pick {
             Some(Pick { count: Some(count), .. }) => *count as usize,
             Some(Pick { percent: Some(percent), .. }) => {
-                let wanted = share(*percent, free, self.experiment.limits.rounding);
+                let section = self.experiment.section_of(id.as_str());
+                let rounding = section.map_or(&self.experiment.limits, |section| &section.limits).rounding;
+                let wanted = share(*percent, free, rounding);
                 if wanted == 0 && free > 0 {
                     self.refuse(
                         format!("target {id}: {percent} of {free} hosts that can be drawn is less than one host"),
@@ -222,17 +224,34 @@ impl<'a> Draw<'a> {
         }
     }
 
-    /// `population` are the hosts that the document's targets match, each once.
-    fn limits(&mut self, population: &[&HostView]) {
-        let suffering = suffering(self.experiment, &self.drawn.targets);
-        let (count, limits) = (suffering.len(), &self.experiment.limits);
+    /// The limits of the whole, and those of each section of a game day for what belongs to it.
+    fn limits(&mut self, population: &BTreeMap<TargetId, Vec<&HostView>>) {
+        let experiment = self.experiment;
+        let mut scopes = vec![(None, &experiment.limits)];
+        scopes.extend(experiment.sections.iter().map(|section| (Some(&section.id), &section.limits)));
+        for (scope, limits) in scopes {
+            let mine = |id: &TargetId| {
+                scope.is_none() || experiment.section_of(id.as_str()).map(|section| &section.id) == scope
+            };
+            let matching = population.iter().filter(|(id, _)| mine(id)).flat_map(|(_, hosts)| hosts);
+            let matching: BTreeMap<&HostId, &HostView> = matching.map(|host| (&host.id, *host)).collect();
+            let drawn = self.drawn.targets.iter().filter(|(id, _)| mine(id));
+            let drawn = drawn.map(|(id, hosts)| (id.clone(), hosts.clone())).collect();
+            let whose = scope.map(|id| format!("section {id}: ")).unwrap_or_default();
+            self.limit(&whose, limits, &suffering(experiment, &drawn), &matching.into_values().collect::<Vec<_>>());
+        }
+    }
+
+    /// `population` are the hosts that the targets match, each once.
+    fn limit(&mut self, whose: &str, limits: &Limits, suffering: &BTreeSet<HostId>, population: &[&HostView]) {
+        let count = suffering.len();
         let names: Vec<String> = suffering.iter().map(|id| self.drawn.names[id].clone()).collect();
         let names = names.join(", ");
         if let Some(most) = limits.max_targets
             && count > most as usize
         {
             self.refuse(
-                format!("{count} hosts would be under fault ({names}), and `limits.maxTargets` is {most}"),
+                format!("{whose}{count} hosts would be under fault ({names}), and `limits.maxTargets` is {most}"),
                 "pick fewer hosts, or raise the limit",
             );
         }
@@ -249,14 +268,14 @@ impl<'a> Draw<'a> {
             if count + gone.len() > most && count > 0 {
                 self.refuse(
                     format!(
-                        "{count} hosts would be under fault ({names}), and `limits.maxPercent` allows {percent} of \
+                        "{whose}{count} hosts would be under fault ({names}), and `limits.maxPercent` allows {percent} of \
                          the {all} hosts that the document's targets match: {most}{used}"
                     ),
                     "pick fewer hosts, bring back those that are away, raise the limit, or write \
                      `rounding: atLeastOne`",
                 );
             } else if !gone.is_empty() {
-                self.drawn.notes.push(format!("limits.maxPercent allows {most} of {all} hosts{used}"));
+                self.drawn.notes.push(format!("{whose}limits.maxPercent allows {most} of {all} hosts{used}"));
             }
         }
     }

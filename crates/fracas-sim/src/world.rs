@@ -46,6 +46,7 @@ use fracas_model::{
     id::HostId,
     plan::Refusal,
     policy::Policy,
+    run::Answer,
     time::{ClockId, Stamp},
 };
 use fracas_probes::{LookFuture, Lookout, Probe};
@@ -169,14 +170,35 @@ recovery: { stableFor: 1s, giveUpAfter: 15s }
 lease: 5s
 ";
 
+/// The experiment twice, and between them a question that somebody answers as soon as it is asked.
+pub const DAY: &str = "apiVersion: fracas/v1
+kind: GameDay
+name: simulated-day
+sections:
+  - { id: first, experiment: simulated.yaml }
+  - { id: second, experiment: simulated.yaml, waitBefore: 1s, approval: { question: Once more?, deadline: 60s } }
+";
+
 /// Runs a world to its end: the run is over and every host is as it was found, or time is up.
 ///
 /// # Panics
 /// When the simulation itself breaks.
 pub fn play(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
+    play_source(seed, troubles, DOCUMENT)
+}
+
+/// The same with the game day.
+///
+/// # Panics
+/// When the simulation itself breaks.
+pub fn play_day(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
+    play_source(seed, troubles, DAY)
+}
+
+fn play_source(seed: u64, troubles: &[(Duration, Trouble)], source: &'static str) -> Outcome {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     align_task_numbers();
-    let world = World::new(seed);
+    let world = World::new(seed, source);
     let mut sim = turmoil::Builder::new()
         .rng_seed(seed)
         .tick_duration(TICK)
@@ -207,6 +229,7 @@ fn align_task_numbers() {
 /// What outlives crashes: disks, hosts, the store.
 struct World {
     seed: u64,
+    source: &'static str,
     store: MemoryStore,
     up: Arc<AtomicBool>,
     probes: &'static [&'static dyn Probe],
@@ -233,7 +256,7 @@ fn boot_ns(name: &str) -> i64 {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    fn new(seed: u64, source: &'static str) -> Self {
         let up = Arc::new(AtomicBool::new(true));
         let probe: &'static dyn Probe = Box::leak(Box::new(Simulated(Arc::clone(&up))));
         let machine = |name: &'static str| {
@@ -245,6 +268,7 @@ impl World {
         };
         Self {
             seed,
+            source,
             store: MemoryStore::new(),
             up,
             probes: vec![probe].leak(),
@@ -254,10 +278,10 @@ impl World {
     }
 
     fn populate(&self, sim: &mut turmoil::Sim<'_>) {
-        let (store, seed, lives) = (self.store.clone(), self.seed, Rc::clone(&self.lives));
+        let (store, seed, source, lives) = (self.store.clone(), self.seed, self.source, Rc::clone(&self.lives));
         sim.host(CONTROLLER, move || {
             lives.set(lives.get() + 1);
-            control(store.clone(), seed.wrapping_add(lives.get()))
+            control(store.clone(), seed.wrapping_add(lives.get()), source)
         });
         for (name, machine) in &self.hosts {
             let (name, machine, probes, lives) = (*name, machine.clone(), self.probes, Rc::clone(&self.lives));
@@ -409,7 +433,7 @@ fn now<T, E: std::fmt::Debug>(answer: impl Future<Output = Result<T, E>>) -> T {
 type Ended = Result<(), Box<dyn std::error::Error>>;
 
 /// One life of the controller.
-async fn control(store: MemoryStore, seed: u64) -> Ended {
+async fn control(store: MemoryStore, seed: u64, source: &'static str) -> Ended {
     let clock = Arc::new(SimClock(ClockId { host: CONTROLLER.into(), boot: "boot-1".into() }));
     // A full disk keeps it from starting; it is tried until there is room, as a service manager would.
     let (history, controller) = loop {
@@ -435,7 +459,7 @@ async fn control(store: MemoryStore, seed: u64) -> Ended {
         });
         Some((accepted, listener))
     });
-    let starting = start_once(controller.clone());
+    let starting = start_once(controller.clone(), source);
     tokio::select! {
         biased;
         served = controller.serve_fleet(Box::pin(incoming), Arc::new(NoGate), pending()) => served?,
@@ -457,10 +481,11 @@ async fn enrol_all(history: &History) -> Result<(), HistoryError> {
     Ok(())
 }
 
-/// Starts the one run of a world as soon as it can be; the key makes it one over all lives.
-async fn start_once(controller: Controller) {
+/// Starts the one run of a world as soon as it can be; the key makes it one over all lives. Then answers its question.
+async fn start_once(controller: Controller, source: &'static str) {
     let request = Request {
-        source: DOCUMENT.into(),
+        source: source.into(),
+        files: [("simulated.yaml".to_owned(), DOCUMENT.to_owned())].into(),
         source_name: "simulated.yaml".into(),
         seed: 7,
         environment: "default".into(),
@@ -471,8 +496,12 @@ async fn start_once(controller: Controller) {
     loop {
         let hosts = controller.fleet().hosts();
         if hosts.values().filter(|h| h.connected).count() == HOSTS.len()
-            && controller.runs().start(&request).await.is_ok()
+            && let Ok(run) = controller.runs().start(&request).await
         {
+            let answer = Answer { go: true, by: "bert".into(), note: String::new() };
+            while controller.runs().answer(&run, "second", answer.clone()).await.is_err() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
             return pending().await;
         }
         tokio::time::sleep(Duration::from_millis(100)).await;

@@ -6,7 +6,10 @@ use fracas_model::{
 };
 use serde_json::{Value, json};
 
-use super::world::{MS, S, Vantage, World, at, entry, measured};
+use super::{
+    day::day,
+    world::{MS, S, Vantage, World, at, entry, measured},
+};
 
 /// Every sample by name.
 pub(crate) fn samples() -> Vec<(&'static str, Report)> {
@@ -17,6 +20,7 @@ pub(crate) fn samples() -> Vec<(&'static str, Report)> {
         ("unconfirmed", unconfirmed()),
         ("refused", refused()),
         ("running", running()),
+        ("day", day()),
         ("large", large()),
     ]
 }

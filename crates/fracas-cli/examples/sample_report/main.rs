@@ -2,6 +2,7 @@
 //!
 //! It talks to nobody; the runs are scripted.
 
+mod day;
 mod histories;
 mod world;
 

@@ -62,6 +62,11 @@ fn stamp(host: &str, at: i64) -> Stamp {
     Stamp { clock, boot_ns: at + ahead(host), wall_ns: START + at, bound_ns }
 }
 
+/// An instant on the controller's clock.
+pub(crate) fn moment(at: i64) -> Stamp {
+    stamp("c", at)
+}
+
 /// One attempt of one entry on one host.
 pub(crate) fn item(entry: &str, host: &str) -> ItemKey {
     ItemKey { run: RUN.into(), entry: entry.into(), occurrence: 0, host: host.into(), generation: 1 }
@@ -88,6 +93,7 @@ impl World {
         let body = Body::Planned {
             run: RUN.into(),
             source_name: format!("{}.yaml", document["name"].as_str().unwrap_or("experiment")),
+            files: BTreeMap::new(),
             document,
             source: String::new(),
             intent: digest("9f2c"),

@@ -51,6 +51,7 @@ impl Client {
             environment: what.environment,
             every_run,
             max_hosts,
+            files: what.files.into_iter().collect(),
         };
         let reply = self.calls.clone().ask_approval(request).await.map_err(|e| self.error(&e))?;
         self.approval_of(reply.into_inner())

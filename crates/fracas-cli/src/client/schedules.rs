@@ -45,6 +45,8 @@ pub struct ScheduleSubmission {
     pub experiment: (String, String),
     /// Texts of its calendars, by the names that the schedule writes.
     pub calendars: BTreeMap<String, String>,
+    /// Texts of the files that the experiment names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// Environment of its runs.
     pub environment: String,
 }
@@ -53,9 +55,10 @@ impl Client {
     /// Makes a schedule, or changes the one of its name.
     pub async fn set_schedule(&self, what: ScheduleSubmission) -> Result<ScheduleSummary, ClientError> {
         let ((source, source_name), (experiment, experiment_name)) = (what.source, what.experiment);
-        let (environment, calendars) = (what.environment, what.calendars.into_iter().collect());
+        let environment = what.environment;
+        let (calendars, files) = (what.calendars.into_iter().collect(), what.files.into_iter().collect());
         let request =
-            v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment, calendars };
+            v1::SetScheduleRequest { source, source_name, experiment, experiment_name, environment, calendars, files };
         let reply = self.calls.clone().set_schedule(request).await.map_err(|e| self.error(&e))?;
         self.schedule_of(reply.into_inner())
     }

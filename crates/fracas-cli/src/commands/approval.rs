@@ -84,8 +84,10 @@ fn of_schedule(file: &Path, given: Submission) -> Result<Submission, CliError> {
         |wrong: Vec<Diagnostic>| CliError::usage(wrong.iter().map(Diagnostic::render).collect::<Vec<_>>().join("\n"));
     let schedule = read_schedule(&given.source_name, &given.source).map_err(wrong)?.schedule;
     let beside = file.parent().unwrap_or(Path::new("")).join(&schedule.experiment);
+    let source = source::text(&beside)?;
     Ok(Submission {
-        source: source::text(&beside)?,
+        files: source::beside(&beside, &source)?,
+        source,
         source_name: schedule.experiment.clone(),
         parameters: schedule.parameters,
         ..given
@@ -140,7 +142,9 @@ fn page(session: &Session<'_>, one: &ApprovalSummary) -> String {
     page += &format!("\nhosts under fault{}: {}\n", if one_run(one) { "" } else { ", were it now" }, hosts.join(", "));
     page.extend(asked.steps.iter().map(|step| format!("  {step}\n")));
     page.extend(asked.parameters.iter().map(|(name, value)| format!("  parameter {name} = {value}\n")));
-    page += &format!("\n--- {}\n{}\n---\n", asked.source_name, asked.source.trim_end());
+    page += &format!("\n--- {}\n{}\n", asked.source_name, asked.source.trim_end());
+    page.extend(asked.files.iter().map(|(name, text)| format!("--- {name}\n{}\n", text.trim_end())));
+    page += "---\n";
     page.extend(one.approved.iter().map(|(by, note)| format!("approved by {by}{}\n", noted(note))));
     if !one.rejected_by.is_empty() {
         page += &format!("rejected by {}{}\n", one.rejected_by, noted(&one.rejected_because));

@@ -5,13 +5,22 @@ use std::{
     io::{ErrorKind, Write as _},
 };
 
-use fracas_model::document::starter;
+use fracas_model::{document, gameday};
 
-use crate::{Session, args::NewArgs, error::CliError, exit};
+use crate::{
+    Session,
+    args::{NewArgs, NewKind},
+    error::CliError,
+    exit,
+};
 
 pub(crate) fn new(session: &Session<'_>, given: &NewArgs) -> Result<u8, CliError> {
+    let starter = match given.kind {
+        NewKind::Experiment => document::starter(),
+        NewKind::GameDay => gameday::starter(),
+    };
     let Some(path) = given.file.as_ref().filter(|p| p.as_os_str() != "-") else {
-        session.output.text(starter())?;
+        session.output.text(starter)?;
         return Ok(exit::PASS);
     };
     let mut file = File::create_new(path).map_err(|e| match e.kind() {
@@ -20,7 +29,7 @@ pub(crate) fn new(session: &Session<'_>, given: &NewArgs) -> Result<u8, CliError
         }
         _ => CliError::file("create", path, &e),
     })?;
-    file.write_all(starter().as_bytes()).map_err(|e| CliError::file("write", path, &e))?;
+    file.write_all(starter.as_bytes()).map_err(|e| CliError::file("write", path, &e))?;
     let path = path.display();
     session
         .output

@@ -54,7 +54,13 @@ fn timeline(answer: &PlanAnswer) -> String {
         let probes: Vec<&str> = gate.probes.iter().map(fracas_model::id::ProbeId::as_str).collect();
         text += &format!("  first: {} ok for {}, within {}\n", probes.join(", "), gate.hold_for, gate.give_up_after);
     }
+    let mut under = None;
     for entry in &experiment.timeline {
+        let section = experiment.section_of(entry.id.as_str());
+        if let Some(section) = section.filter(|section| under != Some(&section.id)) {
+            text += &format!("  section {}: {} from {}\n", section.id, section.name, section.file);
+        }
+        under = section.map(|section| &section.id);
         text += &format!("  {}: {}, {}\n", entry.id, words::action(entry), words::trigger(&entry.trigger));
     }
     for rail in &experiment.abort_when {

@@ -80,9 +80,11 @@ fn read(session: &Session<'_>, file: &Path) -> Result<(Schedule, Calendars, Sche
         session.output.notice(&warning.render());
     }
     let experiment = file.parent().unwrap_or(Path::new("")).join(&read.schedule.experiment);
+    let folder = experiment.clone();
     let experiment = (source::text(&experiment)?, source::name(&experiment));
+    let files = source::beside(&folder, &experiment.0)?;
     let submission =
-        ScheduleSubmission { source: (text, name), experiment, calendars: texts, environment: String::new() };
+        ScheduleSubmission { source: (text, name), experiment, calendars: texts, files, environment: String::new() };
     Ok((read.schedule, calendars.into(), submission))
 }
 
@@ -211,7 +213,7 @@ fn away(ns: i64) -> String {
 fn next(session: &Session<'_>, file: &Path, count: usize, from: Option<i64>) -> Result<u8, CliError> {
     let (rules, calendars, submission) = read(session, file)?;
     let (text, name) = submission.experiment;
-    document::read_experiment(&name, &text, &rules.parameters, &session.world.catalogue)
+    document::read(&name, &text, &submission.files, &rules.parameters, &session.world.catalogue)
         .map_err(|wrong| refused(&wrong))?;
     let clockwork = Clockwork::new(&rules.when, rules.zone, rules.seed).map_err(CliError::usage)?;
     let from = from.unwrap_or_else(times::now);

@@ -1,6 +1,6 @@
 //! `fracas schema`: the JSON Schemas that are this tool's contracts.
 
-use fracas_model::schema::{guard_rails_json_schema, json_schema, schedule_json_schema};
+use fracas_model::schema::{game_day_json_schema, guard_rails_json_schema, json_schema, schedule_json_schema};
 
 use crate::{
     Session,
@@ -12,6 +12,7 @@ use crate::{
 pub(crate) fn schema(session: &Session<'_>, given: &SchemaArgs) -> Result<u8, CliError> {
     let schema = match given.kind {
         SchemaKind::Experiment => json_schema(&session.world.catalogue),
+        SchemaKind::GameDay => game_day_json_schema(&session.world.catalogue),
         SchemaKind::Schedule => schedule_json_schema(),
         SchemaKind::GuardRails => guard_rails_json_schema(),
         SchemaKind::Event => schema::event(),

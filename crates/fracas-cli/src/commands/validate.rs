@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path};
 
 use fracas_model::{
     diagnostic::{Diagnostic, Severity},
-    document::read_experiment,
+    document,
     guard::{is_guard_rails, read_guard_rails},
     ical,
     schedule::{self, is_schedule, read_schedule},
@@ -40,7 +40,8 @@ pub(crate) fn validate(session: &Session<'_>, given: &ValidateArgs) -> Result<u8
             let zone = schedule::zone("UTC").expect("every zone database has it");
             ical::read(&name, &text, zone, &BTreeMap::new()).map(|read| ("the calendar".to_owned(), read.warnings))
         } else {
-            let read = read_experiment(&name, &text, &parameters, &session.world.catalogue);
+            let files = source::beside(path, &text)?;
+            let read = document::read(&name, &text, &files, &parameters, &session.world.catalogue);
             read.map(|read| (read.experiment.name, read.warnings))
         };
         match read {

@@ -117,11 +117,26 @@ fn timeline(view: &View, now: i64, short: bool) -> Vec<Line> {
     let mut lines = Vec::new();
     for e in &view.entries {
         lines.push(entry(view, e, now, column));
+        lines.extend(question(view, e));
         let over = |item: &ItemView| matches!(item.fate, Fate::Undone | Fate::Fired);
         let items = e.items.iter().filter(|(_, item)| !(short && over(item)));
         lines.extend(items.map(|(host, item)| fault(view, host, item)));
     }
     lines
+}
+
+/// How a question that waits is answered, by whom and until when.
+fn question(view: &View, entry: &EntryView) -> Vec<Line> {
+    if !entry.asks || entry.progress != Progress::Started || entry.answer.is_some() {
+        return Vec::new();
+    }
+    let id = entry.id.strip_suffix(":approval").unwrap_or(&entry.id);
+    let until = entry.started_wall_ns.zip(entry.lasts).map(|(at, lasts)| times::utc_second(at + lasts.ns()));
+    let until = until.map(|until| format!(", until {until}")).unwrap_or_default();
+    vec![
+        Line::new().with(Style::Yellow, format!("    fracas decide {} {id} go|no-go", view.run)),
+        Line::new().with(Style::Dim, format!("    by an approver in {}, not {}{until}", view.environment, view.by)),
+    ]
 }
 
 fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
@@ -134,6 +149,7 @@ fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
         (Progress::Started, ..) => ("●", Style::Yellow),
         (Progress::Ended, ..) => ("✓", Style::Green),
         (Progress::Skipped(_), ..) => ("–", Style::Dim),
+        (Progress::Failed(_), ..) => ("✗", Style::Yellow),
     };
     let line = Line::new()
         .with(style, glyph)
@@ -143,6 +159,8 @@ fn entry(view: &View, entry: &EntryView, now: i64, column: usize) -> Line {
     match &entry.progress {
         Progress::Waiting => line.with(Style::Dim, format!("  {}", entry.trigger)),
         Progress::Skipped(why) => line.with(Style::Dim, format!("  skipped: {why}")),
+        Progress::Failed(why) => line.with(Style::Yellow, format!("  {why}")),
+        Progress::Ended if let Some(answer) = &entry.answer => line.with(Style::Dim, format!("  {answer}")),
         Progress::Started => match (entry.started_wall_ns, entry.lasts) {
             (Some(started), Some(lasts)) => {
                 let left = Dur::from_ns((started + lasts.ns() - now).max(0));
@@ -241,6 +259,8 @@ fn verdict(ending: &super::view::Ending) -> Line {
 
 #[cfg(test)]
 mod tests {
+    use fracas_model::{event::Body, id::EntryId};
+
     use super::*;
     use crate::fixture;
 
@@ -301,6 +321,46 @@ mod tests {
             }
         }
         assert_eq!(screen(22, 90_000, 80, 24).last().unwrap(), "PASS");
+    }
+
+    #[test]
+    fn a_question_says_how_it_is_answered_by_whom_and_until_when() {
+        let mut view = View::default();
+        let asks = serde_json::json!({ "id": "real:approval", "trigger": { "at": "0s" },
+            "action": { "approval": { "question": "All well?", "deadline": "30m", "otherwise": "stop" } } });
+        let mut events = fixture::history();
+        if let Body::Planned { document, .. } = &mut events[0].body {
+            document["timeline"] = serde_json::json!([asks]);
+        }
+        let (entry, at) = (EntryId::from("real:approval"), fixture::stamp(11_000));
+        let started =
+            Body::EntryStarted { entry: entry.clone(), occurrence: 0, generation: 1, at: fixture::stamp(10_000) };
+        let answer = Body::Decided { entry, go: true, by: "p7".into(), note: "all here".into(), at };
+        events.truncate(4);
+        events.extend([fixture::event(5, started), fixture::event(6, answer)]);
+        let mut shown = Vec::new();
+        for event in &events {
+            view.apply(event);
+            let at = Frame {
+                now: fixture::START + 70_000_000_000,
+                width: 80,
+                height: 24,
+                colour: false,
+                lost: None,
+                hint: "",
+            };
+            let lines: Vec<String> = frame(&view, at).iter().map(|l| l.render(false).trim_end().to_owned()).collect();
+            shown.push(lines);
+        }
+        assert_eq!(
+            shown[4][2..5],
+            [
+                "● real:approval  go or no-go: All well?  29m00s left",
+                "    fracas decide r1 real go|no-go",
+                "    by an approver in default, not p1, until 2026-11-24 03:15:10 UTC",
+            ]
+        );
+        assert!(!shown[5].join(" ").contains("fracas decide"), "{:?}", shown[5]);
     }
 
     #[test]

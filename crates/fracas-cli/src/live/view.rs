@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use fracas_model::{
     event::{Body, Event, Look, Measured, Proof, VerdictWord},
-    experiment::Experiment,
+    experiment::{Action, Experiment},
     id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId},
+    run::Answer,
     time::Stamp,
     units::Dur,
 };
@@ -51,6 +52,8 @@ pub(crate) enum Progress {
     Ended,
     /// It will not start.
     Skipped(String),
+    /// Its check was not met, or its question not answered with go.
+    Failed(String),
 }
 
 /// Where a fault stands on one host.
@@ -96,6 +99,9 @@ pub(crate) struct EntryView {
     pub(crate) progress: Progress,
     pub(crate) started_wall_ns: Option<i64>,
     pub(crate) lasts: Option<Dur>,
+    /// It asks, and waits for an answer.
+    pub(crate) asks: bool,
+    pub(crate) answer: Option<String>,
     pub(crate) items: BTreeMap<HostId, ItemView>,
 }
 
@@ -138,6 +144,8 @@ pub(crate) struct Ending {
 pub(crate) struct View {
     pub(crate) run: String,
     pub(crate) name: String,
+    pub(crate) by: String,
+    pub(crate) environment: String,
     pub(crate) stage: Stage,
     pub(crate) names: Names,
     pub(crate) planned_wall_ns: Option<i64>,
@@ -163,7 +171,10 @@ impl View {
         self.seq = event.seq;
         self.names.learn(event);
         match &event.body {
-            Body::Planned { run, document, at, .. } => self.plan(run.as_str(), document, at),
+            Body::Planned { run, document, by, environment, at, .. } => {
+                (self.by, self.environment) = (by.clone(), environment.clone());
+                self.plan(run.as_str(), document, at);
+            }
             Body::GateStarted { .. } => self.stage = Stage::Gating,
             Body::GatePassed { at } => {
                 self.zero_wall_ns = Some(at.wall_ns);
@@ -176,6 +187,11 @@ impl View {
             }
             Body::EntrySkipped { entry, why, .. } => self.entry(entry).progress = Progress::Skipped(why.clone()),
             Body::EntryEnded { entry, .. } => self.entry(entry).progress = Progress::Ended,
+            Body::EntryFailed { entry, why, .. } => self.entry(entry).progress = Progress::Failed(why.clone()),
+            Body::Decided { entry, go, by, note, .. } if *by != self.by => {
+                let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
+                self.entry(entry).answer.get_or_insert_with(|| answer.text());
+            }
             Body::RecoveryStarted { .. } => self.stage = Stage::Recovering,
             Body::UndoStarted { .. } => self.stage = Stage::Undoing,
             Body::Finished { verdict, exit_code, reasons, at } => {
@@ -212,14 +228,17 @@ impl View {
         let Ok(experiment) = serde_json::from_value::<Experiment>(document.clone()) else { return };
         for entry in &experiment.timeline {
             let lasts = match &entry.action {
-                fracas_model::experiment::Action::Fault { duration, .. } => *duration,
-                fracas_model::experiment::Action::Wait { duration } => Some(*duration),
+                Action::Fault { duration, .. } => *duration,
+                Action::Wait { duration } | Action::Approval { deadline: duration, .. } => Some(*duration),
+                Action::Check { give_up_after, .. } => Some(*give_up_after),
+                Action::Recovery { .. } => Some(experiment.recovery.give_up_after),
             };
             self.entries.push(EntryView {
                 id: entry.id.to_string(),
                 what: words::action(entry),
                 trigger: words::trigger(&entry.trigger),
                 lasts,
+                asks: matches!(entry.action, Action::Approval { .. }),
                 ..EntryView::default()
             });
         }

@@ -2,6 +2,7 @@
 //!
 //! The verdict comes first, then what to know before trusting it, then numbers, drawings and the events behind them.
 
+mod day;
 mod faults;
 mod record;
 mod services;
@@ -34,8 +35,9 @@ pub fn html(report: &Report) -> String {
     body += "<main>\n";
     body += &page.verdict();
     body += &page.warnings();
-    body += CONTENTS;
+    body += &contents(report);
     body += &page.run_facts();
+    body += &day::section(&page);
     body += &services::section(&page);
     body += &page.timeline();
     body += &faults::section(&page);
@@ -46,7 +48,12 @@ pub fn html(report: &Report) -> String {
     page::page(&format!("{}: {} (run {})", report.name, report.verdict.word.name(), report.run), &body)
 }
 
-const CONTENTS: &str = "<nav aria-label=\"Contents\"><ul>\
+fn contents(report: &Report) -> String {
+    let sections = if report.sections.is_empty() { "" } else { "<li><a href=\"#sections\">Sections</a></li>" };
+    format!("<nav aria-label=\"Contents\"><ul>{sections}{CONTENTS}")
+}
+
+const CONTENTS: &str = "\
     <li><a href=\"#services\">Services</a></li><li><a href=\"#timeline\">Timeline</a></li>\
     <li><a href=\"#faults\">Faults</a></li><li><a href=\"#baseline\">Baseline and fault</a></li>\
     <li><a href=\"#asked\">What was asked</a></li><li><a href=\"#clocks\">Clocks</a></li>\

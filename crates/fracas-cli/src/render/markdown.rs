@@ -11,7 +11,7 @@ use fracas_model::{
 
 use super::{
     chart::Chart,
-    intent, listed, terms,
+    day, intent, listed, terms,
     text::{Style, numbers, said, strips},
     words::{self, asked, number, wall_utc},
 };
@@ -25,6 +25,7 @@ const OUTAGES: usize = 100;
 /// The whole report.
 pub fn markdown(report: &Report) -> String {
     let mut out = verdict(report);
+    out += &sections(report);
     out += &services(report);
     out += &faults(report);
     let style = Style { colour: false, width: 100, zone: Zone::East(0) };
@@ -128,15 +129,19 @@ fn table(heads: &[&str], rows: &[Vec<String>]) -> String {
     out
 }
 
-fn verdict(report: &Report) -> String {
-    let v = &report.verdict;
-    let sign = match v.word {
+fn sign(word: &VerdictWord) -> &'static str {
+    match word {
         VerdictWord::Pass => "✅",
         VerdictWord::Fail | VerdictWord::Error => "❌",
         VerdictWord::UndoUnconfirmed => "🛑",
         VerdictWord::Inconclusive => "❔",
         VerdictWord::Aborted | VerdictWord::Refused => "⚠️",
-    };
+    }
+}
+
+fn verdict(report: &Report) -> String {
+    let v = &report.verdict;
+    let sign = sign(&v.word);
     let mut out = format!("# {sign} {}: {}\n\n", escape(&report.name), v.word.name());
     if !report.description.is_empty() {
         let _ = writeln!(out, "{}\n", escape(&report.description));
@@ -173,6 +178,28 @@ fn verdict(report: &Report) -> String {
         ]],
     );
     out
+}
+
+/// The sections of a game day; nothing for a single experiment.
+fn sections(report: &Report) -> String {
+    let rows = day::rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("## Sections\n\n");
+    for (term, said) in day::about(report) {
+        let _ = writeln!(out, "- **{term}**: {}", escape(&said));
+    }
+    out.push('\n');
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let why: Vec<String> = row.answers.iter().chain(row.reasons).map(|why| escape(why)).collect();
+            let word = format!("{} {}", sign(row.word), row.word.name());
+            vec![bold(row.id), escape(&row.what), row.started.clone(), row.ended.clone(), word, why.join("<br>")]
+        })
+        .collect();
+    out + &table(&["Section", "Experiment", "Started", "Ended", "Verdict", "Why"], &cells)
 }
 
 fn services(report: &Report) -> String {

@@ -5,6 +5,8 @@
 mod hostile;
 mod tags;
 
+#[path = "../../examples/sample_report/day.rs"]
+mod day;
 #[path = "../../examples/sample_report/histories.rs"]
 mod histories;
 #[path = "../../examples/sample_report/world.rs"]
@@ -51,10 +53,10 @@ fn golden(file: &str, rendered: &str) {
 #[test]
 fn goldens() {
     golden("pass.html", &html(sample("pass")));
-    for name in ["pass", "fail", "aborted", "unconfirmed", "refused"] {
+    for name in ["pass", "fail", "aborted", "unconfirmed", "refused", "day"] {
         golden(&format!("{name}.txt"), &text(sample(name), STYLE));
     }
-    for name in ["pass", "fail", "unconfirmed"] {
+    for name in ["pass", "fail", "unconfirmed", "day"] {
         golden(&format!("{name}.md"), &markdown(sample(name)));
     }
     let summaries = SAMPLES.iter().map(|(name, report)| format!("== {name}\n{}", summary(report, STYLE)));

@@ -16,7 +16,7 @@ use self::paper::Paper;
 pub(super) use self::strips::strips;
 use super::{
     chart::Chart,
-    intent, listed, terms,
+    day, intent, listed, terms,
     words::{self, asked, offset},
 };
 use crate::{
@@ -48,6 +48,7 @@ pub fn text(report: &Report, style: Style) -> String {
     let mut paper = Paper::new(style);
     verdict(&mut paper, report);
     head(&mut paper, report);
+    sections(&mut paper, report);
     paper.heading("Services");
     for service in &report.services {
         one_service(&mut paper, report, service);
@@ -71,6 +72,9 @@ pub fn text(report: &Report, style: Style) -> String {
 pub fn summary(report: &Report, style: Style) -> String {
     let mut paper = Paper::new(style);
     verdict(&mut paper, report);
+    for row in day::rows(report) {
+        section_line(&mut paper, &row);
+    }
     for service in &report.services {
         service_line(&mut paper, service);
         let lengths =
@@ -138,11 +142,7 @@ fn slowed(paper: &mut Paper, report: &Report) {
 
 fn verdict(paper: &mut Paper, report: &Report) {
     let verdict = &report.verdict;
-    let ink = match verdict.word {
-        VerdictWord::Pass => Ink::Green,
-        VerdictWord::Inconclusive | VerdictWord::Aborted | VerdictWord::Refused => Ink::Yellow,
-        VerdictWord::Fail | VerdictWord::Error | VerdictWord::UndoUnconfirmed => Ink::Red,
-    };
+    let ink = ink_of(&verdict.word);
     let line = Line::new()
         .with(ink, verdict.word.name().to_uppercase())
         .with(Ink::Bold, format!("  {}", words::plain(&report.name)));
@@ -159,12 +159,51 @@ fn verdict(paper: &mut Paper, report: &Report) {
     }
 }
 
+fn ink_of(word: &VerdictWord) -> Ink {
+    match word {
+        VerdictWord::Pass => Ink::Green,
+        VerdictWord::Inconclusive | VerdictWord::Aborted | VerdictWord::Refused => Ink::Yellow,
+        VerdictWord::Fail | VerdictWord::Error | VerdictWord::UndoUnconfirmed => Ink::Red,
+    }
+}
+
+/// The sections of a game day; nothing for a single experiment.
+fn sections(paper: &mut Paper, report: &Report) {
+    let rows = day::rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    paper.heading("Sections");
+    for row in &rows {
+        section_line(paper, row);
+        if !row.description.is_empty() {
+            paper.words(4, Ink::Plain, row.description);
+        }
+        paper.words(4, Ink::Dim, &format!("started at {}, ended at {}", row.started, row.ended));
+        for answer in &row.answers {
+            paper.words(4, Ink::Plain, answer);
+        }
+        for reason in row.reasons {
+            paper.item("-", Ink::Plain, reason);
+        }
+    }
+}
+
+fn section_line(paper: &mut Paper, row: &day::Row<'_>) {
+    let line = Line::new().with(Ink::Plain, "section ").with(Ink::Bold, words::plain(row.id));
+    let line = line.with(Ink::Plain, words::plain(&format!(" {}: ", row.what)));
+    paper.line(&line.with(ink_of(row.word), row.word.name()));
+}
+
 fn head(paper: &mut Paper, report: &Report) {
     let (t, zone) = (&report.times, paper.style.zone);
     let both = |wall_ns| format!("{} ({})", words::wall_utc(wall_ns), times::local_second(wall_ns, zone));
     paper.heading("Run");
     if !report.description.is_empty() {
-        paper.pair("purpose", &report.description);
+        paper.pair(if report.sections.is_empty() { "purpose" } else { "about" }, &report.description);
+    }
+    for (term, said) in day::about(report) {
+        paper.pair(&term.to_lowercase(), &said);
     }
     paper.pair(
         "run",
@@ -258,13 +297,14 @@ fn one_entry(paper: &mut Paper, report: &Report, entry: &EntryReport) {
     let when = if trigger.is_empty() { String::new() } else { format!(", {trigger}") };
     let line = Line::new().with(Ink::Bold, words::plain(entry.entry.as_str()));
     paper.line(&line.with(Ink::Plain, words::plain(&format!("  {}{target}{when}", asked(entry)))));
+    let said = entry.answer.as_ref().or(entry.failed.as_ref()).map(|said| format!(": {said}")).unwrap_or_default();
     let ran = match (entry.started_ns, entry.ended_ns, &entry.skipped) {
         (_, _, Some(why)) => format!("skipped: {why}"),
         (Some(from), Some(to), _) => format!("started at {}, ended at {}", offset(from), offset(to)),
         (Some(from), None, _) => format!("started at {}", offset(from)),
         (None, ..) => "not started".into(),
     };
-    paper.words(4, Ink::Dim, &ran);
+    paper.words(4, Ink::Dim, &(ran + &said));
     for item in &entry.items {
         let mut line = Line::new().with(Ink::Plain, "    ").with(Ink::Bold, words::plain(report.host_name(&item.host)));
         if item.generation > 1 {

@@ -68,6 +68,7 @@ impl Api {
             seed: wire.seed,
             environment: wire.environment,
             idempotency_key: String::new(),
+            files: wire.files,
         };
         let mut asked = super::runs::asked_for(asked, by)?;
         let act = Act {
@@ -99,6 +100,7 @@ impl Api {
             name: planned.experiment.name.clone(),
             source: asked.source,
             source_name: asked.source_name,
+            files: asked.files,
             parameters: asked.parameters,
             environment: asked.environment,
             intent: planned.intent.clone(),
@@ -188,7 +190,7 @@ fn steps(planned: &Planned) -> Vec<String> {
     planned.rehearsals.iter().map(of).collect()
 }
 
-fn noted(note: &str) -> Result<String, Status> {
+pub(super) fn noted(note: &str) -> Result<String, Status> {
     if note.chars().count() > NOTE || note.chars().any(char::is_control) {
         return Err(Status::invalid_argument(format!("a note has at most {NOTE} characters on one line")));
     }

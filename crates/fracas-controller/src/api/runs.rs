@@ -40,7 +40,7 @@ const HALT_HEAD_START: Duration = Duration::from_millis(200);
 
 impl Api {
     /// The run of this id, prefix or `last`, among those that the caller may see: the others are not there.
-    async fn find(&self, by: &Principal, run: &str) -> Result<(RunIndex, u64), Status> {
+    pub(super) async fn find(&self, by: &Principal, run: &str) -> Result<(RunIndex, u64), Status> {
         let store = self.history.store();
         let mut found = match run {
             "last" => store.runs(LISTED.1 as usize).await,
@@ -79,6 +79,7 @@ impl Api {
             seed: wire.seed,
             environment: wire.environment,
             idempotency_key: String::new(),
+            files: wire.files,
         };
         let asked = asked_for(asked, by)?;
         let runs = by.grants.allow(Right::Run, &asked.environment);
@@ -288,12 +289,13 @@ fn sealed_digest(event: &Event) -> Option<&str> {
 }
 
 pub(super) fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::Request, Status> {
-    if wire.source.len() > MAX_SOURCE {
-        return Err(Status::invalid_argument("the document is larger than 1 MiB"));
+    if wire.source.len() + super::size(&wire.files) > MAX_SOURCE {
+        return Err(Status::invalid_argument("the document, with the files it names, is larger than 1 MiB"));
     }
     Ok(runs::Request {
         source: wire.source,
         source_name: wire.source_name,
+        files: wire.files.into_iter().collect(),
         parameters: wire.parameters.into_iter().collect(),
         seed: wire.seed,
         environment: environment(&wire.environment)?,

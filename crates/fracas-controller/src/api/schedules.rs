@@ -56,8 +56,8 @@ impl Api {
         if let Some(other) = self.schedules.elsewhere(&wire.source, &environment) {
             self.may(by, Act { environment: &other, ..act }).await?;
         }
-        if wire.source.len().max(wire.experiment.len()) > MAX_SOURCE {
-            return Err(Status::invalid_argument("a document is larger than 1 MiB"));
+        if wire.source.len().max(wire.experiment.len() + super::size(&wire.files)) > MAX_SOURCE {
+            return Err(Status::invalid_argument("a document, with the files it names, is larger than 1 MiB"));
         }
         let setting = Setting {
             source: wire.source,
@@ -65,6 +65,7 @@ impl Api {
             experiment: wire.experiment,
             experiment_name: wire.experiment_name,
             calendars: wire.calendars.into_iter().collect(),
+            files: wire.files.into_iter().collect(),
             environment,
             by: by.id.clone(),
         };

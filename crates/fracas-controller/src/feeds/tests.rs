@@ -45,6 +45,7 @@ impl Rig {
                 source: text,
                 experiment: String::new(),
                 calendars: BTreeMap::new(),
+                files: BTreeMap::new(),
                 environment: environment.into(),
                 by: "p".into(),
             };

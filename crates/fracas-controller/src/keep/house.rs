@@ -217,6 +217,7 @@ impl House {
             source: source.into(),
             experiment,
             calendars: std::collections::BTreeMap::new(),
+            files: std::collections::BTreeMap::new(),
             environment,
             by,
         };

@@ -373,6 +373,7 @@ async fn nothing_that_has_a_name_is_told_and_many_things_are_told_quickly() {
     for n in 0..SCHEDULES {
         let setting = Setting {
             calendars: std::collections::BTreeMap::new(),
+            files: std::collections::BTreeMap::new(),
             source: format!(
                 "apiVersion: fracas/v1\nkind: Schedule\nname: secret-{n}\nexperiment: x.yaml\n\
                  when: {{ at: 2190-01-01T00:00 }}\n"

@@ -34,6 +34,7 @@ async fn a_run_that_was_started_and_not_recorded_is_found_by_its_due() {
         source: DOCUMENT.into(),
         experiment: String::new(),
         calendars: BTreeMap::new(),
+        files: BTreeMap::new(),
         environment: "default".into(),
         by: "p".into(),
     };

@@ -14,8 +14,8 @@ pub const API_VERSION: &str = "fracas/v1";
 
 const DAY: Dur = Dur::from_secs(86_400);
 /// Longest planned time: a month.
-const LONGEST: Dur = Dur::from_secs(31 * 86_400);
-const MOST: usize = 1000;
+pub(crate) const LONGEST: Dur = Dur::from_secs(31 * 86_400);
+pub(crate) const MOST: usize = 1000;
 const MOST_HOSTS: i64 = 100_000;
 
 /// The form of an experiment, with the faults and probes of this catalogue.
@@ -56,11 +56,11 @@ pub fn experiment_shape(catalogue: &Catalogue) -> Shape {
     ])
 }
 
-fn map(of: Shape) -> Shape {
+pub(crate) fn map(of: Shape) -> Shape {
     Shape::Map { of: Box::new(of), max: MOST }
 }
 
-fn list(of: Shape) -> Shape {
+pub(crate) fn list(of: Shape) -> Shape {
     Shape::List { of: Box::new(of), min: 0, max: MOST }
 }
 
@@ -82,7 +82,7 @@ fn service() -> Shape {
     ])
 }
 
-fn target() -> Shape {
+pub(crate) fn target() -> Shape {
     let pick = Shape::OneOf(vec![
         Field::optional("count", Shape::Integer { min: 1, max: MOST_HOSTS }, "This many; refused when fewer match."),
         Field::optional(
@@ -103,7 +103,7 @@ fn target() -> Shape {
     ])
 }
 
-fn probe(catalogue: &Catalogue) -> Shape {
+pub(crate) fn probe(catalogue: &Catalogue) -> Shape {
     let of = catalogue
         .probes
         .iter()
@@ -142,7 +142,7 @@ fn steady_state() -> Shape {
     ])
 }
 
-fn recovery() -> Shape {
+pub(crate) fn recovery() -> Shape {
     Shape::Object(vec![
         Field::with_default(
             "stableFor",
@@ -154,7 +154,7 @@ fn recovery() -> Shape {
     ])
 }
 
-fn abort_when() -> Shape {
+pub(crate) fn abort_when() -> Shape {
     Shape::Object(vec![
         Field::required("probe", Shape::Name, "This probe."),
         Field::required(
@@ -165,7 +165,7 @@ fn abort_when() -> Shape {
     ])
 }
 
-fn limits() -> Shape {
+pub(crate) fn limits() -> Shape {
     Shape::Object(vec![
         Field::optional(
             "maxTargets",
@@ -210,11 +210,11 @@ fn entry(catalogue: &Catalogue) -> Shape {
             "Inject a fault on the hosts of `target`.",
         ),
         Field::optional("wait", Shape::duration(Dur::from_ms(1), LONGEST), "Let time pass."),
-        Field::reserved("check", "name the probe in `steadyState` or `abortWhen`"),
+        Field::optional("check", check(), "Go on only when these probes are ok."),
         Field::reserved("inject", "write `fault`"),
         Field::reserved("message", NO_PEOPLE),
         Field::reserved("checklist", NO_PEOPLE),
-        Field::reserved("approval", NO_PEOPLE),
+        Field::optional("approval", approval(), "Go on only when somebody else than whoever started the run says so."),
     ];
     Shape::Record {
         fields: vec![
@@ -243,6 +243,38 @@ fn entry(catalogue: &Catalogue) -> Shape {
         ],
         groups: vec![Group { what: "trigger".into(), of: triggers }, Group { what: "action".into(), of: actions }],
     }
+}
+
+fn check() -> Shape {
+    Shape::Object(vec![
+        Field::required("probes", Shape::list(Shape::Name, MOST), "All of them must be ok."),
+        Field::with_default("holdFor", Shape::duration(Dur::ZERO, DAY), "5s", "For this long without a failure."),
+        Field::with_default("giveUpAfter", Shape::duration(Dur::from_secs(1), DAY), "1m", "Within this time."),
+        on_failure("What when it was not: abort the run, or skip what was to come after the check."),
+    ])
+}
+
+pub(crate) fn on_failure(doc: &str) -> Field {
+    Field::with_default("onFailure", Shape::choice(&["stop", "continue"]), "stop", doc)
+}
+
+/// A question that is answered with `fracas decide`.
+pub(crate) fn approval() -> Shape {
+    Shape::Object(vec![
+        Field::required("question", Shape::Text { max: 500 }, "What is asked; it is answered with `fracas decide`."),
+        Field::with_default(
+            "deadline",
+            Shape::duration(Dur::from_secs(1), LONGEST),
+            "30m",
+            "How long an answer is waited for.",
+        ),
+        Field::with_default(
+            "otherwise",
+            Shape::choice(&["stop", "skip"]),
+            "stop",
+            "What at no-go, or without an answer: abort the run, or skip what was to come after the question.",
+        ),
+    ])
 }
 
 fn after() -> Shape {

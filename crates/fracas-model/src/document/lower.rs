@@ -5,7 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::catalogue::Catalogue;
 
 /// Finishes the canonical form: shares of hosts get their sign, a probe's `timeout` is its `every` unless it says else.
-pub(super) fn fill(document: &mut Value) {
+pub(crate) fn fill(document: &mut Value) {
     if let Some(share) = document.pointer_mut("/limits/maxPercent") {
         sign(share);
     }
@@ -29,7 +29,7 @@ fn sign(share: &mut Value) {
 }
 
 /// The JSON of the typed experiment for a document without mistakes.
-pub(super) fn lower(document: &Value, catalogue: &Catalogue) -> Value {
+pub(crate) fn lower(document: &Value, catalogue: &Catalogue) -> Value {
     let mut typed = document.clone();
     if let Some(probes) = typed.get_mut("probes").and_then(Value::as_object_mut) {
         for probe in probes.values_mut() {
@@ -69,7 +69,10 @@ fn lower_entry(entry: &Value) -> Value {
         Some((fault, params)) => json!({ "fault": {
             "fault": fault, "params": params, "target": entry.get("target"), "duration": entry.get("for"),
         }}),
-        None => json!({ "wait": { "duration": entry.get("wait") } }),
+        None => match ["check", "approval"].iter().find_map(|kind| Some((*kind, entry.get(*kind)?))) {
+            Some((kind, said)) => json!({ kind: said }),
+            None => json!({ "wait": { "duration": entry.get("wait") } }),
+        },
     };
     json!({
         "id": entry.get("id"),

@@ -28,7 +28,7 @@ pub(super) fn duration(value: Option<&Value>) -> Option<Dur> {
 }
 
 /// Notes everything; `document` is what could be read of `root`.
-pub(super) fn review(root: &Node, document: &Value, catalogue: &Catalogue, findings: &mut Findings<'_>) {
+pub(crate) fn review(root: &Node, document: &Value, catalogue: &Catalogue, findings: &mut Findings<'_>) {
     let entries = entries(root, document, catalogue);
     let mut review = Review { root, document, entries, findings };
     review.names();
@@ -124,6 +124,9 @@ impl<'d> Review<'_, '_, 'd> {
         let ids: Vec<&str> = self.entries.iter().filter_map(|e| e.id).collect();
         for node in self.entries.iter().map(|e| e.node).collect::<Vec<_>>() {
             self.refer(node.get("target"), "target", &targets);
+            for probe in node.get("check").and_then(|check| check.get("probes")).map(Node::items).unwrap_or_default() {
+                self.refer(Some(probe), "probe", &probes);
+            }
             if let Some(after) = node.get("after") {
                 for event in ["started", "effective", "ended"] {
                     self.refer(after.get(event), "entry", &ids);
@@ -241,11 +244,17 @@ impl<'d> Review<'_, '_, 'd> {
         let node = self.entries[i].node;
         let place = node.get("id").map_or(node.span, |n| n.span);
         let name = self.entries[i].id.unwrap_or("this entry");
-        if let Some(wait) = node.pair("wait") {
+        if let Some(wait) = ["wait", "check", "approval"].iter().find_map(|action| node.pair(action)) {
             for key in ["target", "for"] {
                 if let Some(pair) = node.pair(key) {
-                    let help = if key == "for" { "its length is the value of `wait`" } else { "remove it" };
-                    self.findings.error(pair.span, format!("`{key}` has no meaning for a `{}`", wait.key), help);
+                    let help = if key == "for" && wait.key == "wait" {
+                        "its length is the value of `wait`"
+                    } else {
+                        "remove it"
+                    };
+                    let article = if wait.key == "approval" { "an" } else { "a" };
+                    let message = format!("`{key}` has no meaning for {article} `{}`", wait.key);
+                    self.findings.error(pair.span, message, help);
                 }
             }
         }
@@ -257,6 +266,14 @@ impl<'d> Review<'_, '_, 'd> {
                 format!("write `target:` with {}", crate::diagnostic::any_of(&known))
             };
             self.findings.error(place, format!("`{name}` does not say on which target"), help);
+        }
+        let check = self.entries[i].value.and_then(|value| value.get("check"));
+        let read = |key: &str| duration(check.and_then(|check| check.get(key)));
+        if let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter"))
+            && hold_for > give_up
+        {
+            let message = format!("`holdFor` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
+            self.findings.error(place, message, format!("make `giveUpAfter` longer than {hold_for}"));
         }
         let Some((fault, pair)) = self.entries[i].fault else { return };
         match (fault.nature, node.pair("for")) {
@@ -280,10 +297,14 @@ impl<'d> Review<'_, '_, 'd> {
     fn trigger(&mut self, i: usize) {
         let Some(after) = self.entries[i].node.get("after") else { return };
         if let Some(node) = after.get("effective") {
-            let waits = |e: &Entry<'_>| e.id == node.text() && e.node.get("wait").is_some();
-            if self.entries.iter().any(waits) {
+            let waits = |e: &Entry<'_>| {
+                let action = ["wait", "check", "approval"].into_iter().find(|action| e.node.get(action).is_some());
+                action.filter(|_| e.id == node.text())
+            };
+            if let Some(action) = self.entries.iter().find_map(waits) {
                 let name = node.text().unwrap_or_default();
-                let message = format!("`{name}` is a wait, which never becomes effective");
+                let article = if action == "approval" { "an" } else { "a" };
+                let message = format!("`{name}` is {article} {action}, which never becomes effective");
                 self.findings.error(node.span, message, "use `started` or `ended`");
             }
         }

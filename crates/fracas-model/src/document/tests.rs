@@ -201,7 +201,12 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "kind: Experiment",
         "kind: Drill",
-        "2:7 `kind: Drill` is not built yet | write `kind: Experiment`; several experiments are run one after another with `fracas run`",
+        "2:7 `kind: Drill` is not built yet | write `kind: Experiment`; a timeline may ask people with `approval`",
+    ),
+    (
+        "kind: Experiment",
+        "kind: GameDay",
+        "2:7 this is a game day, not an experiment | `fracas run FILE` runs it; what its sections name are experiments",
     ),
     (
         "kind: Experiment",
@@ -294,8 +299,8 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     ),
     (
         "    fault: { process-kill: { name: postgres, signal: KILL } }\n    target: primary\n",
-        "    check: checkout-up\n",
-        "21:5 `check` is not built yet | name the probe in `steadyState` or `abortWhen`",
+        "    check: { probes: [checkoutup] }\n",
+        "21:23 there is no probe `checkoutup` | did you mean `checkout-up`?",
     ),
     (
         "id: slow",

@@ -4,7 +4,7 @@ use super::{EntryReport, ItemMoment, ItemReport, story::Item, story::Story};
 use crate::{
     event::Proof,
     experiment::{Action, Entry},
-    id::ItemKey,
+    id::{ItemKey, ProbeId, ServiceId},
     units::Dur,
 };
 
@@ -25,6 +25,15 @@ fn report(story: &Story, entry: &Entry) -> EntryReport {
             (fault.clone(), shown.collect::<Vec<_>>().join(", "), Some(target.clone()), *duration)
         }
         Action::Wait { duration } => ("wait".to_owned(), String::new(), None, Some(*duration)),
+        Action::Check { probes, hold_for, .. } => {
+            let probes: Vec<&str> = probes.iter().map(ProbeId::as_str).collect();
+            ("check".to_owned(), format!("{} ok for {hold_for}", probes.join(", ")), None, None)
+        }
+        Action::Approval { question, .. } => ("approval".to_owned(), question.clone(), None, None),
+        Action::Recovery { services } => {
+            let services: Vec<&str> = services.iter().map(ServiceId::as_str).collect();
+            ("recovery".to_owned(), services.join(", "), None, None)
+        }
     };
     let items = story.items.iter().filter(|(key, _)| key.entry == entry.id);
     EntryReport {
@@ -37,6 +46,8 @@ fn report(story: &Story, entry: &Entry) -> EntryReport {
         started_ns: times.started,
         ended_ns: times.ended,
         skipped: times.skipped,
+        failed: times.failed,
+        answer: times.answer,
         items: items.map(|(key, item)| item_report(story, key, item)).collect(),
     }
 }

@@ -5,13 +5,12 @@ use std::collections::BTreeMap;
 use super::{Latency, ProbeReport, story::Story};
 use crate::{
     event::{Reading, Readings},
+    id::ProbeId,
     stats,
 };
 
 /// Fills both columns of every probe whose readings are at hand.
 pub(super) fn fill(story: &Story, blobs: &BTreeMap<String, Readings>, probes: &mut [ProbeReport]) {
-    let windows = windows(story);
-    let first = windows.iter().map(|w| w.0).min();
     for ((id, clock), watch) in &story.watches {
         let sealed = watch.digests.iter().filter_map(|digest| blobs.get(digest));
         let readings: Vec<Reading> = sealed.flat_map(Readings::unpack).collect();
@@ -22,9 +21,11 @@ pub(super) fn fill(story: &Story, blobs: &BTreeMap<String, Readings>, probes: &m
         else {
             continue;
         };
+        let windows = windows(story, id);
+        let first = windows.iter().map(|w| w.0).min();
         let place = |ns| story.offset(clock, ns);
         // What counts as under fault: while a fault was active, and until the service was back.
-        let mut hurt = windows.clone();
+        let mut hurt = windows;
         let outages = probe.episodes.iter().filter(|e| !e.pre_existing);
         hurt.extend(outages.map(|e| (e.start_lo_ns.unwrap_or(e.start_hi_ns), e.end_hi_ns.unwrap_or(i64::MAX))));
         let before = |r: &&Reading| first.is_none_or(|at| place(r.look.c) < at);
@@ -34,9 +35,9 @@ pub(super) fn fill(story: &Story, blobs: &BTreeMap<String, Readings>, probes: &m
     }
 }
 
-/// When faults were active, as offsets.
-fn windows(story: &Story) -> Vec<(i64, i64)> {
-    let active = story.items.values().filter_map(|item| {
+/// When faults that a probe looks at were active, as offsets.
+fn windows(story: &Story, probe: &ProbeId) -> Vec<(i64, i64)> {
+    let active = story.items_seen_by(probe).filter_map(|(_, item)| {
         let effective = item.effective.as_ref()?;
         let from = story.offset_of(&effective.to);
         let to = match &item.undone {

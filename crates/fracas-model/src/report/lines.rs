@@ -7,6 +7,7 @@ use super::{
 use crate::{
     event::{Body, Event, Measured, Proof, UndoCause},
     id::HostId,
+    run::Answer,
     units::Dur,
 };
 
@@ -52,6 +53,11 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         Body::EntryStarted { entry, generation, .. } => format!("{entry} asked for anew, attempt {generation}"),
         Body::EntrySkipped { entry, why, .. } => format!("{entry} skipped: {why}"),
         Body::EntryEnded { entry, .. } => format!("{entry} ended"),
+        Body::EntryFailed { entry, why, .. } => format!("{entry}: {why}; what was to come after it is skipped"),
+        Body::Decided { entry, go, by, note, .. } => {
+            let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
+            format!("{entry}: {}", answer.text())
+        }
         Body::ServiceRecovered { service, .. } => format!("{service} recovered: up for the whole stable window"),
         Body::StopRequested { by, reason, .. } => format!("stop asked by {by}: {reason}"),
         Body::Aborted { cause, .. } => format!("aborted: {cause}"),

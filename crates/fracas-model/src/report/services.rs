@@ -43,8 +43,8 @@ pub(super) fn services(story: &Story) -> (Vec<ProbeReport>, Vec<ServiceReport>) 
     for ((id, clock), watch) in &story.watches {
         let Some(probe) = experiment.probes.get(id) else { continue };
         let service = probe.service.as_ref().and_then(|s| experiment.services.get(s));
-        let view = View { story, experiment, probe, service, clock, watch };
-        let (report, judgement) = view.report(id);
+        let view = View { story, experiment, id, probe, service, clock, watch };
+        let (report, judgement) = view.report();
         if let Some(service) = &probe.service {
             let counted = report.episodes.iter().filter(|e| !e.pre_existing);
             judged.entry(service.clone()).or_default().push((worst(counted.map(|e| e.outage)), judgement));
@@ -101,6 +101,7 @@ fn blank(id: &ProbeId, probe: &Probe, host: &HostId) -> ProbeReport {
 struct View<'a> {
     story: &'a Story,
     experiment: &'a Experiment,
+    id: &'a ProbeId,
     probe: &'a Probe,
     service: Option<&'a Service>,
     clock: &'a ClockId,
@@ -108,7 +109,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn report(&self, id: &ProbeId) -> (ProbeReport, Judgement) {
+    fn report(&self) -> (ProbeReport, Judgement) {
         let (every, timeout) = (self.probe.every, self.probe.timeout);
         let rules = Rules { stable_for: self.experiment.recovery.stable_for, every, timeout };
         let found = self.watch.track.estimate(rules);
@@ -127,13 +128,14 @@ impl View<'_> {
             missed: self.watch.missed,
             strip: self.strip(&found),
             episodes,
-            ..blank(id, self.probe, &self.clock.host)
+            ..blank(self.id, self.probe, &self.clock.host)
         };
         (report, judgement)
     }
 
     fn faults(&self) -> Vec<Fault> {
-        let mut faults: Vec<Fault> = self.story.items.iter().filter_map(|(key, item)| self.fault(key, item)).collect();
+        let seen = self.story.items_seen_by(self.id);
+        let mut faults: Vec<Fault> = seen.filter_map(|(key, item)| self.fault(key, item)).collect();
         faults.sort_by_key(|f| f.earliest);
         faults
     }

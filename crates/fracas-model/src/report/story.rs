@@ -9,6 +9,7 @@ use crate::{
     experiment::Experiment,
     id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
     plan::{Kind, Plan},
+    run::Answer,
     time::{ClockId, Stamp},
 };
 
@@ -76,6 +77,10 @@ pub(super) struct EntryTimes {
     pub started: Option<i64>,
     pub ended: Option<i64>,
     pub skipped: Option<String>,
+    pub failed: Option<String>,
+    pub answer: Option<String>,
+    /// When it ended, was skipped or failed.
+    pub over: Option<i64>,
 }
 
 /// Everything the report is made of.
@@ -180,6 +185,13 @@ impl Story {
         if origin.clock == stamp.clock { stamp.boot_ns - origin.boot_ns } else { stamp.wall_ns - origin.wall_ns }
     }
 
+    /// Items that a probe has to do with: in a game day those of its own section.
+    pub(super) fn items_seen_by(&self, probe: &ProbeId) -> impl Iterator<Item = (&ItemKey, &Item)> {
+        let of = |name: &str| self.experiment.as_ref().and_then(|e| Some(&e.section_of(name)?.id));
+        let section = of(probe.as_str());
+        self.items.iter().filter(move |(key, _)| section.is_none() || section == of(key.entry.as_str()))
+    }
+
     fn take(&mut self, event: &Event) {
         match &event.body {
             Body::Planned { .. } => self.plan(&event.body),
@@ -188,17 +200,33 @@ impl Story {
                 let ns = self.since_origin(at);
                 self.entries.entry(entry.clone()).or_default().started.get_or_insert(ns);
             }
-            Body::EntrySkipped { entry, why, .. } => {
-                self.entries.entry(entry.clone()).or_default().skipped = Some(why.clone());
+            Body::EntrySkipped { entry, why, at } => {
+                let ns = self.since_origin(at);
+                let times = self.entries.entry(entry.clone()).or_default();
+                (times.skipped, times.over) = (Some(why.clone()), Some(ns));
             }
             Body::EntryEnded { entry, at } => {
                 let ns = self.since_origin(at);
-                self.entries.entry(entry.clone()).or_default().ended = Some(ns);
+                let times = self.entries.entry(entry.clone()).or_default();
+                (times.ended, times.over) = (Some(ns), Some(ns));
+            }
+            Body::EntryFailed { entry, why, at } => {
+                let ns = self.since_origin(at);
+                let times = self.entries.entry(entry.clone()).or_default();
+                (times.failed, times.over) = (Some(why.clone()), Some(ns));
+            }
+            Body::Decided { entry, go, by, note, .. } => {
+                let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
+                let times = self.entries.entry(entry.clone()).or_default();
+                // As the run machine takes it: the first that counts.
+                if *by != self.head.by && times.started.is_some() && times.over.is_none() {
+                    times.answer.get_or_insert_with(|| answer.text());
+                }
             }
             Body::Aborted { cause, why, .. } => {
                 self.aborted.get_or_insert((*why, cause.clone()));
             }
-            Body::GaveUp { services, .. } => self.gave_up.clone_from(services),
+            Body::GaveUp { services, .. } => self.gave_up.extend(services.iter().cloned()),
             Body::Resumed { .. } => self.resumed += 1,
             Body::HostContact { host, connected: false, .. } => self.lost.push(host.clone()),
             Body::Finished { verdict, exit_code, reasons, .. } => {
@@ -209,6 +237,9 @@ impl Story {
             Body::ProbeRefused { probe, refusal, at } => {
                 self.refused_probes.insert((probe.clone(), at.clock.host.clone()), refusal.to_string());
             }
+            Body::Edge { probe, at, .. } if !self.in_time(probe, at, at.boot_ns) => {}
+            Body::Gap { probe, at, between, .. } | Body::ReadingsSealed { probe, at, between, .. }
+                if !self.in_time(probe, at, between.s) => {}
             Body::Edge { probe, ok, before, after, at, .. } => {
                 self.watch(probe, at).track.edge(*ok, *before, *after, event.seq);
             }
@@ -227,6 +258,13 @@ impl Story {
             }
             _ => self.take_item(event),
         }
+    }
+
+    /// Whether the section of a probe was not over when it looked: a host may hear late that it is.
+    fn in_time(&self, probe: &ProbeId, at: &Stamp, boot_ns: i64) -> bool {
+        let section = self.experiment.as_ref().and_then(|experiment| experiment.section_of(probe.as_str()));
+        let over = section.and_then(|section| self.entries.get(&section.last())?.over);
+        over.is_none_or(|over| self.offset(&at.clock, boot_ns) <= over)
     }
 
     fn watch(&mut self, probe: &ProbeId, at: &Stamp) -> &mut Watch {
@@ -342,6 +380,8 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::EntryStarted { at, .. }
         | Body::EntrySkipped { at, .. }
         | Body::EntryEnded { at, .. }
+        | Body::EntryFailed { at, .. }
+        | Body::Decided { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

@@ -57,6 +57,7 @@ impl Script {
             document,
             source: String::new(),
             source_name: "t.yaml".into(),
+            files: BTreeMap::new(),
             intent: "i".into(),
             plan: "p".into(),
             seed: 7,

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::{EntryReport, ItemReport, Judgement, ServiceReport, Verdict, exit_code, story::Story};
+use super::{EntryReport, ItemReport, Judgement, SectionReport, ServiceReport, Verdict, exit_code, story::Story};
 use crate::{
     event::{AbortKind, Proof, VerdictWord},
-    experiment::OnEmpty,
+    experiment::{OnEmpty, Section},
     id::HostId,
     units::Dur,
 };
@@ -21,51 +21,183 @@ struct Findings {
     doubts: Vec<String>,
 }
 
-/// Judges the run, as if it ended now unless it is finished.
-pub(super) fn verdict(story: &Story, entries: &[EntryReport], services: &[ServiceReport]) -> Verdict {
-    let mut found = Findings::default();
-    for entry in entries {
-        judge_entry(story, entry, &mut found);
+impl Findings {
+    fn add(&mut self, other: Self) {
+        self.unconfirmed.extend(other.unconfirmed);
+        self.refused.extend(other.refused);
+        self.errors.extend(other.errors);
+        self.aborts.extend(other.aborts);
+        self.failures.extend(other.failures);
+        self.doubts.extend(other.doubts);
     }
-    for service in services {
-        judge_service(story, service, &mut found);
-    }
-    let asked = entries.iter().any(|entry| entry.target.is_some());
-    let applied = entries.iter().flat_map(|entry| &entry.items).any(|item| item.effective_ns.is_some());
-    if asked && !applied {
-        found.doubts.push("no fault was applied on any host".into());
-    }
-    match &story.aborted {
-        Some((AbortKind::Fault | AbortKind::Controller, cause)) => {
-            // Often it is the failure of an item in the same words.
-            found.errors.retain(|known| known != cause);
-            found.errors.insert(0, cause.clone());
+
+    /// The worst word with every reason, the most important first; `praise` when there is none.
+    fn conclude(self, praise: impl FnOnce() -> Vec<String>) -> Verdict {
+        let order = [
+            (VerdictWord::UndoUnconfirmed, self.unconfirmed),
+            (VerdictWord::Refused, self.refused),
+            (VerdictWord::Error, self.errors),
+            (VerdictWord::Aborted, self.aborts),
+            (VerdictWord::Fail, self.failures),
+            (VerdictWord::Inconclusive, self.doubts),
+        ];
+        let word = order.iter().find(|(_, why)| !why.is_empty()).map_or(VerdictWord::Pass, |(word, _)| word.clone());
+        let mut reasons: Vec<String> = order.into_iter().flat_map(|(_, why)| why).collect();
+        if reasons.is_empty() {
+            reasons = praise();
         }
-        Some((kind, cause)) => found.aborts.push(format!("{}: {cause}", abort_word(*kind))),
-        None => {}
+        Verdict { exit_code: exit_code(&word), word, reasons }
+    }
+}
+
+/// Judges the run, as if it ended now unless it is finished: the worst of its sections, and what belongs to none.
+pub(super) fn verdict(story: &Story, entries: &[EntryReport], services: &[ServiceReport]) -> Verdict {
+    let parts = story.experiment.iter().flat_map(|experiment| &experiment.sections).map(Some);
+    let mut found = Findings::default();
+    for section in parts.chain([None]) {
+        found.add(Scope::new(story, section, entries, services).findings());
     }
     if story.gate.is_none() && story.entries.is_empty() {
         found.refused.clone_from(&story.head.refused);
     }
     found.errors.extend(story.unreadable.clone());
     // What never began leaves nothing to doubt.
-    if !found.refused.is_empty() || matches!(story.aborted, Some((AbortKind::Gate, _))) {
+    if !found.refused.is_empty() {
         found.doubts.clear();
     }
-    let order = [
-        (VerdictWord::UndoUnconfirmed, &found.unconfirmed),
-        (VerdictWord::Refused, &found.refused),
-        (VerdictWord::Error, &found.errors),
-        (VerdictWord::Aborted, &found.aborts),
-        (VerdictWord::Fail, &found.failures),
-        (VerdictWord::Inconclusive, &found.doubts),
-    ];
-    let word = order.iter().find(|(_, why)| !why.is_empty()).map_or(VerdictWord::Pass, |(word, _)| word.clone());
-    let mut reasons: Vec<String> = order.iter().flat_map(|(_, why)| why.iter().cloned()).collect();
-    if reasons.is_empty() {
-        reasons = praise(entries, services);
+    found.conclude(|| praise(&entries.iter().collect::<Vec<_>>(), &services.iter().collect::<Vec<_>>()))
+}
+
+/// Judges each section like a run.
+pub(super) fn sections(story: &Story, entries: &[EntryReport], services: &[ServiceReport]) -> Vec<SectionReport> {
+    let sections = story.experiment.iter().flat_map(|experiment| &experiment.sections);
+    sections
+        .map(|section| {
+            let scope = Scope::new(story, Some(section), entries, services);
+            SectionReport {
+                id: section.id.clone(),
+                name: section.name.clone(),
+                description: section.description.clone(),
+                file: section.file.clone(),
+                started_ns: scope.begun(),
+                ended_ns: scope.over(),
+                verdict: scope.findings().conclude(|| praise(&scope.entries, &scope.services)),
+            }
+        })
+        .collect()
+}
+
+/// What is judged together: a section, or what belongs to none; in a single experiment that is everything.
+struct Scope<'a> {
+    story: &'a Story,
+    section: Option<&'a Section>,
+    entries: Vec<&'a EntryReport>,
+    services: Vec<&'a ServiceReport>,
+}
+
+impl<'a> Scope<'a> {
+    fn new(
+        story: &'a Story,
+        section: Option<&'a Section>,
+        entries: &'a [EntryReport],
+        services: &'a [ServiceReport],
+    ) -> Self {
+        let of = |name: &str| story.experiment.as_ref().and_then(|e| Some(&e.section_of(name)?.id));
+        let mine = |name: &str| of(name) == section.map(|section| &section.id);
+        Self {
+            story,
+            section,
+            entries: entries.iter().filter(|entry| mine(entry.entry.as_str())).collect(),
+            services: services.iter().filter(|service| mine(service.service.as_str())).collect(),
+        }
     }
-    Verdict { exit_code: exit_code(&word), word, reasons }
+
+    fn begun(&self) -> Option<i64> {
+        self.section.and_then(|section| begun(self.story, section))
+    }
+
+    fn over(&self) -> Option<i64> {
+        self.section.and_then(|section| over(self.story, section))
+    }
+
+    fn findings(&self) -> Findings {
+        let mut found = Findings::default();
+        for entry in &self.entries {
+            judge_entry(self.story, entry, &mut found);
+        }
+        for service in &self.services {
+            judge_service(self.story, service, &mut found);
+        }
+        let asked = self.entries.iter().any(|entry| entry.target.is_some());
+        let applied = self.entries.iter().flat_map(|entry| &entry.items).any(|item| item.effective_ns.is_some());
+        if asked && !applied {
+            found.doubts.push("no fault was applied on any host".into());
+        }
+        let turned_down = self.end(&mut found);
+        // What never began leaves nothing to doubt.
+        let harmed = self.entries.iter().any(|entry| entry.target.is_some() && entry.started_ns.is_some());
+        if turned_down && !harmed {
+            found.doubts.clear();
+        }
+        found
+    }
+
+    /// Why it ended before its time; whether it was turned down: by a check, or by a person.
+    fn end(&self, found: &mut Findings) -> bool {
+        let mut turned_down = false;
+        for entry in &self.entries {
+            let Some(why) = &entry.failed else { continue };
+            let text = format!("{}: {why}", entry.entry);
+            // A check of the document's own is one of its judgements, that of a day only whether the section could begin.
+            if entry.action == "check" && !entry.entry.as_str().contains(':') {
+                found.failures.push(text);
+            } else {
+                found.aborts.push(text);
+                turned_down = true;
+            }
+        }
+        let Some(section) = self.section else {
+            // What ends a game day belongs to the section that was under way.
+            let sections = self.story.experiment.iter().flat_map(|experiment| &experiment.sections);
+            let mut under_way =
+                sections.filter(|one| begun(self.story, one).is_some() && over(self.story, one).is_none());
+            return (under_way.next().is_none() && self.aborted(found)) || turned_down;
+        };
+        match (self.begun(), self.over(), &self.story.aborted) {
+            (Some(_), None, Some(_)) => self.aborted(found) || turned_down,
+            (None, _, Some((kind, cause))) => {
+                let why = format!("{}: {cause}", abort_word(*kind));
+                found.aborts.push(format!("section {} was not started: {why}", section.id));
+                true
+            }
+            _ => turned_down,
+        }
+    }
+
+    fn aborted(&self, found: &mut Findings) -> bool {
+        match &self.story.aborted {
+            Some((AbortKind::Fault | AbortKind::Controller, cause)) => {
+                // Often it is the failure of an item in the same words.
+                found.errors.retain(|known| known != cause);
+                found.errors.insert(0, cause.clone());
+            }
+            Some((kind, cause)) => found.aborts.push(format!("{}: {cause}", abort_word(*kind))),
+            None => {}
+        }
+        matches!(self.story.aborted, Some((AbortKind::Gate | AbortKind::NoGo, _)))
+    }
+}
+
+/// When the first entry of a section started, or was passed over.
+fn begun(story: &Story, section: &Section) -> Option<i64> {
+    let experiment = story.experiment.as_ref()?;
+    let of = |name: &str| experiment.section_of(name).is_some_and(|one| one.id == section.id);
+    let mine = story.entries.iter().filter(|(id, _)| of(id.as_str()));
+    mine.filter_map(|(_, times)| times.started.or(times.over)).min()
+}
+
+fn over(story: &Story, section: &Section) -> Option<i64> {
+    story.entries.get(&section.last())?.over
 }
 
 /// The name of what ended a run early.
@@ -76,6 +208,7 @@ pub(super) fn abort_word(kind: AbortKind) -> &'static str {
         AbortKind::Stop => "stop",
         AbortKind::Halt => "halt",
         AbortKind::Fault => "fault",
+        AbortKind::NoGo => "go/no-go",
         AbortKind::Controller => "controller",
     }
 }
@@ -154,7 +287,7 @@ fn judge_service(story: &Story, service: &ServiceReport, found: &mut Findings) {
     }
 }
 
-fn praise(entries: &[EntryReport], services: &[ServiceReport]) -> Vec<String> {
+fn praise(entries: &[&EntryReport], services: &[&ServiceReport]) -> Vec<String> {
     let items = entries.iter().filter(|e| e.target.is_some()).map(|e| e.items.len()).sum::<usize>();
     let mut reasons: Vec<String> = services
         .iter()

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Summaries of readings arrive up to a second after the look.
-const SEAL: Dur = Dur::from_secs(1);
+pub(super) const SEAL: Dur = Dur::from_secs(1);
 /// How often an interrupted fault is asked for anew.
 const MAX_GENERATIONS: u32 = 3;
 /// Added to the give-up time and the lease before an unconfirmed undo ends a run, and to an item's own time and the
@@ -38,7 +38,7 @@ impl Decision {
         Self { append: vec![body], ..Self::default() }
     }
 
-    fn wait_until(&mut self, ns: i64) {
+    pub(super) fn wait_until(&mut self, ns: i64) {
         self.wake_ns = Some(self.wake_ns.map_or(ns, |known| known.min(ns)));
     }
 }
@@ -118,7 +118,7 @@ impl Run {
 
     /// When a probe from which nothing is heard, though its vantage is in contact, is taken for lost.
     fn blind_at(&self, probe: &ProbeId, host: &HostId) -> Option<i64> {
-        let gate = self.gate.as_ref().filter(|_| !self.lost_contact.contains_key(host))?;
+        let gate = self.looks_since(probe).filter(|_| !self.lost_contact.contains_key(host))?;
         let heard = self.sights.get(&(probe.clone(), host.clone())).map_or(i64::MIN, |sight| sight.heard);
         let back = self.back_in_contact.get(host).map_or(i64::MIN, |at| at.boot_ns);
         let plan = self.experiment.probes.get(probe)?;
@@ -190,6 +190,9 @@ impl Run {
     }
 
     fn guard_rail(&self, probe: &ProbeId, failing_for: Dur, now: &Stamp) -> Option<String> {
+        if !self.looks(probe) {
+            return None;
+        }
         for host in self.vantages.get(probe)? {
             if let Some(sight) = self.sights.get(&(probe.clone(), host.clone()))
                 && sight.down_for() >= failing_for
@@ -230,7 +233,7 @@ impl Run {
         let mut decision = Decision::default();
         for entry in &self.experiment.timeline {
             let state = &self.entries[&entry.id];
-            if state.skipped.is_some() || state.ended.is_some() {
+            if state.over.is_some() {
                 continue;
             }
             if state.started.is_none() {
@@ -239,7 +242,7 @@ impl Run {
                 self.carry_on(entry, state, now, &mut decision);
             }
         }
-        let over = |e: &Entry| self.entries[&e.id].ended.is_some() || self.entries[&e.id].skipped.is_some();
+        let over = |e: &Entry| self.entries[&e.id].over.is_some();
         if decision.append.is_empty() && self.experiment.timeline.iter().all(over) {
             decision.append.push(Body::RecoveryStarted { at: now.clone() });
         }
@@ -248,21 +251,36 @@ impl Run {
 
     fn start(&self, entry: &Entry, now: &Stamp, decision: &mut Decision) {
         let skip = |why: String| Body::EntrySkipped { entry: entry.id.clone(), why, at: now.clone() };
+        let due = self.due(entry);
+        // In a game day its section must have begun: until then nothing of it has happened.
+        let reached = match &due {
+            Due::At(ns) | Due::Until(ns, _) => *ns <= now.boot_ns,
+            Due::Never(_) => true,
+            Due::Unknown => false,
+        };
         if let Action::Fault { target, .. } = &entry.action
             && self.targets.get(target).is_none_or(Vec::is_empty)
+            && (reached || self.experiment.sections.is_empty())
         {
             return decision.append.push(skip(format!("target {target} matches no host")));
         }
-        match self.due(entry) {
-            Due::At(ns) if now.boot_ns.saturating_sub(ns) > TOO_LATE.ns() => decision.append.push(Body::Aborted {
-                cause: format!(
-                    "{} was due {} ago, when the controller was away",
-                    entry.id,
-                    Dur::from_ns(now.boot_ns - ns).human()
-                ),
-                why: AbortKind::Controller,
-                at: now.clone(),
-            }),
+        // To look or to ask late does no harm: what comes after counts from there.
+        let harmless = !matches!(entry.action, Action::Fault { .. } | Action::Wait { .. });
+        match due {
+            Due::At(ns) if ns <= now.boot_ns && self.nothing_to_recover(entry) => {
+                decision.append.push(skip("no fault of the section was started".into()));
+            }
+            Due::At(ns) if !harmless && now.boot_ns.saturating_sub(ns) > TOO_LATE.ns() => {
+                decision.append.push(Body::Aborted {
+                    cause: format!(
+                        "{} was due {} ago, when the controller was away",
+                        entry.id,
+                        Dur::from_ns(now.boot_ns - ns).human()
+                    ),
+                    why: AbortKind::Controller,
+                    at: now.clone(),
+                });
+            }
             Due::At(ns) if ns <= now.boot_ns => decision.append.push(Body::EntryStarted {
                 entry: entry.id.clone(),
                 occurrence: 0,
@@ -299,6 +317,9 @@ impl Run {
                     decision.append.push(ended);
                 }
             }
+            Action::Check { .. } | Action::Approval { .. } | Action::Recovery { .. } => {
+                self.hold(entry, state, now, decision);
+            }
         }
     }
 
@@ -313,6 +334,9 @@ impl Run {
             match pick(state) {
                 Some(stamp) => Due::At(stamp.later(*delay).boot_ns),
                 None if state.skipped.is_some() => Due::Never(format!("entry {id} was skipped")),
+                None if state.failed.is_some() => {
+                    Due::Never(format!("entry {id}: {}", state.failed.as_deref().unwrap_or_default()))
+                }
                 None if state.ended.is_some() => Due::Never(format!("entry {id} never became effective")),
                 None => Due::Unknown,
             }
@@ -322,6 +346,11 @@ impl Run {
             AfterWhat::Effective(id) => of(id, |s| s.effective.as_ref()),
             AfterWhat::Ended(id) => of(id, |s| s.ended.as_ref()),
             AfterWhat::Recovered(service) => self.due_recovered(entry, service, *delay),
+            AfterWhat::Over(ids) => {
+                let over = ids.iter().map(|id| Some(self.entries.get(id)?.over.as_ref()?.later(*delay).boot_ns));
+                over.collect::<Option<Vec<i64>>>()
+                    .map_or(Due::Unknown, |all| Due::At(all.into_iter().max().unwrap_or(gate.boot_ns)))
+            }
         }
     }
 
@@ -329,8 +358,8 @@ impl Run {
         let position = self.experiment.timeline.iter().position(|e| e.id == entry.id).unwrap_or(0);
         let before = position.checked_sub(1).map(|i| &self.entries[&self.experiment.timeline[i].id]);
         let from = match before {
-            None => self.gate.clone(),
-            Some(state) if state.skipped.is_some() => self.gate.clone(),
+            None => self.origin_of(entry),
+            Some(state) if state.skipped.is_some() => self.origin_of(entry),
             Some(state) => state.effective.clone().or_else(|| state.ended.clone()),
         };
         let Some(from) = from else { return Due::Unknown };
@@ -392,25 +421,29 @@ impl Run {
             .collect()
     }
 
-    /// Services that some probe speaks for.
+    /// Services that some probe speaks for, but for those of sections, which are over when their sections are.
     fn watched(&self) -> Vec<ServiceId> {
-        self.experiment.services.keys().filter(|s| self.probes_of(s).next().is_some()).cloned().collect()
+        let whole = self.experiment.services.keys().filter(|s| self.experiment.section_of(s.as_str()).is_none());
+        whole.filter(|s| self.probes_of(s).next().is_some()).cloned().collect()
     }
 
-    fn settled(&self, service: &ServiceId, since: &Stamp) -> bool {
+    pub(super) fn settled(&self, service: &ServiceId, since: &Stamp) -> bool {
         !self.fallen.contains_key(service) && self.steady_since(service, since)
     }
 
     /// Up from before `from` until a stable window after it, by the controller's clock; sealing may lag a second.
     pub(super) fn steady_since(&self, service: &ServiceId, from: &Stamp) -> bool {
         let stable = self.experiment.recovery.stable_for;
-        let seen = from.later(stable + SEAL).boot_ns;
-        self.probes_of(service).all(|probe| {
-            self.vantages[probe].iter().all(|host| {
-                let sight = self.sights.get(&(probe.clone(), host.clone()));
-                let late = |s: &Sight| self.looked_until(s).is_none_or(|ns| ns >= from.later(stable).boot_ns);
-                sight.is_some_and(|s| s.ok == Some(true) && s.up_for() >= stable && s.heard >= seen && late(s))
-            })
+        self.probes_of(service).all(|probe| self.held(probe, from, stable))
+    }
+
+    /// The same of one probe and any window.
+    pub(super) fn held(&self, probe: &ProbeId, from: &Stamp, window: Dur) -> bool {
+        let seen = from.later(window + SEAL).boot_ns;
+        self.vantages[probe].iter().all(|host| {
+            let sight = self.sights.get(&(probe.clone(), host.clone()));
+            let late = |s: &Sight| self.looked_until(s).is_none_or(|ns| ns >= from.later(window).boot_ns);
+            sight.is_some_and(|s| s.ok == Some(true) && s.up_for() >= window && s.heard >= seen && late(s))
         })
     }
 
@@ -422,7 +455,7 @@ impl Run {
         Some(map.translate(&Stamp { boot_ns: sight.until, ..edge.clone() })?.0)
     }
 
-    fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a ProbeId> {
+    pub(super) fn probes_of<'a>(&'a self, service: &'a ServiceId) -> impl Iterator<Item = &'a ProbeId> {
         self.experiment.probes.keys().filter(move |probe| self.speaks_for(probe, service))
     }
 
@@ -431,7 +464,7 @@ impl Run {
     }
 
     /// How long a probe was seen up from its worst vantage.
-    fn worst_up(&self, probe: &ProbeId) -> Dur {
+    pub(super) fn worst_up(&self, probe: &ProbeId) -> Dur {
         let hosts = self.vantages.get(probe).filter(|h| !h.is_empty());
         hosts.map_or(Dur::ZERO, |hosts| {
             let up = |host| self.sights.get(&(probe.clone(), host)).map_or(Dur::ZERO, Sight::up_for);

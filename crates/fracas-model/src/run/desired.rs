@@ -30,12 +30,12 @@ impl Run {
         .collect()
     }
 
-    /// Probes this host should run: from the gate until the run has finished.
+    /// Probes this host should run: from the gate until the run has finished; those of a section from its start to its end.
     pub fn desired_probes(&self, host: &HostId) -> Vec<ProbeItem> {
         if matches!(self.phase, Phase::Planned | Phase::Finished) {
             return Vec::new();
         }
-        let mine = self.experiment.probes.iter().filter(|(id, _)| self.vantages[*id].contains(host));
+        let mine = self.experiment.probes.iter().filter(|(id, _)| self.vantages[*id].contains(host) && self.looks(id));
         mine.map(|(id, probe)| ProbeItem {
             run: self.id.clone(),
             probe: id.clone(),

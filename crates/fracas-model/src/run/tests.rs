@@ -48,6 +48,7 @@ impl Script {
             document: document(),
             source: String::new(),
             source_name: String::new(),
+            files: BTreeMap::new(),
             intent: String::new(),
             plan: String::new(),
             seed: 1,

@@ -24,6 +24,8 @@ pub struct State {
     pub schedule: Option<Schedule>,
     /// Text of the experiment.
     pub experiment: String,
+    /// Texts of the files that it names, by the names it gives them.
+    pub files: BTreeMap<String, String>,
     /// Its calendars; read from their texts.
     #[serde(skip)]
     pub calendars: Calendars,
@@ -95,7 +97,7 @@ impl State {
     /// Takes in a fact that was recorded at this instant of the wall clock.
     pub fn take(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
-            Fact::Set { schedule, experiment, calendars, environment, by, .. } => {
+            Fact::Set { schedule, experiment, calendars, files, environment, by, .. } => {
                 // What was due by other rules was owed by them, and is settled or withdrawn. So is what a clock that was
                 // ahead had settled beforehand.
                 if !self.goes_on(schedule, at_ns) {
@@ -106,6 +108,7 @@ impl State {
                 self.calendar_texts.clone_from(calendars);
                 self.schedule = Some((**schedule).clone());
                 (self.experiment, self.environment, self.by) = (experiment.clone(), environment.clone(), by.clone());
+                self.files.clone_from(files);
                 self.removed = false;
             }
             Fact::Started { due, run } => {

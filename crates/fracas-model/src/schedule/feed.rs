@@ -134,7 +134,10 @@ mod tests {
         let (environment, by) = ("staging".to_owned(), "p1".to_owned());
         let schedule = Box::new(rules);
         let mut state = State::default();
-        state.take(&Fact::Set { schedule, source, experiment, calendars, environment, by }, NOW_NS - DAY_NS);
+        state.take(
+            &Fact::Set { schedule, source, experiment, calendars, files: BTreeMap::new(), environment, by },
+            NOW_NS - DAY_NS,
+        );
         state
     }
 

@@ -215,6 +215,7 @@ impl Life {
             source: String::new(),
             experiment: String::new(),
             calendars: BTreeMap::new(),
+            files: BTreeMap::new(),
             environment: "default".into(),
             by: "somebody".into(),
         };
@@ -542,6 +543,7 @@ fn other_times_withdraw_what_is_owed_and_the_same_times_do_not() {
             source: String::new(),
             experiment: String::new(),
             calendars: BTreeMap::new(),
+            files: BTreeMap::new(),
             environment: String::new(),
             by: String::new(),
         });

@@ -583,6 +583,12 @@ pub struct PlanRequest {
     pub seed: u64,
     #[prost(string, tag = "5")]
     pub environment: ::prost::alloc::string::String,
+    /// Texts of the files that the document names, by the names it gives them.
+    #[prost(map = "string, string", tag = "6")]
+    pub files: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct PlanReply {
@@ -608,6 +614,12 @@ pub struct StartRunRequest {
     /// Any text, unique per intended run.
     #[prost(string, tag = "6")]
     pub idempotency_key: ::prost::alloc::string::String,
+    /// Texts of the files that the document names, by the names it gives them.
+    #[prost(map = "string, string", tag = "7")]
+    pub files: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StartRunReply {
@@ -812,6 +824,12 @@ pub struct AskApprovalRequest {
     /// With every_run: at most so many hosts under fault in a run; 0: as many as are drawn now.
     #[prost(uint32, tag = "7")]
     pub max_hosts: u32,
+    /// Texts of the files that the document names, by the names it gives them.
+    #[prost(map = "string, string", tag = "8")]
+    pub files: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Approval {
@@ -879,6 +897,27 @@ pub struct RejectRequest {
 pub struct WithdrawRequest {
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecideRequest {
+    /// A run id, a unique prefix of one, or "last".
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// The entry that asks, or the section of a game day.
+    #[prost(string, tag = "2")]
+    pub entry: ::prost::alloc::string::String,
+    #[prost(bool, tag = "3")]
+    pub go: bool,
+    #[prost(string, tag = "4")]
+    pub note: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct DecideReply {
+    /// Which run and entry it was.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub entry: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MoveHostRequest {
@@ -1098,6 +1137,12 @@ pub struct SetScheduleRequest {
     /// Texts of the calendars that the schedule names, by the names it writes.
     #[prost(map = "string, string", tag = "6")]
     pub calendars: ::std::collections::HashMap<
+        ::prost::alloc::string::String,
+        ::prost::alloc::string::String,
+    >,
+    /// Texts of the files that the experiment names, by the names it gives them.
+    #[prost(map = "string, string", tag = "7")]
+    pub files: ::std::collections::HashMap<
         ::prost::alloc::string::String,
         ::prost::alloc::string::String,
     >,
@@ -2107,6 +2152,27 @@ pub mod operator_client {
                 .insert(GrpcMethod::new("fracas.v1.Operator", "Withdraw"));
             self.inner.unary(req, path, codec).await
         }
+        /// Answers the question of a run's entry: go, or no-go. Never by whoever started the run.
+        pub async fn decide(
+            &mut self,
+            request: impl tonic::IntoRequest<super::DecideRequest>,
+        ) -> std::result::Result<tonic::Response<super::DecideReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/Decide",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("fracas.v1.Operator", "Decide"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A host of another environment from now on; refused while a run has it.
         pub async fn move_host(
             &mut self,
@@ -2779,6 +2845,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::WithdrawRequest>,
         ) -> std::result::Result<tonic::Response<super::Approval>, tonic::Status>;
+        /// Answers the question of a run's entry: go, or no-go. Never by whoever started the run.
+        async fn decide(
+            &self,
+            request: tonic::Request<super::DecideRequest>,
+        ) -> std::result::Result<tonic::Response<super::DecideReply>, tonic::Status>;
         /// A host of another environment from now on; refused while a run has it.
         async fn move_host(
             &self,
@@ -4221,6 +4292,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = WithdrawSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/Decide" => {
+                    #[allow(non_camel_case_types)]
+                    struct DecideSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::DecideRequest>
+                    for DecideSvc<T> {
+                        type Response = super::DecideReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::DecideRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::decide(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = DecideSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -42,7 +42,8 @@ fn card(page: &Page<'_>, index: usize, entry: &EntryReport) -> String {
     let started =
         entry.started_ns.map_or_else(|| "It was not started".to_owned(), |ns| format!("Started at {}", offset(ns)));
     let ended = entry.ended_ns.map_or_else(String::new, |ns| format!(", ended at {}", offset(ns)));
-    let skipped = entry.skipped.as_ref().map_or_else(String::new, |why| format!(": {}", escape(why)));
+    let why = entry.skipped.as_ref().or(entry.failed.as_ref()).or(entry.answer.as_ref());
+    let skipped = why.map_or_else(String::new, |why| format!(": {}", escape(why)));
     let _ = writeln!(out, "<p class=\"note\">{started}{ended}{skipped}.</p>");
     if !entry.items.is_empty() {
         out += &numbers(page, entry);
@@ -64,8 +65,10 @@ fn card(page: &Page<'_>, index: usize, entry: &EntryReport) -> String {
 fn state(entry: &EntryReport) -> String {
     let any = |test: &dyn Fn(&ItemReport) -> bool| entry.items.iter().any(test);
     let verified = |item: &ItemReport| matches!(item.proof, Some(fracas_model::event::Proof::Verified));
-    let (class, word) = if entry.target.is_none() {
-        ("calm", "wait")
+    let (class, word) = if entry.target.is_none() && entry.failed.is_some() {
+        ("doubt", "■ came to nothing")
+    } else if entry.target.is_none() {
+        ("calm", entry.action.as_str())
     } else if any(&|i| i.unconfirmed) {
         ("fail", "! undo not confirmed")
     } else if entry.items.is_empty() {

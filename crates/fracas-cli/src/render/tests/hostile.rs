@@ -37,6 +37,9 @@ const TYPED: &[&str] = &[
     "rounding",
     "maxPercent",
     "percent",
+    "onFailure",
+    "otherwise",
+    "deadline",
 ];
 /// Keys whose values are maps from foreign names.
 const NAMED: &[&str] = &["targets", "hosts", "services", "probes", "params"];

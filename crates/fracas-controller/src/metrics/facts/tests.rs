@@ -38,6 +38,7 @@ fn planned(at_ns: i64) -> Body {
     };
     let catalogue = Catalogue { faults: vec![fault], probes: vec![] };
     Body::Planned {
+        files: std::collections::BTreeMap::new(),
         run: "r".into(),
         document: read_experiment("x", DOCUMENT, &BTreeMap::new(), &catalogue).unwrap().canonical,
         source: String::new(),

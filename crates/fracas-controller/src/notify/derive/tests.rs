@@ -22,6 +22,7 @@ fn event(stream: &str, seq: u64, body: Body) -> Event {
 
 fn planned(environment: &str) -> Body {
     Body::Planned {
+        files: std::collections::BTreeMap::new(),
         run: "r1".into(),
         document: json!({ "name": "kill-web" }),
         source: String::new(),
@@ -214,6 +215,7 @@ fn set() -> Fact {
     let schedule = fracas_model::schedule::read_schedule("s.yaml", SCHEDULE).unwrap().schedule;
     Fact::Set {
         calendars: std::collections::BTreeMap::new(),
+        files: std::collections::BTreeMap::new(),
         schedule: Box::new(schedule),
         source: SCHEDULE.into(),
         experiment: String::new(),

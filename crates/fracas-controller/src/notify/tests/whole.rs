@@ -20,6 +20,7 @@ use crate::{controller::Controller, fleet::Offer, runs::Request, schedules::Sett
 
 pub(super) fn planned(run: &str) -> Body {
     Body::Planned {
+        files: std::collections::BTreeMap::new(),
         run: run.into(),
         document: json!({ "name": "kill-web" }),
         source: String::new(),
@@ -419,6 +420,7 @@ async fn a_run_that_ends_and_a_due_that_is_skipped_reach_a_receiver() {
     assert!(data["verdict"].is_string() && data["exitCode"].is_number(), "{data}");
     let setting = Setting {
         calendars: std::collections::BTreeMap::new(),
+        files: std::collections::BTreeMap::new(),
         source: OFTEN.into(),
         source_name: "often.yaml".into(),
         experiment: NOWHERE.into(),
