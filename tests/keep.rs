@@ -133,11 +133,11 @@ fn a_backup_in_a_fault() {
     // Heads that are newer than the backup, kept elsewhere.
     stage.rig.fracas(&["hosts", "join-token"]).good();
     until("a head of that is signed", || {
-        stage.keep_heads();
         let heads = stage.rig.fracas(&["audit", "heads"]).good().json().remove(0);
         let told = stage.rig.fracas(&["audit", "list", "--method", "MakeJoinToken", "--output", "json"]).good().json();
         told.last().is_some_and(|told| told["seq"].as_u64() <= heads["seq"].as_u64())
     });
+    stage.keep_heads();
     stage.rig.kill_controller();
     let restored = restore(&stage.rig);
     assert_eq!((&restored["openRuns"], &restored["withKeys"]), (&json!(1), &json!(true)), "{restored}");
@@ -164,11 +164,11 @@ fn an_end_told_elsewhere() {
     stage.rig.fracas(&["stop", "last", "--reason", "enough"]).good();
     stage.rig.finish(going).ended("aborted", 4);
     until("the end is signed", || {
-        stage.keep_heads();
         let heads = stage.rig.fracas(&["audit", "heads"]).good().json().remove(0);
         let told = stage.rig.fracas(&["audit", "list", "--method", "Close", "--output", "json"]).good().json();
         told.last().is_some_and(|told| told["seq"].as_u64() <= heads["seq"].as_u64())
     });
+    stage.keep_heads();
     stage.end_controller();
     restore(&stage.rig);
     let ended = last_ended(&stage.rig);

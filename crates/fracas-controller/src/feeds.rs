@@ -204,7 +204,7 @@ impl Feeds {
         let now_ns = self.history.now().wall_ns;
         let links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all: Vec<Made> = links.0.values().filter(|made| now_ns < made.expires_ns).cloned().collect();
-        all.sort_by_key(|made| made.made_ns);
+        all.sort_by(|a, b| (a.made_ns, &a.id).cmp(&(b.made_ns, &b.id)));
         all
     }
 

@@ -194,7 +194,7 @@ impl<'a> Draw<'a> {
     fn near(&self, target: &Target) -> String {
         let known: Vec<&str> = self.hosts.iter().filter(|h| !h.observer).map(|h| h.name.as_str()).collect();
         if known.is_empty() {
-            return "no host has joined yet: make a token with `fracas hosts join-token`, then start an agent with it"
+            return "no host of this environment has joined yet: make a token with `fracas hosts join-token` and start an agent with it, or name another with --environment"
                 .into();
         }
         let key = target.select.split(['=', '!', ' ', ',']).find(|part| !part.is_empty()).unwrap_or_default();

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fs::File, io, os::unix::fs::FileExt as _, time:
 
 use anyhow::{Context as _, bail};
 use fracas_cli::{client::Client, context::Access};
-use fracas_model::units::Dur;
+use fracas_model::{access::DEFAULT_ENVIRONMENT, units::Dur};
 use fracas_sim::lab::{End, Program, Running, Stream};
 use rustix::fs::{MemfdFlags, memfd_create};
 
@@ -116,7 +116,7 @@ impl<'a> Cast<'a> {
             let labels: BTreeMap<String, String> =
                 labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
             let (token, _) =
-                self.unless_ended(async { Ok(client.join_token(TOKEN, labels, "default").await?) }).await?;
+                self.unless_ended(async { Ok(client.join_token(TOKEN, labels, DEFAULT_ENVIRONMENT).await?) }).await?;
             let directory = self.ground.directory(name);
             let program = Program::this().args(["agent", "--controller", &fleet, "--name", name]);
             let program = program.args(["--state-dir", &directory]).env("FRACAS_JOIN_TOKEN", token);

@@ -8,6 +8,7 @@ use fracas_cli::{
     client::RunSummary,
     exit,
 };
+use fracas_model::access::DEFAULT_ENVIRONMENT;
 
 use super::{
     Demo, Stage,
@@ -90,7 +91,7 @@ impl Demo<'_> {
             file: written.path.clone(),
             parameters: ParameterArgs { set: written.document.takes(&stage.set), values: None },
             seed: 0,
-            environment: "demo".into(),
+            environment: DEFAULT_ENVIRONMENT.into(),
         };
         let run = RunArgs { document, local: false, label: Vec::new(), detach: false, report: None, yes: true };
         self.command(stage, Command::Run(run))
