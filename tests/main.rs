@@ -47,6 +47,7 @@ mod terminal;
 mod trouble;
 mod truth;
 mod untouched;
+mod upgrade;
 mod verdicts;
 
 use std::process::ExitCode;
@@ -107,6 +108,7 @@ fn main() -> ExitCode {
         metrics::trials(),
         notify::trials(),
         gameday::trials(),
+        upgrade::trials(),
     ];
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);

@@ -33,6 +33,8 @@ const MEMORY_BYTES: u64 = 8 << 20;
 /// A file longer than this is replaced once everything in it was acknowledged.
 const COMPACT_BYTES: u64 = 256 << 10;
 const VERSION: u8 = 1;
+/// No outbox lives long enough to give out such a number.
+const HIGHEST: u64 = 1 << 62;
 
 /// One fact that waits.
 #[derive(Clone, Debug, PartialEq)]
@@ -140,24 +142,27 @@ impl<D: Disk> Outbox<D> {
     /// Takes in what the file holds; whether its life goes on.
     fn load(&mut self, bytes: &[u8]) -> bool {
         let (frames, end) = scan_frames(bytes);
-        let mut life = None;
+        let (mut life, mut last, mut in_order) = (None, 0, true);
         for frame in frames {
             match decode(frame.payload) {
                 Some((Head::Life { id, boot, next }, _)) => {
-                    self.next = next;
+                    self.next = next.max(1);
                     life = Some((id, boot));
                 }
                 Some((Head::Fact { seq, body, .. }, _)) => {
                     let place = Place::File { offset: frame.offset as u64, len: frame.size };
                     self.push(Slot { seq, place, worth: worth(&body) });
-                    self.next = self.next.max(seq + 1);
+                    in_order &= last < seq;
+                    last = seq;
+                    self.next = self.next.max(seq.saturating_add(1));
                 }
                 Some((Head::Acked { seq }, _)) => self.forget(seq),
                 None => {}
             }
         }
         match life {
-            Some((id, born)) if born == self.boot && end == End::Clean => {
+            // A controller takes only numbers that rise, and no higher ones.
+            Some((id, born)) if born == self.boot && end == End::Clean && in_order && self.next < HIGHEST => {
                 self.id = id;
                 true
             }
@@ -396,7 +401,7 @@ impl GivenUp {
     fn widen(&mut self, other: &Self) {
         self.between.s = self.between.s.min(other.between.s);
         self.between.c = self.between.c.max(other.between.c);
-        self.count += other.count;
+        self.count = self.count.saturating_add(other.count);
         self.at = other.at.clone();
     }
 }

@@ -867,15 +867,16 @@ impl Readings {
 
     /// The readings again; columns of unequal length end at the shortest.
     pub fn unpack(&self) -> Vec<Reading> {
-        let mut at = 0;
+        let mut at = 0_i64;
         self.s
             .iter()
             .zip(&self.took)
             .zip(&self.failed)
             .map(|((step, took), failed)| {
-                at += step;
+                // A host may have packed any numbers.
+                at = at.saturating_add(*step);
                 let why = usize::try_from(*failed).ok().and_then(|i| self.whys.get(i)).cloned().unwrap_or_default();
-                Reading { look: Look { s: at, c: at + took }, ok: *failed < 0, why }
+                Reading { look: Look { s: at, c: at.saturating_add(*took) }, ok: *failed < 0, why }
             })
             .collect()
     }

@@ -215,6 +215,22 @@ async fn exchange(ready: &Ready, stream: impl AsyncRead + AsyncWrite + Unpin + '
     beside(answer, connection).await
 }
 
+/// What a look with these parameters makes of the answer that `stream` gives, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Seen {
+    let uri: Uri = "http://127.0.0.1/".parse().map_err(brief)?;
+    let ready = Ready {
+        request: request(&uri, params).map_err(|refusal| refusal.why)?,
+        host: String::new(),
+        port: 80,
+        tls: None,
+        statuses: statuses(params),
+        body: params.text("body").map(str::to_owned),
+        max_latency: None,
+    };
+    exchange(&ready, stream).await
+}
+
 /// The result of `answer`, while `driver` moves its bytes. The driver may end first, having delivered everything.
 async fn beside<T>(answer: impl Future<Output = T>, driver: impl Future) -> T {
     let (mut answer, mut driver) = (pin!(answer), pin!(driver));

@@ -5,14 +5,19 @@
 mod bench;
 mod codegen;
 mod crash_trial;
+mod fuzz;
 mod power_trial;
 mod tidy;
 mod trial;
+mod upgrade_trial;
 mod vm;
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
+    if let Some(code) = fuzz::compile() {
+        return code;
+    }
     if let Some(code) = fracas_agent::reexec() {
         return fracas_agent::reexec::exit_code(code);
     }
@@ -32,10 +37,12 @@ fn main() -> ExitCode {
         },
         "tidy" => tidy::run(),
         "bench" => bench::run(&words),
+        "upgrade-trial" => upgrade_trial::run(&words),
+        "fuzz" => fuzz::run(&words),
         "vm" => vm::run(&words),
         _ => {
             eprintln!(
-                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | schedule-trial [--help] | tidy | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
+                "usage: cargo xtask bench [--help] | codegen | codegen-check | controller-trial [--help] | crash-trial [--help] | fuzz [--help] | halt-trial [--help] | loss-trial [--help] | power-trial [--help] | schedule-trial [--help] | tidy | upgrade-trial [--help] | vm [--labs] [TEST FILTERS AND OPTIONS] | vm systemd [FAULT FILTERS]"
             );
             return ExitCode::from(2);
         }

@@ -263,6 +263,13 @@ fn parts(datagram: &[u8]) -> Vec<Part> {
     all
 }
 
+/// The error number that is told as its negative; what cannot be one is a broken message.
+fn errno(code: i32) -> Errno {
+    /// `MAX_ERRNO`, linux/err.h.
+    const MOST: i32 = 4095;
+    if (-MOST..0).contains(&code) { Errno::from_raw_os_error(-code) } else { Errno::BADMSG }
+}
+
 fn refused(header: message::Header, body: &[u8], code: i32) -> Error {
     /// `NLMSGERR_ATTR_MSG`.
     const TEXT: u16 = 1;
@@ -274,5 +281,46 @@ fn refused(header: message::Header, body: &[u8], code: i32) -> Error {
         _ => 0,
     };
     let text = body.get(4 + echoed..).and_then(|rest| message::find(rest, TEXT)).map(message::text);
-    Error::Refused { errno: Errno::from_raw_os_error(-code), detail: text.unwrap_or_default() }
+    Error::Refused { errno: errno(code), detail: text.unwrap_or_default() }
+}
+
+/// All that is read from one datagram of the kernel, for fuzzing: how many things were found in it.
+#[cfg(fuzzing)]
+pub fn read_datagram(datagram: &[u8]) -> usize {
+    let replies = parts(datagram).into_iter().filter_map(|part| match part.outcome {
+        Outcome::Data(reply) => Some(reply),
+        _ => None,
+    });
+    let found = |reply: &Reply| {
+        usize::from(link::link(reply).is_some())
+            + usize::from(diag::connection(&reply.body).is_some())
+            + usize::from(traffic::discipline(reply).is_some())
+            + usize::from(traffic::found(reply).is_some())
+            + usize::from(nft::handle(reply).is_some())
+            + nft::counters_of(reply).len()
+    };
+    replies.map(|reply| found(&reply)).sum::<usize>() + queue::packets(datagram).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answered(code: i32) -> Option<Errno> {
+        let datagram = Message::new(ERROR, 0, &code.to_ne_bytes()).finish(1);
+        match parts(&datagram).remove(0).outcome {
+            Outcome::Failed(error) => error.errno(),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_an_error_number_is_a_broken_message() {
+        assert_eq!(answered(-2), Some(Errno::NOENT));
+        assert_eq!(answered(-4095).map(Errno::raw_os_error), Some(4095));
+        for code in [1, i32::MAX, i32::MIN, -4096] {
+            assert_eq!(answered(code), Some(Errno::BADMSG), "{code}");
+        }
+        assert_eq!(answered(0), None);
+    }
 }

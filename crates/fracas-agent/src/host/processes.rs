@@ -181,6 +181,14 @@ pub fn pid_in_file(path: &str) -> Option<i32> {
     String::from_utf8_lossy(&text).lines().next()?.trim().parse().ok().filter(|pid| *pid > 0)
 }
 
+/// All that is read from texts of /proc, for fuzzing: how many things were found in them.
+#[cfg(fuzzing)]
+pub fn read_text(text: &str) -> usize {
+    let lines = text.lines().filter(|line| listener(line).is_some()).count();
+    let counts = super::netlink::queue::parse_counts(text).len();
+    lines + counts + usize::from(Stat::parse(text).is_some()) + usize::from(unit(text).is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -165,3 +165,27 @@ async fn edges_gaps_and_clocks_have_a_bound_too_and_what_happened_to_items_stays
         assert_eq!(whole, 20_005, "no change is hidden: {covered:?}");
     }
 }
+
+#[tokio::test]
+async fn a_file_whose_numbers_no_controller_would_take_begins_a_new_life() {
+    let life = |next| encode(&Head::Life { id: "life".into(), boot: "b".into(), next }, &[]);
+    let fact = |seq| encode(&Head::Fact { seq, stream: STREAM.into(), body: Box::new(undoing(1)) }, &[]);
+    let files = [
+        [life(1), fact(u64::MAX)].concat(),
+        [life(1), fact(1 << 63)].concat(),
+        [life(1), fact(2), fact(1)].concat(),
+        [life(1), fact(1), fact(1)].concat(),
+        [life(u64::MAX), fact(1)].concat(),
+        [life(0), fact(0)].concat(),
+    ];
+    for file in files {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(FILE), &file).unwrap();
+        let mut outbox = open(&dir, "b").await;
+        assert_ne!(outbox.id(), "life");
+        outbox.append(STREAM, &undoing(2), &[]).await;
+        let numbers = seqs(&outbox).await;
+        assert_eq!(numbers, (1..=numbers.len() as u64).collect::<Vec<_>>(), "all that waited is told, in order");
+        assert!(numbers.len() >= 2);
+    }
+}

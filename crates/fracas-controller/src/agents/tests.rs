@@ -213,3 +213,5 @@ fn a_host_is_clean_only_if_it_knows_what_it_did() {
     assert!(!says_clean(&Renew { open_items: 1, ..clean.clone() }));
     assert!(!says_clean(&Renew { journal_trouble: "the journal is damaged at byte 20".into(), ..clean }));
 }
+
+mod older;

@@ -247,7 +247,8 @@ impl Story {
                 let watch = self.watch(probe, at);
                 watch.track.gap(*between);
                 watch.gaps.push(*between);
-                watch.missed += missed;
+                // A host may say any number.
+                watch.missed = watch.missed.saturating_add(*missed);
             }
             Body::ReadingsSealed { probe, digest, between, ok, failed, at } => {
                 let watch = self.watch(probe, at);

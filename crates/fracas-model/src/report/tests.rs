@@ -424,3 +424,19 @@ fn reports_survive_json_and_every_event_has_a_line() {
     let fired = report.events.iter().find(|e| e.text == "kill on db-1 fired").unwrap();
     assert!((fired.at_ns - 2 * MS).abs() <= 2 * MS, "placed on the controller's clock: {}", fired.at_ns);
 }
+
+#[test]
+fn whatever_numbers_a_host_tells_there_is_a_report() {
+    let mut script = Script::killing();
+    let at = |ns: i64| stamp("e1", ns);
+    for (ns, missed) in [(S, u64::MAX), (2 * S, u64::MAX)] {
+        let from = ahead("e1") + ns;
+        let between = Look { s: from, c: from + MS };
+        script.say(ns, Body::Gap { probe: "up".into(), missed, between, why: "late".into(), at: at(ns) });
+    }
+    let packed = Readings { s: vec![i64::MAX, i64::MAX], took: vec![i64::MAX, 1], failed: vec![-1, 0], whys: vec![] };
+    let looks: Vec<Look> = packed.unpack().iter().map(|reading| reading.look).collect();
+    assert_eq!(looks, [Look { s: i64::MAX, c: i64::MAX }; 2]);
+    let report = build(&script.events, &BTreeMap::new());
+    assert_eq!(report.probes[0].missed, u64::MAX);
+}

@@ -44,7 +44,7 @@ pub fn connections() -> Result<Vec<Connection>, Error> {
 }
 
 /// `struct inet_diag_msg`, 72 bytes, then attributes.
-fn connection(body: &[u8]) -> Option<Connection> {
+pub(super) fn connection(body: &[u8]) -> Option<Connection> {
     let port = |at: usize| Some(u16::from_be_bytes([*body.get(at)?, *body.get(at + 1)?]));
     let address = |at: usize| {
         let bytes: [u8; 16] = body.get(at..at + 16)?.try_into().ok()?;

@@ -303,7 +303,7 @@ impl Links {
     }
 }
 
-fn link(reply: &Reply) -> Option<Link> {
+pub(super) fn link(reply: &Reply) -> Option<Link> {
     let body = reply.body.as_slice();
     if reply.kind != NEW_LINK {
         return None;

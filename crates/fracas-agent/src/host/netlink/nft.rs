@@ -363,7 +363,7 @@ pub fn counters(socket: &mut Socket, table: &str, chain: &str) -> Result<Vec<u64
     Ok(rules(socket, table, chain)?.iter().flat_map(counters_of).collect())
 }
 
-fn counters_of(reply: &Reply) -> Vec<u64> {
+pub(super) fn counters_of(reply: &Reply) -> Vec<u64> {
     let list = reply.body.get(4..).and_then(|attributes| message::find(attributes, 4)).unwrap_or_default();
     let expressions = message::attributes(list).filter(|(kind, _)| *kind == 1).map(|(_, value)| value);
     let counters = expressions.filter(|e| message::find(e, 1).map(message::text).as_deref() == Some("counter"));

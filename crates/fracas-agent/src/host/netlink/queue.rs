@@ -185,7 +185,7 @@ impl Queue {
     }
 }
 
-fn packets(datagram: &[u8]) -> impl Iterator<Item = Packet<'_>> {
+pub(super) fn packets(datagram: &[u8]) -> impl Iterator<Item = Packet<'_>> {
     message::split(datagram).filter(|(header, _)| header.kind == PACKET).filter_map(|(_, body)| {
         let queue = u16::from_be_bytes([*body.get(2)?, *body.get(3)?]);
         let mut packet = Packet { queue, id: 0, out: 0, bytes: &[], length: 0 };
@@ -211,7 +211,7 @@ pub fn counts() -> io::Result<Vec<Count>> {
     Ok(parse_counts(&std::fs::read_to_string("/proc/thread-self/net/netfilter/nfnetlink_queue")?))
 }
 
-fn parse_counts(text: &str) -> Vec<Count> {
+pub(crate) fn parse_counts(text: &str) -> Vec<Count> {
     let line = |line: &str| {
         let field: Vec<u64> = line.split_whitespace().map_while(|f| f.parse().ok()).collect();
         let [queue, _, waiting, _, _, queue_dropped, user_dropped, numbered, ..] = field[..] else { return None };

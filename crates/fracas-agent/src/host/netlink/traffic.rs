@@ -312,7 +312,7 @@ impl Traffic {
     }
 }
 
-fn discipline(reply: &Reply) -> Option<Discipline> {
+pub(super) fn discipline(reply: &Reply) -> Option<Discipline> {
     let body = reply.body.as_slice();
     let attributes = body.get(20..).filter(|_| reply.kind == NEW_QDISC)?;
     let kind = message::text(message::find(attributes, KIND)?);
@@ -357,7 +357,7 @@ fn counts(stats: &[u8]) -> Counts {
     }
 }
 
-fn found(reply: &Reply) -> Option<Found> {
+pub(super) fn found(reply: &Reply) -> Option<Found> {
     let body = reply.body.as_slice();
     let attributes = body.get(20..).filter(|_| reply.kind == NEW_FILTER)?;
     let kind = message::text(message::find(attributes, KIND)?);
