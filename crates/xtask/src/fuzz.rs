@@ -85,7 +85,9 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let known = play(&program, "FRACAS_FUZZ_LIST", "1".as_ref())?;
     let known: Vec<&str> = known.lines().collect();
     if asked.list {
-        known.iter().for_each(|name| println!("{name}"));
+        for name in &known {
+            println!("{name}");
+        }
         return Ok(());
     }
     let named: Vec<&str> = asked.targets.iter().map(String::as_str).collect();
