@@ -192,11 +192,12 @@ impl Approvals {
             let same = asked.intent == intent && asked.environment == environment;
             let holds = request.standing(now_ns) == Standing::Approved;
             match &asked.subject {
-                Subject::Plan { seed, .. } if same && holds => Some(*seed),
+                Subject::Plan { seed, .. } if same && holds => Some((request.at_ns, *seed)),
                 _ => None,
             }
         };
-        self.lock().values().find_map(|(_, request)| fits(request))
+        // An older one may be of a fleet that has changed since.
+        self.lock().values().filter_map(|(_, request)| fits(request)).max().map(|(_, seed)| seed)
     }
 
     /// The request that lets a run start, with the number of its last record.

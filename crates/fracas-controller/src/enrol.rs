@@ -233,5 +233,25 @@ fn busy(error: &HistoryError) -> Status {
     Status::unavailable(error.to_string())
 }
 
+/// A gate through which nobody comes, for tests of what is behind it.
+#[cfg(test)]
+pub(crate) struct NoGate;
+
+#[cfg(test)]
+impl Gate for NoGate {
+    fn make<'a>(
+        &'a self,
+        _: u32,
+        _: BTreeMap<String, String>,
+        _: &'a str,
+    ) -> Later<'a, Result<MadeToken, HistoryError>> {
+        Box::pin(std::future::ready(Err(StoreError::Closed.into())))
+    }
+
+    fn enrol(&self, _: EnrolRequest) -> Later<'_, Result<EnrolReply, Status>> {
+        Box::pin(std::future::ready(Err(Status::unimplemented("nobody joins here"))))
+    }
+}
+
 #[cfg(test)]
 mod tests;

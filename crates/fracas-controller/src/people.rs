@@ -29,6 +29,12 @@ use crate::{
 
 /// Begins every access token of a person, so that people and secret scanners know one.
 pub const PREFIX: &str = "fpt1";
+
+/// The public part of a token, of what may be the whole of it or that part alone.
+pub fn public_part(text: &str) -> &str {
+    let rest = text.strip_prefix(PREFIX).and_then(|rest| rest.strip_prefix('.'));
+    rest.and_then(|rest| rest.split('.').next()).unwrap_or(text)
+}
 /// Most tokens and people of a controller.
 const MOST: usize = 100_000;
 
@@ -41,6 +47,9 @@ pub enum PeopleError {
     /// The name is taken.
     #[error("somebody is called {0:?} already")]
     Known(String),
+    /// The identity provider's name for them is somebody's already.
+    #[error("somebody signs in as this one already")]
+    SubjectKnown,
     /// There is no such token.
     #[error("no token {0:?} here: `fracas people token list` names them")]
     NoToken(String),
@@ -188,12 +197,22 @@ impl People {
         self.all().into_iter().find(|known| !known.removed && known.entry.subject.as_deref() == Some(subject))
     }
 
+    /// Whether whoever an identity provider knows by this name was removed, and is not here again.
+    pub fn was_removed(&self, subject: &str) -> bool {
+        self.by_subject(subject).is_none()
+            && self.all().iter().any(|known| known.removed && known.entry.subject.as_deref() == Some(subject))
+    }
+
     /// A new person, with these roles.
     pub async fn add(&self, entry: Entry, grants: Grants, by: &str) -> Result<Known, PeopleError> {
         let _changing = self.changing.lock().await;
         let all = self.all();
         if all.iter().any(|known| !known.removed && known.entry.handle == entry.handle) {
             return Err(PeopleError::Known(entry.handle));
+        }
+        let same = |known: &&Known| !known.removed && known.entry.subject == entry.subject;
+        if entry.subject.is_some() && all.iter().any(|known| same(&known)) {
+            return Err(PeopleError::SubjectKnown);
         }
         if all.len() >= MOST {
             return Err(PeopleError::TooMany);

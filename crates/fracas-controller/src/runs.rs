@@ -23,7 +23,7 @@ use fracas_model::{
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
+use tokio::sync::{MutexGuard, watch};
 
 use crate::{
     approvals::{self, Approvals},
@@ -221,7 +221,12 @@ impl Runs {
 
     /// Waits until no run is just being started: what starts later looks at the halt, and whether runs may start, again.
     pub async fn settle_starts(&self) {
-        drop(self.active.starting.lock().await);
+        drop(self.hold_starts().await);
+    }
+
+    /// Until it is dropped no run takes its hosts.
+    pub async fn hold_starts(&self) -> MutexGuard<'_, ()> {
+        self.active.starting.lock().await
     }
 
     /// Runs that have not ended.
@@ -384,6 +389,7 @@ impl Runs {
         }
         let approval = self.approval(&planned, request).map_err(|why| RunError::Refused(vec![*why]))?;
         let suffering = target::suffering(&planned.experiment, &planned.targets);
+        self.still_there(&run, &suffering, &planned, &request.environment).map_err(RunError::Refused)?;
         self.fleet.claim(&run, suffering).map_err(|why| {
             RunError::Refused(match why {
                 NotAdmitted::Claimed(claimed) => vec![taken(&claimed, &planned.hosts)],
@@ -445,6 +451,20 @@ impl Runs {
                 }
             }
         }
+    }
+
+    /// Hosts that were cordoned or moved while the rehearsal took its time are out of reach.
+    fn still_there(
+        &self,
+        run: &RunId,
+        suffering: &BTreeSet<HostId>,
+        planned: &Planned,
+        environment: &str,
+    ) -> Result<(), Vec<Refusal>> {
+        let now = self.views(run, environment);
+        let gone = |id: &&HostId| !now.iter().any(|host| host.id == **id && host.cordoned.is_none());
+        let gone: Vec<Refusal> = suffering.iter().filter(gone).map(|id| left(id, &planned.hosts)).collect();
+        if gone.is_empty() { Ok(()) } else { Err(gone) }
     }
 
     /// The approval by which a run may start, with the number of its last record; none is needed for most.
@@ -582,6 +602,15 @@ fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> 
         }
     }
     items
+}
+
+/// The host was taken out of reach since it was drawn.
+fn left(host: &HostId, names: &BTreeMap<HostId, String>) -> Refusal {
+    let name = names.get(host).map_or(host.as_str(), String::as_str);
+    Refusal::new(
+        format!("host {name} was cordoned, or moved to another environment, while the run was planned"),
+        "look at it with `fracas hosts`, then start the run again",
+    )
 }
 
 /// Another run has drawn the host since this one did.

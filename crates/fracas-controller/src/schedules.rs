@@ -172,6 +172,16 @@ impl Schedules {
         self.history.read(&stream, head.saturating_sub(many as u64)).await
     }
 
+    /// Whether somebody is among those who ever set this schedule, removed or not.
+    pub async fn was_set_by(&self, name: &str, person: &str) -> Result<bool, HistoryError> {
+        let slot = self.slots.lock().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
+        if slot.is_some_and(|slot| slot.seen().by == person) {
+            return Ok(true);
+        }
+        let set = |event: &Event| matches!(&event.body, Body::Schedule { fact: Fact::Set { by, .. }, .. } if by.as_str() == person);
+        Ok(self.facts(name, usize::MAX).await?.iter().any(set))
+    }
+
     /// Makes a schedule, or changes the one of its name: document, experiment and calendars together, or nothing. Where its
     /// times change, those that wait or are owed are withdrawn.
     pub async fn set(&self, mut setting: Setting) -> Result<Arc<State>, ScheduleError> {
@@ -454,6 +464,10 @@ impl Schedules {
     /// Starts a run for a due; what came of it. Nothing: it waits on, or is still owed.
     async fn start(&self, name: &str, life: &Life, due: Due) -> Result<Option<Fact>, HistoryError> {
         let Some(rules) = life.state.schedule.clone() else { return Ok(None) };
+        let (owner, place) = (&life.state.by, &life.state.environment);
+        let may = |right| self.people.as_ref().is_none_or(|people| people.still_may(owner, right, place));
+        // As it would be by hand: whoever may not design any more runs what was approved.
+        let approved_only = !may(Right::Design);
         let request = Request {
             source: life.state.experiment.clone(),
             source_name: rules.experiment.clone(),
@@ -463,12 +477,11 @@ impl Schedules {
             environment: life.state.environment.clone(),
             by: by(name),
             idempotency_key: life.key(name, due),
-            approved_only: false,
+            approved_only,
             drawn_anew: false,
         };
         let skipped = |reasons| Fact::Skipped { from: due, to: due, count: 1, reason: Skip::Refused { reasons } };
-        let (owner, place) = (&life.state.by, &life.state.environment);
-        if self.people.as_ref().is_some_and(|people| !people.still_may(owner, Right::Run, place)) {
+        if !may(Right::Run) {
             let why = format!(
                 "{owner}, who set the schedule, may not start runs in environment {place} any more: somebody who may \
                  is to set it again"

@@ -229,7 +229,17 @@ impl SignIn {
                 self.people.set_grants(&known.id, grants, &source).await?;
                 self.people.find(known.id.as_str())?
             }
-            None => self.add(claims, subject, grants).await?,
+            // Whoever may do nothing any more does not come back as somebody else.
+            None if self.people.was_removed(&subject) => {
+                return Err(SignInError::Denied("you were removed here: an admin has to add you again".into()));
+            }
+            None => match self.add(claims, subject.clone(), grants).await {
+                // Another sign-in of the same person was faster.
+                Err(SignInError::People(PeopleError::SubjectKnown)) => {
+                    self.people.by_subject(&subject).ok_or(SignInError::Over)?
+                }
+                added => added?,
+            },
         };
         let expires_ns = now_ns.saturating_add(settings.session.ns());
         let made = self.people.make_token(&known.id, expires_ns, "sign-in", known.id.as_str()).await?;

@@ -329,7 +329,8 @@ fn real() {
     let option = format!("--config-file={}", dir.path().join("config").display());
     let mut daemon =
         Command::new("/usr/bin/dbus-daemon").args(["--nofork", &option]).stderr(Stdio::null()).spawn().expect("starts");
-    wait_for("the bus", || socket.exists());
+    // The socket is there a moment before somebody listens.
+    wait_for("the bus", || UnixStream::connect(&socket).is_ok());
     let said = Systemd::at(&socket).talk().and_then(|mut talk| talk.active("web.service"));
     daemon.kill().expect("killed");
     daemon.wait().expect("reaped");

@@ -83,10 +83,11 @@ impl Client {
         Ok((self.schedule_of(reply.schedule.unwrap_or_default())?, events?))
     }
 
-    /// From now on its dues are skipped.
-    pub async fn pause_schedule(&self, name: &str, reason: &str) -> Result<ScheduleSummary, ClientError> {
+    /// From now on its dues are skipped; what it is, for those who may see it.
+    pub async fn pause_schedule(&self, name: &str, reason: &str) -> Result<Option<ScheduleSummary>, ClientError> {
         let reply = self.calls.clone().pause_schedule(asked(name, reason)).await.map_err(|e| self.error(&e))?;
-        self.schedule_of(reply.into_inner())
+        let now = reply.into_inner();
+        (!now.schedule_json.is_empty()).then(|| self.schedule_of(now)).transpose()
     }
 
     /// Its dues are started again.

@@ -13,6 +13,7 @@ use fracas_model::{
     schedule::{self, Calendars, Clockwork, Closed, Due, Fact, Schedule, Skip, closed},
     units::Dur,
 };
+use serde::Serialize;
 use serde_json::json;
 
 use crate::{
@@ -33,7 +34,12 @@ pub(crate) async fn schedule(session: &Session<'_>, given: ScheduleCommand) -> R
         ScheduleCommand::Next { file, count, from } => next(session, &file, count, from),
         ScheduleCommand::Pause { name, reason } => {
             let now = session.client()?.pause_schedule(&name, &reason).await?;
-            told(session, &now, &format!("{name} is paused: its times are skipped, and that is recorded"))
+            let text = format!("{name} is paused: its times are skipped, and that is recorded");
+            match now {
+                Some(now) => told(session, &now, &text),
+                // Everybody may pause it; what it is, not everybody sees.
+                None => told(session, &json!({ "paused": reason }), &text),
+            }
         }
         ScheduleCommand::Resume { name } => {
             let now = session.client()?.resume_schedule(&name).await?;
@@ -48,7 +54,7 @@ pub(crate) async fn schedule(session: &Session<'_>, given: ScheduleCommand) -> R
     }
 }
 
-fn told(session: &Session<'_>, now: &ScheduleSummary, text: &str) -> Result<u8, CliError> {
+fn told(session: &Session<'_>, now: &impl Serialize, text: &str) -> Result<u8, CliError> {
     if session.output.json {
         session.output.json("fracas.schedule/v1", now)?;
     } else {

@@ -15,8 +15,11 @@ impl Api {
         let act = Act { method: "Decide", needs, environment: &row.environment, about: row.run.as_str() };
         self.may(by, act.clone()).await?;
         let note = noted(&wire.note)?;
-        let owner = schedules::of(&row.by).and_then(|name| self.schedules.one(name).ok());
-        let answered = if owner.is_some_and(|schedule| schedule.by == by.id) {
+        let own = match schedules::of(&row.by) {
+            Some(name) => self.schedules.was_set_by(name, &by.id).await.map_err(|e| status(&e))?,
+            None => false,
+        };
+        let answered = if own {
             let why = "whoever set the schedule that started the run does not decide: somebody else must";
             Err(AnswerError::Not(why.into()))
         } else {

@@ -48,6 +48,8 @@ impl Api {
             by: by.id.clone(),
             at_wall_ns: at.wall_ns,
         };
+        // In the order of the record, and before the next run takes its hosts.
+        let _starts = self.runs.hold_starts().await;
         let set = Body::GuardRailsSet { rails: rails.clone(), source: wire.source, by: by.id.clone(), at };
         self.append_audit(set).await?;
         self.fleet.set_rails(rails);

@@ -91,6 +91,7 @@ impl Api {
         settable(labels.keys().chain(&wire.remove))?;
         valid(&labels)?;
         let set = labels;
+        let _starts = self.runs.hold_starts().await;
         let mut labels = self.fleet.hosts().get(&id).map(|record| record.labels.clone()).unwrap_or_default();
         labels.extend(set);
         labels.retain(|key, _| !wire.remove.contains(key));
@@ -109,6 +110,9 @@ impl Api {
         let to = environment(&wire.environment)?;
         let act = Act { method: "MoveHost", needs: &[Right::Hosts], environment: &to, about: id.as_str() };
         self.may(by, act).await?;
+        // What was found before may have changed since, and no run may take it now.
+        let _starts = self.runs.hold_starts().await;
+        let record = self.fleet.hosts().remove(&id).unwrap_or(record);
         if let Some(run) = &record.taken {
             let why = format!("run {run} has host {}: wait for its end, or stop it", record.name);
             return Err(Status::failed_precondition(why));

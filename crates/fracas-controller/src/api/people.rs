@@ -13,7 +13,7 @@ use tonic::{Response, Status};
 use super::{Act, Api, Reply, reasoned, status};
 use crate::{
     access::Principal,
-    people::{Entry, Known, PeopleError},
+    people::{self, Entry, Known, PeopleError},
 };
 
 /// Life of an access token when none is asked for, and the longest, seconds.
@@ -110,15 +110,17 @@ impl Api {
         by: &Principal,
         wire: RevokeAccessTokenRequest,
     ) -> Reply<RevokeAccessTokenReply> {
-        let own = self.people.tokens().iter().any(|(id, token)| *id == wire.id && token.person.as_str() == by.id);
+        // Whoever finds a token has the whole of it; its secret part belongs in no record.
+        let id = people::public_part(&wire.id);
+        let own = self.people.tokens().iter().any(|(known, token)| known == id && token.person.as_str() == by.id);
         if own {
-            let act = Act { method: "RevokeAccessToken", needs: &[], environment: access::EVERYWHERE, about: &wire.id };
+            let act = Act { method: "RevokeAccessToken", needs: &[], environment: access::EVERYWHERE, about: id };
             self.may(by, act).await?;
         } else {
-            self.rules(by, "RevokeAccessToken", &wire.id).await?;
+            self.rules(by, "RevokeAccessToken", id).await?;
         }
         let reason = reasoned(wire.reason)?;
-        self.people.revoke(&wire.id, &reason, &by.id).await.map_err(refused)?;
+        self.people.revoke(id, &reason, &by.id).await.map_err(refused)?;
         Ok(Response::new(RevokeAccessTokenReply {}))
     }
 
@@ -176,7 +178,7 @@ fn refused(error: PeopleError) -> Status {
     let text = error.to_string();
     match error {
         PeopleError::Unknown(_) | PeopleError::NoToken(_) => Status::not_found(text),
-        PeopleError::Known(_) => Status::already_exists(text),
+        PeopleError::Known(_) | PeopleError::SubjectKnown => Status::already_exists(text),
         PeopleError::TooMany => Status::resource_exhausted(text),
         PeopleError::Directory(_) => Status::unavailable(text),
         PeopleError::History(error) => status(&error),

@@ -288,6 +288,11 @@ fn sealed_digest(event: &Event) -> Option<&str> {
     }
 }
 
+/// A caller's key means that caller's run there and no other's, nor that of a schedule.
+fn own_key(key: &str, by: &Principal, environment: &str) -> String {
+    if key.is_empty() { String::new() } else { format!("call/{}/{environment}/{key}", by.id) }
+}
+
 pub(super) fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::Request, Status> {
     if wire.source.len() + super::size(&wire.files) > MAX_SOURCE {
         return Err(Status::invalid_argument("the document, with the files it names, is larger than 1 MiB"));
@@ -300,7 +305,7 @@ pub(super) fn asked_for(wire: StartRunRequest, by: &Principal) -> Result<runs::R
         seed: wire.seed,
         environment: environment(&wire.environment)?,
         by: by.id.clone(),
-        idempotency_key: wire.idempotency_key,
+        idempotency_key: own_key(&wire.idempotency_key, by, &wire.environment),
         approved_only: false,
         drawn_anew: false,
     })

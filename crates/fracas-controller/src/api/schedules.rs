@@ -80,7 +80,12 @@ impl Api {
         };
         let act = Act { method: "PauseSchedule", needs: &[], environment: &state.environment, about: &wire.name };
         self.may(by, act).await?;
-        self.changed(self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id.clone()).await)
+        let now = self.changed(self.schedules.pause(&wire.name, reasoned(wire.reason)?, by.id.clone()).await)?;
+        if by.grants.allow(Right::View, &state.environment) {
+            return Ok(now);
+        }
+        // To stop it is everybody's; what it is, not.
+        Ok(Response::new(Schedule { paused: now.into_inner().paused, ..Schedule::default() }))
     }
 
     pub(super) async fn resumed(&self, by: &Principal, wire: ScheduleRequest) -> Reply<Schedule> {

@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     chain::{hex, sha256},
     clock::ManualClock,
-    enrol::{Later, MadeToken},
+    enrol::NoGate,
     feeds::Links,
     fleet::Offer,
     history::{Extra, Fact},
@@ -23,23 +23,6 @@ use crate::{
 };
 
 const AUDIT: &str = "audit/c";
-
-struct NoGate;
-
-impl Gate for NoGate {
-    fn make<'a>(
-        &'a self,
-        _: u32,
-        _: BTreeMap<String, String>,
-        _: &'a str,
-    ) -> Later<'a, Result<MadeToken, HistoryError>> {
-        Box::pin(std::future::ready(Err(StoreError::Closed.into())))
-    }
-
-    fn enrol(&self, _: fracas_proto::v1::EnrolRequest) -> Later<'_, Result<fracas_proto::v1::EnrolReply, Status>> {
-        Box::pin(std::future::ready(Err(Status::unimplemented("nobody joins here"))))
-    }
-}
 
 async fn api(store: &MemoryStore) -> Api {
     let clock = Arc::new(ManualClock::new(stamp()));
@@ -119,10 +102,26 @@ async fn stopping_what_has_ended_changes_nothing_and_says_so() {
     assert_eq!(api.history.read("run/r1", 0).await.unwrap().len(), 2);
 }
 
-#[tokio::test]
-async fn a_host_is_forgotten_for_good_and_on_the_record() {
-    let store = MemoryStore::new();
-    let api = self::api(&store).await;
+#[test]
+fn a_key_means_the_run_of_its_caller_only() {
+    let key = |person: &str, environment: &str, key: &str| {
+        let wire = StartRunRequest {
+            idempotency_key: key.into(),
+            environment: environment.into(),
+            ..StartRunRequest::default()
+        };
+        let by = Principal { id: person.into(), ..Principal::admin() };
+        runs::asked_for(wire, &by).unwrap().idempotency_key
+    };
+    assert_eq!(key("p-1", "a", "k"), key("p-1", "a", "k"));
+    assert_eq!(key("p-1", "a", ""), "");
+    let own = key("p-1", "a", "schedule/nightly/1/0");
+    assert!(!own.starts_with("schedule/"), "nobody takes the run of a schedule beforehand: {own}");
+    assert!(key("p-2", "a", "k") != key("p-1", "a", "k") && key("p-1", "b", "k") != key("p-1", "a", "k"));
+}
+
+/// A host `h` that joined under the name `db-1`.
+async fn enrolled(api: &Api) {
     let body = Body::HostEnrolled {
         host: "h".into(),
         name: "db-1".into(),
@@ -131,6 +130,13 @@ async fn a_host_is_forgotten_for_good_and_on_the_record() {
         at: stamp(),
     };
     api.history.append("host/h", vec![body]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_host_is_forgotten_for_good_and_on_the_record() {
+    let store = MemoryStore::new();
+    let api = self::api(&store).await;
+    enrolled(&api).await;
     let facts = fracas_model::facts::HostFacts::default();
     let session = api.fleet.connect(&"h".into(), facts, Offer::default(), stamp()).unwrap();
     api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
@@ -332,14 +338,7 @@ async fn hosts_belong_to_environments() {
 async fn a_cordon_is_on_record_and_holds_after_a_restart() {
     let store = MemoryStore::new();
     let api = self::api(&store).await;
-    let body = Body::HostEnrolled {
-        host: "h".into(),
-        name: "db-1".into(),
-        labels: BTreeMap::new(),
-        serial: String::new(),
-        at: stamp(),
-    };
-    api.history.append("host/h", vec![body]).await.unwrap();
+    enrolled(&api).await;
     api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
     let cordon = |reason: &str| asked(CordonHostRequest { host: "db-1".into(), reason: reason.into(), drain: false });
     assert_eq!(api.cordon_host(cordon("")).await.unwrap_err().code(), Code::InvalidArgument);

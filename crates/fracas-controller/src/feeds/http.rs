@@ -1,7 +1,9 @@
 //! The one page that the front listener serves without a token: the calendar of a signed link. Everything else there is gRPC.
 
+use std::time::Duration;
+
 use axum::{
-    body::Body,
+    body::{self, Body},
     extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, Method, StatusCode, Version,
@@ -24,6 +26,9 @@ const CALENDAR: &str = "text/calendar; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Said to whoever has no good link, whatever is wrong with his.
 const CLOSED: &str = "This link opens nothing: it was altered, has expired or was revoked. Have a new one made.\n";
+/// What is read of a body that nobody wants, bytes, and for how long.
+const MAX_BODY: usize = 4096;
+const BODY_PATIENCE: Duration = Duration::from_secs(1);
 /// Programs need not ask more often.
 const KEPT: &str = "private, max-age=300";
 
@@ -36,17 +41,25 @@ pub(crate) fn serve(services: Routes, feeds: Feeds) -> Routes {
 /// HTTP/1 is there for the page alone: gRPC needs HTTP/2, as it did before there was a page.
 async fn old_http(request: Request, next: Next) -> Response {
     if request.version() < Version::HTTP_2 && request.uri().path() != PATH {
-        return closing(request.version(), plain(StatusCode::NOT_FOUND, "There is nothing here.\n"));
+        let version = request.version();
+        spent(request.into_body()).await;
+        return closing(version, plain(StatusCode::NOT_FOUND, "There is nothing here.\n"));
     }
     next.run(request).await
 }
 
+/// A small body is taken before it is refused: where a stream is reset because of the rest, some programs lose the answer.
+async fn spent(body: Body) {
+    drop(tokio::time::timeout(BODY_PATIENCE, body::to_bytes(body, MAX_BODY)).await);
+}
+
 async fn page(State(feeds): State<Feeds>, request: Request) -> Response {
-    let (asked, _) = request.into_parts();
+    let (asked, body) = request.into_parts();
     let head = asked.method == Method::HEAD;
     let response = if head || asked.method == Method::GET {
         answer(&feeds, asked.uri.query().unwrap_or_default(), &asked.headers).await
     } else {
+        spent(body).await;
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD.\n");
         refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         refused

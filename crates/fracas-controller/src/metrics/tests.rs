@@ -14,42 +14,25 @@ use fracas_model::{
 use fracas_proto::v1::{ListHostsRequest, WatchRunRequest, operator_client::OperatorClient};
 use futures_util::StreamExt as _;
 use hyper_util::rt::TokioIo;
-use tonic::{Code, Request, Status, transport::Endpoint};
+use tonic::{Code, Request, transport::Endpoint};
 
 use super::*;
 use crate::{
     access::Doorkeeper,
     clock::ManualClock,
     datadir::DataDir,
-    enrol::{Gate, Later, MadeToken},
+    enrol::NoGate,
     fleet::Offer,
-    history::{History, HistoryError},
+    history::History,
     identity::Identity,
     listen::{Conn, Peer},
     schedules::Setting,
-    store::{StoreError, memory::MemoryStore},
+    store::memory::MemoryStore,
 };
 
 const TABLE: &str = include_str!("../../METRICS.md");
 /// 2027-01-15, somewhere in the life of the certificates that are made.
 const NOW_NS: i64 = 1_800_000_000_000_000_000;
-
-struct NoGate;
-
-impl Gate for NoGate {
-    fn make<'a>(
-        &'a self,
-        _: u32,
-        _: BTreeMap<String, String>,
-        _: &'a str,
-    ) -> Later<'a, Result<MadeToken, HistoryError>> {
-        Box::pin(std::future::ready(Err(StoreError::Closed.into())))
-    }
-
-    fn enrol(&self, _: fracas_proto::v1::EnrolRequest) -> Later<'_, Result<fracas_proto::v1::EnrolReply, Status>> {
-        Box::pin(std::future::ready(Err(Status::unimplemented("nobody joins here"))))
-    }
-}
 
 /// Knows one token.
 struct OneToken;

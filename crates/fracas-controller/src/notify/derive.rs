@@ -248,7 +248,7 @@ impl KnownRun {
             Body::Aborted { cause, why, .. } => {
                 let summary = format!("{} is being ended: {cause}", self.called(id));
                 // What a person did, or what never began, needs no other person.
-                let meant = matches!(why, AbortKind::Gate | AbortKind::Stop | AbortKind::Halt);
+                let meant = matches!(why, AbortKind::Gate | AbortKind::NoGo | AbortKind::Stop | AbortKind::Halt);
                 let severity = if meant { Severity::Warning } else { Severity::Error };
                 let notice = self.notice(id, event, Kind::RunAborted, severity, &summary).with("reason", text(cause));
                 Some(if meant { notice } else { self.opens(notice, event.stream.clone()) })

@@ -94,6 +94,28 @@ async fn handles_are_unique_and_a_removed_person_frees_hers() {
 }
 
 #[tokio::test]
+async fn whoever_signs_in_twice_at_once_or_was_removed_is_nobody_else() {
+    let (history, ..) = history().await;
+    let people = people(&history).await;
+    let entry = |handle: &str| Entry { handle: handle.into(), subject: Some("https://id 7".into()), ..anna() };
+    let (one, two) =
+        (people.add(entry("a-1"), Grants::default(), "x"), people.add(entry("a-2"), Grants::default(), "x"));
+    let (one, two) = tokio::join!(one, two);
+    assert!(matches!((&one, &two), (Ok(_), Err(PeopleError::SubjectKnown))), "{one:?} {two:?}");
+    assert!(!people.was_removed("https://id 7"));
+    people.remove("a-1", "left", false, "admin").await.unwrap();
+    assert!(people.was_removed("https://id 7") && people.by_subject("https://id 7").is_none());
+    // An admin may take them back.
+    people.add(entry("a-3"), Grants::default(), "admin").await.unwrap();
+    assert!(!people.was_removed("https://id 7"));
+}
+
+#[test]
+fn a_whole_token_is_known_by_its_public_part() {
+    assert_eq!(["fpt1.ab.cd", "ab", "fpt1x.ab"].map(public_part), ["ab", "ab", "fpt1x.ab"]);
+}
+
+#[tokio::test]
 async fn what_is_not_recorded_has_not_happened() {
     let (history, store, _) = history().await;
     let people = people(&history).await;

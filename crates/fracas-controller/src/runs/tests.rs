@@ -26,6 +26,11 @@ fn stamp() -> Stamp {
 }
 
 async fn rig() -> (Runs, Fleet) {
+    rig_where(|_| ()).await
+}
+
+/// Where something happens to the fleet while a rehearsal goes on.
+async fn rig_where(meanwhile: fn(&Fleet)) -> (Runs, Fleet) {
     let history = History::open(Arc::new(MemoryStore::new()), Arc::new(ManualClock::new(stamp()))).await.unwrap();
     let fleet = Fleet::new(history.epoch());
     let fault = FaultInfo {
@@ -44,15 +49,16 @@ async fn rig() -> (Runs, Fleet) {
     });
     let offer = Offer { catalogue, ..Offer::default() };
     let session = fleet.connect(&"h".into(), HostFacts::default(), offer, stamp()).unwrap();
-    tokio::spawn(agent(fleet.clone(), session));
+    tokio::spawn(agent(fleet.clone(), session, meanwhile));
     (Runs::new(history, fleet.clone(), "audit/c".into(), 1), fleet)
 }
 
 /// Says to every rehearsal that nothing stands in its way.
-async fn agent(fleet: Fleet, mut session: Connection) {
+async fn agent(fleet: Fleet, mut session: Connection, meanwhile: fn(&Fleet)) {
     while session.desired.changed().await.is_ok() {
         let faults = session.desired.borrow_and_update().faults.clone();
         for item in faults.into_iter().filter(|item| item.mode == Mode::Rehearse) {
+            meanwhile(&fleet);
             let answer = Rehearsal { item: item.key, plan: None, refusals: vec![], digest: String::new() };
             fleet.rehearsed(&"h".into(), answer);
         }
@@ -89,6 +95,23 @@ async fn a_host_suffers_for_one_run_at_a_time() {
     assert!(matches!(runs.start(&request("five")).await, Err(RunError::Refused(_))));
     let counted: Vec<_> = runs.refused().all().collect();
     assert_eq!(counted, [("document", 1), ("halted", 1), ("refused", 2)]);
+}
+
+#[tokio::test]
+async fn a_host_that_is_cordoned_or_moved_during_the_rehearsal_suffers_nothing() {
+    fn cordoned(fleet: &Fleet) {
+        fleet.record(&"h".into(), |record| record.cordoned = Some("kernel".into()));
+    }
+    fn moved(fleet: &Fleet) {
+        let place = (crate::enrol::ENVIRONMENT_LABEL.to_owned(), "prod".to_owned());
+        fleet.record(&"h".into(), |record| record.labels.extend([place]));
+    }
+    for meanwhile in [cordoned, moved] {
+        let (runs, fleet) = rig_where(meanwhile).await;
+        let RunError::Refused(refusals) = runs.start(&request("one")).await.unwrap_err() else { panic!() };
+        assert!(refusals[0].to_string().contains("host db-1 was cordoned, or moved"), "{refusals:?}");
+        assert_eq!(fleet.hosts()[&"h".into()].taken, None);
+    }
 }
 
 #[tokio::test]

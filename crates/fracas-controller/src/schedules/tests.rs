@@ -61,4 +61,6 @@ async fn a_run_that_was_started_and_not_recorded_is_found_by_its_due() {
     life.unsure = true;
     schedules.recover("often", &mut life, &clockwork).await.unwrap();
     assert_eq!(life.seq, 2);
+    // Whoever set it is known also when it was removed, or set again by somebody else.
+    assert!(schedules.was_set_by("often", "p").await.unwrap() && !schedules.was_set_by("often", "q").await.unwrap());
 }

@@ -215,7 +215,17 @@ fn stamp(host: &str, boot_ns: i64) -> Stamp {
 impl Script {
     /// A day whose faults are for `d1` and whose probes look from `e1`, accepted from ann.
     fn of(day: &str) -> Self {
-        let read = read(day).unwrap();
+        Self::with(day, KILL)
+    }
+
+    /// The same with another experiment in its sections.
+    fn with(day: &str, kill: &str) -> Self {
+        let files: BTreeMap<String, String> = [("kill.yaml".to_owned(), kill.to_owned())].into();
+        let read = document::read("days/day.yaml", day, &files, &BTreeMap::new(), &catalogue()).unwrap();
+        Self::planned(read, "day.yaml", day, &files)
+    }
+
+    fn planned(read: ReadExperiment, name: &str, source: &str, files: &BTreeMap<String, String>) -> Self {
         let hosts = |target: &TargetId| {
             let host = if target.as_str().ends_with("db") { "d1" } else { "e1" };
             (target.clone(), vec![HostId::from(host)])
@@ -224,9 +234,9 @@ impl Script {
         script.say(Body::Planned {
             run: "r".into(),
             document: read.canonical,
-            source: day.to_owned(),
-            source_name: "day.yaml".into(),
-            files: files(),
+            source: source.to_owned(),
+            source_name: name.to_owned(),
+            files: files.clone(),
             intent: String::new(),
             plan: String::new(),
             seed: 1,
@@ -277,19 +287,27 @@ impl Script {
     }
 
     fn edge(&mut self, section: &str, ok: bool) {
+        self.edge_of(&format!("{section}.up"), ok);
+    }
+
+    fn edge_of(&mut self, probe: &str, ok: bool) {
         let (look, at) = (Look { s: self.now, c: self.now }, stamp("e1", self.now));
-        let probe = format!("{section}.up").as_str().into();
+        let probe = probe.into();
         self.host("e1", Body::Edge { probe, ok, before: None, after: look, why: String::new(), at });
         self.settle();
     }
 
     /// Time passes, and the probe of a section goes on looking.
     fn watched(&mut self, section: &str, seconds: i64) -> bool {
+        self.watched_by(&format!("{section}.up"), seconds)
+    }
+
+    fn watched_by(&mut self, probe: &str, seconds: i64) -> bool {
         let mut over = false;
         for _ in 0..seconds {
             self.now += 1_000_000_000;
             let between = Look { s: self.now - 1_000_000_000, c: self.now };
-            let (probe, at) = (format!("{section}.up").as_str().into(), stamp("e1", self.now));
+            let (probe, at) = (probe.into(), stamp("e1", self.now));
             let (digest, ok, failed) = (String::new(), 10, 0);
             self.host("e1", Body::ReadingsSealed { probe, digest, between, ok, failed, at });
             over = self.settle();
@@ -304,7 +322,11 @@ impl Script {
 
     /// The one-shot of a section is fired and verified.
     fn killed(&mut self, section: &str) {
-        let entry = format!("{section}.kill").as_str().into();
+        self.fired(section, "kill");
+    }
+
+    fn fired(&mut self, section: &str, entry: &str) {
+        let entry = format!("{section}.{entry}").as_str().into();
         let item = ItemKey { run: "r".into(), entry, occurrence: 0, host: "d1".into(), generation: 1 };
         let plan =
             Plan { steps: vec![], claims: vec![], check: Check::Gone { processes: vec![] }, summary: String::new() };
@@ -404,6 +426,57 @@ fn a_no_go_skips_the_section_or_ends_the_day() {
     let report = script.report();
     assert_eq!(words(&report), (VerdictWord::Aborted, vec![VerdictWord::Pass, VerdictWord::Aborted]));
     assert_eq!(report.verdict.reasons, ["go/no-go: second:approval: no-go by bert: the replica lags"]);
+}
+
+#[test]
+fn a_no_go_also_holds_back_what_waits_for_a_recovery() {
+    let slow =
+        "  - { id: slow, after: { recovered: web }, target: db, fault: { process-kill: { name: db } } }\nrecovery";
+    let kill = KILL.replace("recovery: {", &format!("{slow}: {{"));
+    // Both when it is said: soon after the services were seen well, and long after.
+    for thinks in [5, 100] {
+        let mut script = Script::with(DAY, &kill);
+        script.edge("first", true);
+        script.watched("first", 4);
+        script.killed("first");
+        script.watched("first", 4);
+        script.fired("first", "slow");
+        script.watched("first", 4);
+        script.edge("second", true);
+        script.watched("second", 10 + thinks);
+        script.answer(false, "bert");
+        let over = script.watched("second", 4);
+        assert_eq!((over, script.faults()), (true, vec![]), "{thinks}");
+        let run = script.run();
+        assert!(run.entries[&"second.slow".into()].started.is_none() && run.aborted.is_none(), "{:?}", run.aborted);
+        let why = run.entries[&"second.slow".into()].skipped.clone().unwrap();
+        assert!(why.contains("no-go by bert"), "{why}");
+        assert_eq!(words(&script.report()).1, [VerdictWord::Pass, VerdictWord::Aborted]);
+    }
+}
+
+#[test]
+fn what_waits_for_a_recovery_after_a_failed_look_does_not_wait_for_ever() {
+    let timeline = "  - { id: look, at: 0s, check: { probes: [up], holdFor: 5s, giveUpAfter: 6s, onFailure: continue } }\n  \
+                    - { id: kill, after: { recovered: web }";
+    let text = KILL.replace("  - { id: kill, at: 1s", timeline);
+    let read = read_experiment("kill.yaml", &text, &BTreeMap::new(), &catalogue()).unwrap();
+    let mut script = Script::planned(read, "kill.yaml", &text, &BTreeMap::new());
+    let edge = |script: &mut Script, ok: bool| script.edge_of("up", ok);
+    edge(&mut script, true);
+    script.watched_by("up", 3);
+    // It flaps, so that five seconds never come together.
+    for _ in 0..3 {
+        edge(&mut script, false);
+        script.watched_by("up", 1);
+        edge(&mut script, true);
+        script.watched_by("up", 3);
+    }
+    let run = script.run();
+    assert!(run.entries[&"look".into()].failed.is_some(), "{:?}", run.entries[&"look".into()]);
+    let why = run.entries[&"kill".into()].skipped.clone().unwrap();
+    assert!(why.starts_with("entry look: was not met"), "{why}");
+    assert!(script.watched_by("up", 8), "it ends");
 }
 
 #[test]

@@ -355,11 +355,12 @@ impl Run {
     }
 
     fn due_recovered(&self, entry: &Entry, service: &ServiceId, delay: Dur) -> Due {
-        let position = self.experiment.timeline.iter().position(|e| e.id == entry.id).unwrap_or(0);
-        let before = position.checked_sub(1).map(|i| &self.entries[&self.experiment.timeline[i].id]);
-        let from = match before {
+        if let Some(why) = self.held_back(entry) {
+            return Due::Never(why);
+        }
+        let from = match self.before(entry).map(|before| &self.entries[&before.id]) {
             None => self.origin_of(entry),
-            Some(state) if state.skipped.is_some() => self.origin_of(entry),
+            Some(state) if state.skipped.is_some() => state.over.clone(),
             Some(state) => state.effective.clone().or_else(|| state.ended.clone()),
         };
         let Some(from) = from else { return Due::Unknown };
@@ -372,6 +373,38 @@ impl Run {
         }
         let deadline = from.later(self.experiment.recovery.give_up_after).boot_ns;
         Due::Until(deadline, format!("{service} was not stable within {}", self.experiment.recovery.give_up_after))
+    }
+
+    /// The entry before this one in its timeline, or in its section of one.
+    fn before(&self, entry: &Entry) -> Option<&Entry> {
+        let position = self.experiment.timeline.iter().position(|e| e.id == entry.id)?;
+        let before = &self.experiment.timeline[position.checked_sub(1)?];
+        let section = |entry: &Entry| self.experiment.section_of(entry.id.as_str()).map(|section| section.id.clone());
+        (section(before) == section(entry)).then_some(before)
+    }
+
+    /// Why an entry must not start, if a look or a question failed on which it depends, also by way of others that were
+    /// skipped for it: a no-go holds back whatever was to follow.
+    fn held_back(&self, entry: &Entry) -> Option<String> {
+        let mut entry = entry;
+        // Nothing waits for itself; the bound is for a history that says so.
+        for _ in &self.experiment.timeline {
+            let Trigger::After { what, .. } = &entry.trigger else { return None };
+            let cause = match what {
+                AfterWhat::Started(id) | AfterWhat::Effective(id) | AfterWhat::Ended(id) => {
+                    self.experiment.timeline.iter().find(|e| e.id == *id)?
+                }
+                AfterWhat::Recovered(_) => self.before(entry)?,
+                AfterWhat::Over(_) => return None,
+            };
+            let state = &self.entries[&cause.id];
+            if let Some(why) = &state.failed {
+                return Some(format!("entry {}: {why}", cause.id));
+            }
+            state.skipped.as_ref()?;
+            entry = cause;
+        }
+        None
     }
 
     fn recover(&self, now: &Stamp, since: &Stamp) -> Decision {
