@@ -43,6 +43,7 @@ mod schedule;
 mod services;
 mod signin;
 mod stage;
+mod stops;
 mod terminal;
 mod trouble;
 mod truth;
@@ -104,6 +105,7 @@ fn main() -> ExitCode {
         schedule::trials(),
         people::trials(),
         signin::trials(),
+        stops::trials(),
         guard::trials(),
         metrics::trials(),
         notify::trials(),

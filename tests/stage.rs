@@ -7,6 +7,7 @@ mod datagrams;
 mod house;
 mod inventory;
 pub(crate) mod look;
+mod oracle;
 mod prober;
 mod reborn;
 mod receiver;
@@ -49,6 +50,8 @@ pub(crate) fn play() -> Option<ExitCode> {
         ("strike", [log, pid, after_ms, delay_us]) => {
             striker::strike(log, number(pid), number(after_ms), number(delay_us));
         }
+        ("oracle", [address]) => oracle::oracle(address),
+        ("heart", [name]) => oracle::heart(name),
         ("receive", [address]) => receiver::receive(address),
         ("answer", [port]) => datagrams::answer(number(port)),
         ("count", [address, how_many, pause_us]) => datagrams::count(address, number(how_many), number(pause_us)),

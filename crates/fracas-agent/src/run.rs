@@ -407,6 +407,7 @@ mod tests {
             params: Params::default(),
             every: Dur::from_secs(1),
             timeout: Dur::from_secs(1),
+            stop: Vec::new(),
             until: Dur::from_secs(60),
         };
         let (told, mut tells) = mpsc::unbounded_channel();

@@ -28,7 +28,7 @@ use fracas_model::{
     event::{Event, Rehearsal},
     experiment::Experiment,
     facts::HostFacts,
-    id::{HostId, RunId, TargetId},
+    id::{EntryId, HostId, RunId, TargetId},
     plan::Refusal,
     units::Dur,
 };
@@ -166,6 +166,9 @@ pub struct PlanAnswer {
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
     /// Names of those hosts.
     pub hosts: BTreeMap<HostId, String>,
+    /// Hosts on which the fault of an entry begins, where that is not on all at once.
+    #[serde(default)]
+    pub canaries: BTreeMap<EntryId, Vec<HostId>>,
     /// What each host said it would do.
     pub rehearsals: Vec<Rehearsal>,
     /// Everything that stands in the way; empty: the run may start.

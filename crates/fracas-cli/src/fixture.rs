@@ -57,6 +57,7 @@ fn planned() -> Body {
         seed: 7,
         targets: [("primary".into(), vec!["h1".into()]), ("edge".into(), vec!["h2".into()])].into(),
         hosts: [("h1".into(), "db-1".into()), ("h2".into(), "edge-1".into())].into(),
+        canaries: std::collections::BTreeMap::new(),
         rehearsed: Vec::new(),
         by: "p1".into(),
         environment: "default".into(),

@@ -57,6 +57,7 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::GateStarted { at }
         | Body::GatePassed { at }
         | Body::EntryStarted { at, .. }
+        | Body::RolloutWidened { at, .. }
         | Body::EntrySkipped { at, .. }
         | Body::EntryEnded { at, .. }
         | Body::EntryFailed { at, .. }
@@ -81,6 +82,7 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::ProbeStarted { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
+        | Body::StopConditionMet { at, .. }
         | Body::Gap { at, .. } => at,
         _ => &event.received,
     }
@@ -97,7 +99,11 @@ pub(crate) fn wording(event: &Event, names: &Names) -> Option<String> {
             format!("verdict: {}{reasons}", verdict.name())
         }
         // One probe may look from many hosts.
-        Body::ProbeStarted { .. } | Body::ProbeRefused { .. } | Body::Edge { .. } | Body::Gap { .. } => {
+        Body::ProbeStarted { .. }
+        | Body::ProbeRefused { .. }
+        | Body::Edge { .. }
+        | Body::StopConditionMet { .. }
+        | Body::Gap { .. } => {
             format!("{}{}", names.vantage(event), words())
         }
         _ => words(),

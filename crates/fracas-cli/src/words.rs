@@ -1,7 +1,7 @@
 //! Model values in the words of the command line: triggers, actions, counts. Events and verdicts in words are the model's.
 
 use fracas_model::{
-    experiment::{Action, AfterWhat, Entry, Trigger},
+    experiment::{Action, AfterWhat, Entry, Pick, Rollout, Trigger},
     id::{ProbeId, ServiceId},
     units::Dur,
 };
@@ -41,11 +41,23 @@ pub(crate) fn action(entry: &Entry) -> String {
             let services: Vec<&str> = services.iter().map(ServiceId::as_str).collect();
             format!("wait until {} has recovered", services.join(", "))
         }
-        Action::Fault { fault, target, duration, .. } => {
+        Action::Fault { fault, target, duration, rollout, .. } => {
             let lasting = duration.map(|d| format!(" for {d}")).unwrap_or_default();
-            format!("{fault} on {target}{lasting}")
+            let first = rollout.as_ref().map(canary).unwrap_or_default();
+            format!("{fault} on {target}{lasting}{first}")
         }
     }
+}
+
+/// `, on 1 host first until shop is ok for 10s`.
+fn canary(rollout: &Rollout) -> String {
+    let few = match &rollout.canary {
+        Pick { percent: Some(percent), .. } => format!("{percent} of the hosts"),
+        Pick { count: host_count, .. } => count(host_count.unwrap_or(1) as usize, "host"),
+    };
+    let probes: Vec<&str> = rollout.probes.iter().map(ProbeId::as_str).collect();
+    let ok = if probes.is_empty() { "it has held".to_owned() } else { format!("{} is ok", probes.join(", ")) };
+    format!(", on {few} first until {ok} for {}", rollout.hold_for)
 }
 
 /// `1 run`, `2 runs`.

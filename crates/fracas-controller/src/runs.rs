@@ -84,6 +84,9 @@ pub struct Planned {
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
     /// Names of those hosts.
     pub hosts: BTreeMap<HostId, String>,
+    /// Hosts on which the fault of an entry begins, where that is not on all at once.
+    #[serde(default)]
+    pub canaries: BTreeMap<EntryId, Vec<HostId>>,
     /// What each host said it would do.
     pub rehearsals: Vec<Rehearsal>,
     /// Everything that stands in the way; empty: the run may start.
@@ -420,6 +423,7 @@ impl Runs {
             seed: planned.seed,
             targets: planned.targets,
             hosts: planned.hosts,
+            canaries: planned.canaries,
             rehearsed: planned.rehearsals,
             by: request.by.clone(),
             environment: request.environment.clone(),
@@ -516,7 +520,7 @@ impl Runs {
         if let Some(observer) = &drawn.observer {
             targets.insert(TargetId::from(OBSERVER), vec![observer.clone()]);
         }
-        let plan = digest::plan(&intent, seed, &targets, &rehearsals);
+        let plan = digest::plan(&intent, seed, &targets, &drawn.canaries, &rehearsals);
         let planned = Planned {
             seed,
             intent,
@@ -524,6 +528,7 @@ impl Runs {
             experiment: read.experiment.clone(),
             targets,
             hosts: drawn.names,
+            canaries: drawn.canaries,
             rehearsals,
             refusals,
             warnings: read.warnings.clone(),
@@ -582,7 +587,7 @@ pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Sen
 fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> {
     let mut items = Vec::new();
     for entry in &experiment.timeline {
-        let Action::Fault { fault, params, target, duration } = &entry.action else { continue };
+        let Action::Fault { fault, params, target, duration, .. } = &entry.action else { continue };
         for host in drawn.targets.get(target).into_iter().flatten() {
             items.push(FaultItem {
                 key: ItemKey {

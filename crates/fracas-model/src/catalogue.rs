@@ -230,6 +230,11 @@ impl Params {
         self.0.get(name).and_then(Value::as_i64)
     }
 
+    /// A decimal number.
+    pub fn number(&self, name: &str) -> Option<f64> {
+        self.0.get(name).and_then(Value::as_f64)
+    }
+
     /// A truth value; absent is false.
     pub fn flag(&self, name: &str) -> bool {
         self.0.get(name).and_then(Value::as_bool).unwrap_or(false)

@@ -62,6 +62,7 @@ pub fn expected(shape: &Shape) -> String {
         Shape::Name => "a name".into(),
         Shape::Bool => "true or false".into(),
         Shape::Integer { .. } => "a whole number".into(),
+        Shape::Number => "a number".into(),
         Shape::Duration { .. } => "a duration such as 30s".into(),
         Shape::Percent { .. } => "a percentage such as 25%".into(),
         Shape::Size { .. } => "a size such as 512MiB".into(),

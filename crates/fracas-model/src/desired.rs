@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalogue::Params,
     id::{ItemKey, ProbeId, RunId},
+    stop::StopWhen,
     units::Dur,
 };
 
@@ -71,6 +72,9 @@ pub struct ProbeItem {
     pub every: Dur,
     /// When a look that has not ended counts as failed.
     pub timeout: Dur,
+    /// The run depends on these: the first look by which one is met is told at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub stop: Vec<StopWhen>,
     /// The longest it runs without being asked for again: it ends with its run even if nobody says so.
     pub until: Dur,
 }

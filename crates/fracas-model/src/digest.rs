@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     event::Rehearsal,
     facts::FileMark,
-    id::{HostId, TargetId},
+    id::{EntryId, HostId, TargetId},
     plan::{Check, Claim, Filter, Plan, Step},
     process::ProcessRef,
 };
@@ -22,13 +22,23 @@ pub fn intent(canonical: &Value) -> String {
 }
 
 /// Digest of a whole plan: equal for equal intent, seed, hosts and host plans, whatever the run is called.
-pub fn plan(intent: &str, seed: u64, targets: &BTreeMap<TargetId, Vec<HostId>>, rehearsals: &[Rehearsal]) -> String {
+pub fn plan(
+    intent: &str,
+    seed: u64,
+    targets: &BTreeMap<TargetId, Vec<HostId>>,
+    canaries: &BTreeMap<EntryId, Vec<HostId>>,
+    rehearsals: &[Rehearsal],
+) -> String {
     let mut plans: Vec<(&str, u32, &str, &str)> = rehearsals
         .iter()
         .map(|r| (r.item.entry.as_str(), r.item.occurrence, r.item.host.as_str(), r.digest.as_str()))
         .collect();
     plans.sort_unstable();
-    hex(&json!({ "intent": intent, "seed": seed, "targets": targets, "plans": plans }))
+    let mut whole = json!({ "intent": intent, "seed": seed, "targets": targets, "plans": plans });
+    if !canaries.is_empty() {
+        whole["canaries"] = json!(canaries);
+    }
+    hex(&whole)
 }
 
 /// Digest of one host's plan. Volatile numbers do not count; names, filters, magnitudes and how many of each do.
@@ -129,10 +139,13 @@ mod tests {
             digest: "d".into(),
         };
         let targets = BTreeMap::from([(TargetId::from("t"), vec![HostId::from("h")])]);
-        let of = |seed, run, host| plan("i", seed, &targets, &[rehearsal(run, host)]);
+        let none = BTreeMap::new();
+        let of = |seed, run, host| plan("i", seed, &targets, &none, &[rehearsal(run, host)]);
         assert_eq!(of(1, "r1", "h"), of(1, "r2", "h"));
         assert_ne!(of(1, "r1", "h"), of(2, "r1", "h"));
         assert_ne!(of(1, "r1", "h"), of(1, "r1", "g"));
         assert_eq!(of(1, "r1", "h").len(), 64);
+        let canaries = BTreeMap::from([(EntryId::from("e"), vec![HostId::from("h")])]);
+        assert_ne!(of(1, "r1", "h"), plan("i", 1, &targets, &canaries, &[rehearsal("r1", "h")]));
     }
 }

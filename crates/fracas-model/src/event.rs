@@ -179,6 +179,9 @@ pub enum Body {
         targets: BTreeMap<TargetId, Vec<HostId>>,
         /// Names of those hosts.
         hosts: BTreeMap<HostId, String>,
+        /// Hosts on which the fault of an entry begins, where that is not on all at once.
+        #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+        canaries: BTreeMap<EntryId, Vec<HostId>>,
         /// Plans that were rehearsed, by entry and host name, for the record.
         rehearsed: Vec<Rehearsal>,
         /// Who asked (a pseudonymous id).
@@ -206,6 +209,13 @@ pub enum Body {
         occurrence: u32,
         /// Attempt, from 1.
         generation: u32,
+        /// When.
+        at: Stamp,
+    },
+    /// The canary of an entry held: its fault goes to the other hosts.
+    RolloutWidened {
+        /// The entry.
+        entry: EntryId,
         /// When.
         at: Stamp,
     },
@@ -473,6 +483,17 @@ pub enum Body {
         /// Why it fails, when it does.
         why: String,
         /// The clock of the looks, read when `after` completed.
+        at: Stamp,
+    },
+    /// A stop condition is met by a look: told at once, and only once until it has not been met in between.
+    StopConditionMet {
+        /// The probe.
+        probe: ProbeId,
+        /// How, to follow the probe's name.
+        why: String,
+        /// The look by which.
+        look: Look,
+        /// When that look was completed, on the vantage's clock.
         at: Stamp,
     },
     /// Ticks that were due and did not happen, or whose readings were lost.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     catalogue::Params,
     id::{EntryId, ProbeId, SectionId, ServiceId, TargetId},
+    stop::AbortWhen,
     units::{Dur, Percent},
 };
 
@@ -40,7 +41,7 @@ pub struct Experiment {
     pub timeline: Vec<Entry>,
     /// How recovery is declared.
     pub recovery: Recovery,
-    /// Guard-rails.
+    /// Stop conditions.
     #[serde(default)]
     pub abort_when: Vec<AbortWhen>,
     /// How many hosts may be under fault.
@@ -269,6 +270,9 @@ pub enum Action {
         target: TargetId,
         /// How long, for lasting faults.
         duration: Option<Dur>,
+        /// On a few of them first.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        rollout: Option<Rollout>,
     },
     /// Let time pass.
     Wait {
@@ -301,6 +305,22 @@ pub enum Action {
         /// Which; a section may have none.
         services: Vec<ServiceId>,
     },
+}
+
+/// On how many hosts a fault begins, and when it goes to the others.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollout {
+    /// How many of the drawn hosts begin; a share is rounded as `limits.rounding` says.
+    pub canary: Pick,
+    /// All of them must be ok.
+    pub probes: Vec<ProbeId>,
+    /// For this long without a failure, from the canary being in effect.
+    pub hold_for: Dur,
+    /// And that must be reached within this time.
+    pub give_up_after: Dur,
+    /// What when it was not.
+    pub on_failure: OnFailure,
 }
 
 /// What when a check was not met in time.
@@ -344,16 +364,6 @@ pub struct Recovery {
     pub stable_for: Dur,
     /// How long to wait for that after the last entry ended (also: for `after: {recovered: ..}`).
     pub give_up_after: Dur,
-}
-
-/// A guard-rail.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct AbortWhen {
-    /// This probe.
-    pub probe: ProbeId,
-    /// Failing without a success for this long.
-    pub failing_for: Dur,
 }
 
 /// How many hosts may be under fault at once.

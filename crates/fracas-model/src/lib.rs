@@ -32,6 +32,7 @@ pub mod schema;
 pub mod selector;
 pub mod shape;
 pub mod stats;
+pub mod stop;
 pub mod target;
 pub mod time;
 pub mod tree;

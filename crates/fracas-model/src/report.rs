@@ -356,6 +356,12 @@ pub struct EntryReport {
     pub required: bool,
     /// When its trigger fired.
     pub started_ns: Option<i64>,
+    /// Hosts on which it began, where that was not on all at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub canary: Vec<HostId>,
+    /// When its canary had held and it went to the other hosts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub widened_ns: Option<i64>,
     /// When it was over.
     pub ended_ns: Option<i64>,
     /// Why it was not started.

@@ -10,7 +10,9 @@
 mod decide;
 mod desired;
 mod hold;
+mod rollout;
 mod sight;
+mod stops;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +59,10 @@ pub struct EntryState {
     pub started: Option<Stamp>,
     /// When every item was active or spent, by receipt at the controller.
     pub effective: Option<Stamp>,
+    /// The same of its canary alone.
+    pub canary: Option<Stamp>,
+    /// When its canary had held.
+    pub widened: Option<Stamp>,
     /// When it was over.
     pub ended: Option<Stamp>,
     /// Why it was never started.
@@ -143,6 +149,8 @@ pub struct Run {
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
     /// Names of those hosts.
     pub names: BTreeMap<HostId, String>,
+    /// Hosts on which the fault of an entry begins, where that is not on all at once.
+    pub canaries: BTreeMap<EntryId, Vec<HostId>>,
     /// Vantage hosts of each probe.
     pub vantages: BTreeMap<ProbeId, Vec<HostId>>,
     /// Plan digests by entry and host, as rehearsed.
@@ -177,6 +185,8 @@ pub struct Run {
     pub clock_maps: BTreeMap<ClockId, ClockMap>,
     /// Who asked for the end.
     pub stop: Option<(String, String)>,
+    /// A stop condition that its vantage saw met.
+    pub met: Option<String>,
     /// A guard-rail of the fleet that does not hold any more.
     pub broken: Option<String>,
     /// Why it was turned to undoing early.
@@ -198,7 +208,7 @@ impl Run {
     /// Folds a whole stream. The label `observer` names the host that probes without `from` look from.
     pub fn fold(events: &[Event]) -> Result<Self, NotARun> {
         let first = events.first().ok_or_else(|| NotARun("it is empty".into()))?;
-        let Body::Planned { run, document, targets, rehearsed, hosts, by, .. } = &first.body else {
+        let Body::Planned { run, document, targets, rehearsed, hosts, canaries, by, .. } = &first.body else {
             return Err(NotARun("its first event is not Planned".into()));
         };
         let experiment: Experiment =
@@ -222,6 +232,7 @@ impl Run {
             experiment,
             targets: targets.clone(),
             names: hosts.clone(),
+            canaries: canaries.clone(),
             vantages,
             digests,
             phase: Phase::Planned,
@@ -239,6 +250,7 @@ impl Run {
             back_in_contact: BTreeMap::new(),
             clock_maps: BTreeMap::new(),
             stop: None,
+            met: None,
             broken: None,
             aborted: None,
             gave_up: false,
@@ -266,6 +278,7 @@ impl Run {
             Body::EntryStarted { entry, occurrence, generation, at } => {
                 self.start_entry(entry, *occurrence, *generation, at);
             }
+            Body::RolloutWidened { entry, at } => self.widen(entry, at),
             Body::EntrySkipped { entry, why, at } => {
                 let state = self.entries.entry(entry.clone()).or_default();
                 (state.skipped, state.over) = (Some(why.clone()), Some(at.clone()));
@@ -333,7 +346,7 @@ impl Run {
         state.started.get_or_insert_with(|| at.clone());
         state.generation = generation;
         let Some(Action::Fault { target, .. }) = self.action(entry).cloned() else { return };
-        for host in self.targets.get(&target).cloned().unwrap_or_default() {
+        for host in self.asked_of(entry, &target) {
             let key = |generation| ItemKey {
                 run: self.id.clone(),
                 entry: entry.clone(),
@@ -375,6 +388,9 @@ impl Run {
         }
         let Some(host) = event.origin.as_ref().map(|o| o.host.clone()) else { return };
         let probe = match &event.body {
+            Body::StopConditionMet { probe, why, .. } => {
+                return self.stop_met(probe, &host, why);
+            }
             Body::Edge { probe, .. } | Body::Gap { probe, .. } | Body::ReadingsSealed { probe, .. } => probe.clone(),
             Body::ProbeRefused { probe, refusal, .. } => {
                 self.refused_probe = Some(format!("probe {probe}: {refusal}"));
@@ -395,7 +411,10 @@ impl Run {
     fn note_effective(&mut self, entry: &EntryId, received: &Stamp) {
         let mut items = self.items.iter().filter(|(key, _)| key.entry == *entry).peekable();
         if items.peek().is_some() && items.all(|(_, item)| item.effective) {
-            self.entries.entry(entry.clone()).or_default().effective.get_or_insert_with(|| received.clone());
+            let narrow = self.narrow(entry);
+            let state = self.entries.entry(entry.clone()).or_default();
+            let effective = if narrow { &mut state.canary } else { &mut state.effective };
+            effective.get_or_insert_with(|| received.clone());
         }
     }
 

@@ -71,6 +71,7 @@ fn of(shape: &Shape) -> Map<String, Value> {
         Shape::Name => text("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"),
         Shape::Bool => or_parameter(json!({ "type": "boolean" })),
         Shape::Integer { min, max } => or_parameter(json!({ "type": "integer", "minimum": min, "maximum": max })),
+        Shape::Number => or_parameter(json!({ "type": "number" })),
         Shape::Duration { .. } => text(r"^([0-9]+(\.[0-9]+)?(ns|us|ms|s|m|h|d))+$"),
         Shape::Percent { .. } => text(r"^[0-9]+(\.[0-9]+)?%$"),
         Shape::Size { .. } => text(r"^[0-9]+(\.[0-9]+)?(B|kB|KB|MB|GB|TB|KiB|MiB|GiB|TiB)$"),

@@ -26,6 +26,8 @@ pub enum Shape {
         /// Largest allowed.
         max: i64,
     },
+    /// A decimal number such as `0.05` or `-3`, finite.
+    Number,
     /// A duration with a unit.
     Duration {
         /// Shortest allowed.

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     experiment::{Action, Experiment, Limits, OnEmpty, Pick, Rounding, Target},
-    id::{HostId, RunId, TargetId},
+    id::{EntryId, HostId, RunId, TargetId},
     plan::Refusal,
     selector::Selector,
     units::Percent,
@@ -45,6 +45,9 @@ pub struct HostView {
 pub struct Drawn {
     /// Hosts of each target, by id; empty where the rule allows it.
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
+    /// Hosts on which the fault of an entry begins, by id; absent where it begins on all at once.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub canaries: BTreeMap<EntryId, Vec<HostId>>,
     /// The host that probes without `from` look from; `None` when every probe has one.
     pub observer: Option<HostId>,
     /// Names of all of them.
@@ -152,9 +155,43 @@ impl<'a> Draw<'a> {
         self.drawn.notes.extend(away.iter().map(|why| format!("target {id}: left out {why}")));
         free.shuffle(random);
         free.truncate(wanted);
+        self.first(id, &free);
         free.sort_by(|a, b| a.id.cmp(&b.id));
         self.drawn.names.extend(free.iter().map(|host| (host.id.clone(), host.name.clone())));
         free.into_iter().map(|host| host.id.clone()).collect()
+    }
+
+    /// The canaries of the entries on this target: the first of `drawn`, which is in the order of the draw.
+    fn first(&mut self, id: &TargetId, drawn: &[&HostView]) {
+        for entry in &self.experiment.timeline {
+            let Action::Fault { target, rollout: Some(rollout), .. } = &entry.action else { continue };
+            if target != id {
+                continue;
+            }
+            let count = match &rollout.canary {
+                Pick { percent: Some(percent), .. } => share(*percent, drawn.len(), self.rounding(id)),
+                Pick { count, .. } => count.map_or(1, |count| count as usize),
+            };
+            if count == 0 && !drawn.is_empty() {
+                let all = drawn.len();
+                self.refuse(
+                    format!("{}: the canary would be less than one of {all} hosts", entry.id),
+                    "ask for a greater share, or write `rounding: atLeastOne` under `limits`",
+                );
+            } else if count >= drawn.len() {
+                let note = format!("{}: the canary is all of its {} hosts, so none follow", entry.id, drawn.len());
+                self.drawn.notes.push(note);
+            } else {
+                let mut canary: Vec<HostId> = drawn[..count].iter().map(|host| host.id.clone()).collect();
+                canary.sort();
+                self.drawn.canaries.insert(entry.id.clone(), canary);
+            }
+        }
+    }
+
+    fn rounding(&self, id: &TargetId) -> Rounding {
+        let section = self.experiment.section_of(id.as_str());
+        section.map_or(&self.experiment.limits, |section| &section.limits).rounding
     }
 
     /// Hosts that can be drawn, and those that cannot with the reason.
@@ -175,9 +212,7 @@ impl<'a> Draw<'a> {
         match pick {
             Some(Pick { count: Some(count), .. }) => *count as usize,
             Some(Pick { percent: Some(percent), .. }) => {
-                let section = self.experiment.section_of(id.as_str());
-                let rounding = section.map_or(&self.experiment.limits, |section| &section.limits).rounding;
-                let wanted = share(*percent, free, rounding);
+                let wanted = share(*percent, free, self.rounding(id));
                 if wanted == 0 && free > 0 {
                     self.refuse(
                         format!("target {id}: {percent} of {free} hosts that can be drawn is less than one host"),
@@ -353,6 +388,30 @@ mod tests {
         assert_eq!(first.targets[&TargetId::from("db")].len(), 2);
         let draws: BTreeSet<String> = (0..50).map(|s| format!("{:?}", draw(&experiment, &hosts, s).unwrap())).collect();
         assert!(draws.len() > 10, "{}", draws.len());
+    }
+
+    #[test]
+    fn the_canary_is_drawn_by_the_seed_and_rounded_like_any_share() {
+        let of = |rollout: &str, limits: &str| {
+            let text = format!(
+                "apiVersion: fracas/v1\nkind: Experiment\nname: x\ntargets: {{ db: {{ select: role=db }} }}\nlimits: {limits}\n\
+                 timeline: [{{ id: k, at: 0s, target: db, fault: {{ process-kill: {{ name: a }} }}, rollout: {rollout} }}]\n"
+            );
+            let read = read_experiment("t", &text, &BTreeMap::new(), &catalogue()).expect("valid").experiment;
+            move |seed| draw(&read, &fleet(), seed)
+        };
+        let entry = EntryId::from("k");
+        let one = of("{}", "{}");
+        let drawn: BTreeSet<Vec<HostId>> = (0..50).map(|seed| one(seed).unwrap().canaries[&entry].clone()).collect();
+        assert_eq!(drawn.len(), 6, "each of the six hosts, one at a time");
+        assert_eq!(one(7).unwrap(), one(7).unwrap());
+        assert_eq!(of("{ canary: { percent: 40 } }", "{}")(1).unwrap().canaries[&entry].len(), 2);
+        let few = of("{ canary: { percent: 10 } }", "{}")(1).unwrap_err();
+        assert!(few[0].why.contains("less than one of 6 hosts"), "{few:?}");
+        let least = of("{ canary: { percent: 10 } }", "{ rounding: atLeastOne }")(1).unwrap();
+        assert_eq!(least.canaries[&entry].len(), 1);
+        let all = of("{ canary: { count: 6 } }", "{}")(1).unwrap();
+        assert!(all.canaries.is_empty() && all.notes[0].contains("all of its 6 hosts"), "{:?}", all.notes);
     }
 
     #[test]

@@ -6,10 +6,14 @@ mod connect;
 pub mod exec;
 pub mod files;
 pub mod http;
+pub mod pressure;
 pub mod process;
 mod proctable;
+pub mod prometheus;
 pub mod tcp;
 mod tls;
+mod web;
+pub mod webhook;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -50,7 +54,15 @@ pub trait Probe: Sync {
 }
 
 /// Every probe there is.
-pub const ALL: &[&dyn Probe] = &[&http::Http, &tcp::Tcp, &process::ProcessProbe, &exec::Exec];
+pub const ALL: &[&dyn Probe] = &[
+    &http::Http,
+    &tcp::Tcp,
+    &process::ProcessProbe,
+    &exec::Exec,
+    &prometheus::Prometheus,
+    &pressure::Pressure,
+    &webhook::Webhook,
+];
 
 /// Longest reason of a failed look in bytes: readings travel by the thousand.
 const LONGEST_WHY: usize = 120;

@@ -36,6 +36,7 @@ pub(crate) fn planned() -> Body {
         seed: 7,
         targets: [("box".into(), HOSTS.map(Into::into).to_vec())].into(),
         hosts: HOSTS.map(|host| (host.into(), host[..4].to_owned())).into(),
+        canaries: BTreeMap::new(),
         rehearsed: Vec::new(),
         by: "admin".to_owned(),
         environment: "default".to_owned(),

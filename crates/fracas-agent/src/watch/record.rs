@@ -5,6 +5,7 @@ use fracas_model::{
     estimate::Edges,
     event::{Body, Look, Reading, Readings},
     id::ProbeId,
+    stop::Meter,
     time::Stamp,
     units::Dur,
 };
@@ -22,6 +23,9 @@ pub(super) struct Recorder {
     stream: String,
     probe: ProbeId,
     edges: Edges,
+    /// Send instant of the first look of the present stretch of failures.
+    failing_since: Option<i64>,
+    meters: Vec<Meter>,
     readings: Vec<Reading>,
     gaps: Vec<Gap>,
 }
@@ -39,27 +43,38 @@ impl Recorder {
             stream: format!("run/{}", item.run),
             probe: item.probe.clone(),
             edges: Edges::default(),
+            failing_since: None,
+            meters: item.stop.iter().map(|when| Meter::new(*when)).collect(),
             readings: Vec::new(),
             gaps: Vec::new(),
         }
     }
 
-    /// Takes a completed look; `now` is read after its completion. Gives an edge if it is one.
-    pub(super) fn looked(&mut self, reading: Reading, now: &Stamp) -> Option<Sight> {
-        let edge = self.edges.see(reading.look, reading.ok).map(|edge| {
-            let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
-            let why = reading.why.clone();
-            self.sight(Body::Edge {
+    /// Takes a completed look; `now` is read after its completion. Gives what is to be told at once: an edge if it is one,
+    /// and every stop condition that is met by it.
+    pub(super) fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
+        let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
+        let mut sights = Vec::new();
+        if let Some(edge) = self.edges.see(reading.look, reading.ok) {
+            self.failing_since = (!edge.ok).then_some(edge.after.s);
+            sights.push(self.sight(Body::Edge {
                 probe: self.probe.clone(),
                 ok: edge.ok,
                 before: edge.before,
                 after: edge.after,
-                why,
-                at,
-            })
-        });
+                why: reading.why.clone(),
+                at: at.clone(),
+            }));
+        }
+        let (look, failing_since) = (reading.look, self.failing_since);
+        let met = self.meters.iter_mut().filter_map(|meter| meter.looked(look.c, reading.ok, failing_since));
+        for why in met.collect::<Vec<_>>() {
+            let last = if reading.why.is_empty() { why } else { format!("{why}: {}", reading.why) };
+            let (probe, at) = (self.probe.clone(), at.clone());
+            sights.push(self.sight(Body::StopConditionMet { probe, why: last, look, at }));
+        }
         self.readings.push(reading);
-        edge
+        sights
     }
 
     /// Takes ticks that did not happen; runs of them with one reason become one gap.
@@ -115,7 +130,7 @@ impl Recorder {
 
 #[cfg(test)]
 mod tests {
-    use fracas_model::{catalogue::Params, id::HostId, time::ClockId};
+    use fracas_model::{catalogue::Params, id::HostId, stop::StopWhen, time::ClockId};
 
     use super::*;
 
@@ -127,6 +142,7 @@ mod tests {
             params: Params::default(),
             every: Dur::from_ms(10),
             timeout: Dur::from_ms(50),
+            stop: vec![StopWhen::FailingFor(Dur::from_ns(50))],
             until: Dur::from_secs(60),
         })
     }
@@ -143,13 +159,29 @@ mod tests {
     #[test]
     fn a_change_is_told_at_once_with_the_looks_on_both_sides() {
         let mut recorder = recorder();
-        assert!(recorder.looked(reading(0, 2, true), &now(3)).is_some(), "the first reading");
-        assert!(recorder.looked(reading(10, 12, true), &now(13)).is_none());
-        let edge = recorder.looked(reading(20, 22, false), &now(25)).unwrap();
+        assert_eq!(recorder.looked(reading(0, 2, true), &now(3)).len(), 1, "the first reading");
+        assert!(recorder.looked(reading(10, 12, true), &now(13)).is_empty());
+        let mut told = recorder.looked(reading(20, 22, false), &now(25));
+        let edge = told.remove(0);
+        assert!(told.is_empty());
         assert_eq!(edge.stream, "run/r1");
         let Body::Edge { ok, before, after, why, at, .. } = edge.body else { panic!("not an edge") };
         assert_eq!((ok, before, after), (false, Some(Look { s: 10, c: 12 }), Look { s: 20, c: 22 }));
         assert_eq!((why.as_str(), at.boot_ns), ("status 500", 22));
+    }
+
+    #[test]
+    fn the_look_by_which_a_stop_condition_is_met_is_told_at_once() {
+        let mut recorder = recorder();
+        let told: Vec<Vec<Body>> = [reading(0, 5, false), reading(10, 49, false), reading(40, 50, false)]
+            .into_iter()
+            .map(|r| recorder.looked(r, &now(60)).into_iter().map(|sight| sight.body).collect())
+            .collect();
+        assert!(matches!(told[0][..], [Body::Edge { ok: false, .. }]), "{told:?}");
+        assert!(told[1].is_empty(), "{told:?}");
+        let [Body::StopConditionMet { why, look, at, .. }] = &told[2][..] else { panic!("{told:?}") };
+        assert_eq!((why.as_str(), *look), ("was failing for 50 ns (limit 50ns): status 500", Look { s: 40, c: 50 }));
+        assert_eq!(at.boot_ns, 50);
     }
 
     #[test]
@@ -164,7 +196,8 @@ mod tests {
             reading(180, 181, true),
         ]
         .into_iter()
-        .filter_map(|r| match recorder.looked(r, &now(1000))?.body {
+        .flat_map(|r| recorder.looked(r, &now(1000)))
+        .filter_map(|sight| match sight.body {
             Body::Edge { ok, .. } => Some(ok),
             _ => None,
         })

@@ -121,9 +121,7 @@ impl<P: Pace> Tended<P> {
                     alarm.arm(due)?;
                 }
                 Some(reading) = looks.next(), if !looks.is_empty() => {
-                    if let Some(edge) = recorder.looked(reading, &self.pace.now()) {
-                        self.tell(edge);
-                    }
+                    self.tell_all(recorder.looked(reading, &self.pace.now()));
                 }
                 () = sleep_until(seal_at.unwrap_or_else(Instant::now)), if seal_at.is_some() => {
                     self.tell_all(recorder.seal(&self.pace.now()));

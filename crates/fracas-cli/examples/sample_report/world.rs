@@ -101,6 +101,7 @@ impl World {
             seed: 7_316_220_458,
             targets: drawn.collect(),
             hosts: hosts.iter().map(|(id, name)| ((*id).into(), (*name).to_owned())).collect(),
+            canaries: BTreeMap::new(),
             rehearsed: Vec::new(),
             by: "person-3".into(),
             environment: "staging".into(),

@@ -128,6 +128,7 @@ fn form(shape: &Shape) -> String {
         Shape::Text { .. } => "text".into(),
         Shape::Name => "name".into(),
         Shape::Bool => "true or false".into(),
+        Shape::Number => "number".into(),
         Shape::Integer { min, max } => format!("number {min} to {max}"),
         Shape::Duration { min, max } => format!("duration {min} to {max}"),
         Shape::Percent { min, max } => format!("percentage {min}% to {max}%"),

@@ -64,7 +64,7 @@ fn timeline(answer: &PlanAnswer) -> String {
         text += &format!("  {}: {}, {}\n", entry.id, words::action(entry), words::trigger(&entry.trigger));
     }
     for rail in &experiment.abort_when {
-        text += &format!("  aborts when {} has been failing for {}\n", rail.probe, rail.failing_for);
+        text += &format!("  aborts when {}\n", rail.text());
     }
     if !experiment.services.is_empty() {
         let recovery = &experiment.recovery;
@@ -77,6 +77,9 @@ fn changes(answer: &PlanAnswer) -> String {
     let mut text = "\nchanges\n".to_owned();
     for rehearsal in &answer.rehearsals {
         text += &format!("  {} on {}", rehearsal.item.entry, name(answer, &rehearsal.item.host));
+        if answer.canaries.get(&rehearsal.item.entry).is_some_and(|canary| canary.contains(&rehearsal.item.host)) {
+            text += " (canary)";
+        }
         text += &match &rehearsal.plan {
             Some(plan) => format!(": {}\n", plan.summary),
             None => ": cannot be done, see below\n".to_owned(),
@@ -146,6 +149,7 @@ mod tests {
             experiment: serde_json::from_value(document).unwrap(),
             targets,
             hosts,
+            canaries: BTreeMap::new(),
             rehearsals: vec![Rehearsal { item, plan, refusals: Vec::new(), digest: "cc".into() }],
             refusals: Vec::new(),
             warnings: Vec::new(),

@@ -223,6 +223,7 @@ mod tests {
             experiment: serde_json::from_value(document).unwrap(),
             targets,
             hosts,
+            canaries: BTreeMap::new(),
             rehearsals: Vec::new(),
             refusals: Vec::new(),
             warnings: Vec::new(),

@@ -201,10 +201,12 @@ impl View {
                     Some(Ending { verdict: verdict.clone(), exit_code: *exit_code, reasons: reasons.clone() });
             }
             Body::StopRequested { .. }
+            | Body::RolloutWidened { .. }
             | Body::Aborted { .. }
             | Body::GaveUp { .. }
             | Body::HostContact { .. }
             | Body::Resumed { .. }
+            | Body::StopConditionMet { .. }
             | Body::ProbeRefused { .. } => self.note(event),
             _ => self.apply_host(event),
         }

@@ -24,7 +24,7 @@ pub(super) fn conditions(asked: &Experiment) -> Vec<(&'static str, String)> {
         format!("up for {} without a failure; waited for {} at most", recovery.stable_for, recovery.give_up_after),
     ));
     for rail in &asked.abort_when {
-        lines.push(("Guard-rail", format!("abort when {} was failing for {}", rail.probe, rail.failing_for)));
+        lines.push(("Stop condition", format!("abort when {}", rail.text())));
     }
     let limits = &asked.limits;
     let most = [

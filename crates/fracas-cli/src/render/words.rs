@@ -8,7 +8,7 @@ use fracas_model::{
     units::Dur,
 };
 
-use crate::times;
+use crate::{times, words::count};
 
 /// One sentence on what the verdict means.
 pub(super) fn verdict_meaning(word: &VerdictWord) -> &'static str {
@@ -196,6 +196,13 @@ pub(super) fn asked(entry: &EntryReport) -> String {
     }
     if let Some(duration) = entry.duration {
         text.push_str(&format!(" for {duration}"));
+    }
+    if !entry.canary.is_empty() {
+        let few = count(entry.canary.len(), "host");
+        let then = entry
+            .widened_ns
+            .map_or_else(|| "and never on the others".to_owned(), |at| format!("on the others from {}", offset(at)));
+        text.push_str(&format!(", on {few} first, {then}"));
     }
     text
 }

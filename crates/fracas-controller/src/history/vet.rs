@@ -115,6 +115,7 @@ fn sane(map: &ClockMap) -> bool {
 fn looks(body: &Body) -> [Option<Look>; 2] {
     match body {
         Body::Edge { before, after, .. } => [*before, Some(*after)],
+        Body::StopConditionMet { look, .. } => [Some(*look), None],
         Body::Gap { between, .. } | Body::ReadingsSealed { between, .. } => [Some(*between), None],
         _ => [None, None],
     }
@@ -149,6 +150,7 @@ fn stamps(body: &Body) -> Option<[Option<&Stamp>; 2]> {
         | Body::ProbeStarted { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
+        | Body::StopConditionMet { at, .. }
         | Body::Gap { at, .. }
         | Body::ReadingsSealed { at, .. } => Some([Some(at), None]),
         Body::Active { effective: between, .. }

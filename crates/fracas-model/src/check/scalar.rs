@@ -44,6 +44,7 @@ pub(super) fn read(scalar: &Scalar, shape: &Shape) -> Answer {
             _ => Err(wrong(format!("{text:?} is not a truth value"), "write true or false, without quotes")),
         },
         Shape::Integer { min, max } => integer(scalar, *min, *max),
+        Shape::Number => number(scalar),
         Shape::Duration { min, max } => duration(text, *min, *max),
         Shape::Percent { min, max } => percent(text, *min, *max),
         Shape::Size { min, max } => size(text, *min, *max),
@@ -128,6 +129,18 @@ fn integer(scalar: &Scalar, min: i64, max: i64) -> Answer {
         Ok(value) if (min..=max).contains(&value) => Ok(value.into()),
         _ => Err(wrong(format!("{text} is out of range"), format!("write a number from {min} to {max}"))),
     }
+}
+
+fn number(scalar: &Scalar) -> Answer {
+    let text = scalar.text.as_str();
+    let plain_form = is_number(text.strip_prefix('-').unwrap_or(text));
+    if !scalar.plain && plain_form {
+        return Err(wrong(format!("a number is expected, and \"{text}\" is text"), "remove the quotes"));
+    }
+    let value = text.parse::<f64>().ok().filter(|value| plain_form && value.is_finite());
+    value.map(Value::from).ok_or_else(|| {
+        wrong(format!("{text:?} is not a number"), "write it in digits with a decimal point, for example 0.05 or 250")
+    })
 }
 
 fn no_unit(text: &str, examples: &[&str]) -> Wrong {

@@ -16,6 +16,8 @@ const DAY: Dur = Dur::from_secs(86_400);
 /// Longest planned time: a month.
 pub(crate) const LONGEST: Dur = Dur::from_secs(31 * 86_400);
 pub(crate) const MOST: usize = 1000;
+/// Longest window of an error budget: agents remember the failed looks in it.
+const LONGEST_WINDOW: Dur = Dur::from_secs(3600);
 const MOST_HOSTS: i64 = 100_000;
 
 /// The form of an experiment, with the faults and probes of this catalogue.
@@ -82,18 +84,21 @@ fn service() -> Shape {
     ])
 }
 
-pub(crate) fn target() -> Shape {
-    let pick = Shape::OneOf(vec![
+fn pick() -> Shape {
+    Shape::OneOf(vec![
         Field::optional("count", Shape::Integer { min: 1, max: MOST_HOSTS }, "This many; refused when fewer match."),
         Field::optional(
             "percent",
             share(),
             "This share of the matching hosts that can be drawn, rounded as `limits.rounding` says.",
         ),
-    ]);
+    ])
+}
+
+pub(crate) fn target() -> Shape {
     Shape::Object(vec![
         Field::required("select", Shape::Selector, "Labels that hosts must have, as a Kubernetes selector."),
-        Field::optional("pick", pick, "How many of the matching hosts, drawn by chance; all when absent."),
+        Field::optional("pick", pick(), "How many of the matching hosts, drawn by chance; all when absent."),
         Field::with_default(
             "onEmpty",
             Shape::choice(&["fail", "skip"]),
@@ -155,14 +160,50 @@ pub(crate) fn recovery() -> Shape {
 }
 
 pub(crate) fn abort_when() -> Shape {
-    Shape::Object(vec![
-        Field::required("probe", Shape::Name, "This probe."),
+    let budget = Shape::Object(vec![
         Field::required(
-            "failingFor",
-            Shape::duration(Dur::from_ms(10), DAY),
-            "Failing without a success for this long.",
+            "allow",
+            Shape::Percent { min: 0.0, max: 100.0 },
+            "This share of the looks that the window holds may fail, rounded down.",
         ),
-    ])
+        Field::required(
+            "within",
+            Shape::duration(Dur::from_secs(1), LONGEST_WINDOW),
+            "The window: always the last so much time.",
+        ),
+    ]);
+    Shape::Record {
+        fields: vec![Field::optional(
+            "onLoss",
+            Shape::choice(&["abort", "continue"]),
+            "What when nobody can tell any more: abort the run, as when absent, or go on without this condition.",
+        )],
+        groups: vec![
+            Group {
+                what: "thing to look at".into(),
+                of: vec![
+                    Field::optional("probe", Shape::Name, "This probe."),
+                    Field::optional("vantage", Shape::Name, "The hosts of this target, as vantages."),
+                ],
+            },
+            Group {
+                what: "limit".into(),
+                of: vec![
+                    Field::optional(
+                        "failingFor",
+                        Shape::duration(Dur::from_ms(10), DAY),
+                        "The probe is failing without a success for this long.",
+                    ),
+                    Field::optional("errorBudget", budget, "More of the probe's looks fail than this allows."),
+                    Field::optional(
+                        "lostFor",
+                        Shape::duration(Dur::ZERO, DAY),
+                        "A host of the vantage is out of contact for this long.",
+                    ),
+                ],
+            },
+        ],
+    }
 }
 
 pub(crate) fn limits() -> Shape {
@@ -225,6 +266,7 @@ fn entry(catalogue: &Catalogue) -> Shape {
                 Shape::duration(Dur::from_ms(1), LONGEST),
                 "How long the fault lasts; mandatory for faults that last.",
             ),
+            Field::optional("rollout", rollout(), "On a few hosts of the target first, its canary."),
             Field::with_default(
                 "required",
                 Shape::Bool,
@@ -243,6 +285,28 @@ fn entry(catalogue: &Catalogue) -> Shape {
         ],
         groups: vec![Group { what: "trigger".into(), of: triggers }, Group { what: "action".into(), of: actions }],
     }
+}
+
+fn rollout() -> Shape {
+    Shape::Object(vec![
+        Field::with_default("canary", pick(), json!({"count": 1}), "How many of the drawn hosts begin, by chance."),
+        Field::with_default(
+            "probes",
+            list(Shape::Name),
+            json!([]),
+            "What must be ok while the fault is in effect on the canary, before it goes to the other hosts.",
+        ),
+        Field::with_default("holdFor", Shape::duration(Dur::ZERO, DAY), "10s", "For this long without a failure."),
+        Field::with_default(
+            "giveUpAfter",
+            Shape::duration(Dur::from_secs(1), DAY),
+            "1m",
+            "Within this time from the fault being in effect on the canary.",
+        ),
+        on_failure(
+            "What when it was not: abort the run, or undo the fault on the canary and skip what was to come after it.",
+        ),
+    ])
 }
 
 fn check() -> Shape {

@@ -14,6 +14,11 @@ pub(crate) fn fill(document: &mut Value) {
             sign(share);
         }
     }
+    for entry in document.get_mut("timeline").and_then(Value::as_array_mut).into_iter().flatten() {
+        if let Some(share) = entry.pointer_mut("/rollout/canary/percent") {
+            sign(share);
+        }
+    }
     let Some(probes) = document.get_mut("probes").and_then(Value::as_object_mut) else { return };
     for probe in probes.values_mut().filter_map(Value::as_object_mut) {
         if let (false, Some(every)) = (probe.contains_key("timeout"), probe.get("every").cloned()) {
@@ -68,6 +73,7 @@ fn lower_entry(entry: &Value) -> Value {
     let action = match entry.get("fault").and_then(Value::as_object).and_then(|f| f.iter().next()) {
         Some((fault, params)) => json!({ "fault": {
             "fault": fault, "params": params, "target": entry.get("target"), "duration": entry.get("for"),
+            "rollout": entry.get("rollout"),
         }}),
         None => match ["check", "approval"].iter().find_map(|kind| Some((*kind, entry.get(*kind)?))) {
             Some((kind, said)) => json!({ kind: said }),

@@ -22,6 +22,9 @@ pub(super) struct Entry<'d> {
     pub(super) fault: Option<(&'d FaultInfo, &'d Pair)>,
 }
 
+/// The longest period of a probe that a run depends on for being stopped.
+const SLOWEST_STOP: Dur = Dur::from_secs(1);
+
 /// A duration of the checked document.
 pub(super) fn duration(value: Option<&Value>) -> Option<Dur> {
     value?.as_str()?.parse().ok()
@@ -35,6 +38,7 @@ pub(crate) fn review(root: &Node, document: &Value, catalogue: &Catalogue, findi
     review.references();
     review.gates();
     review.probes();
+    review.stops();
     review.objectives();
     review.targets();
     for i in 0..review.entries.len() {
@@ -120,12 +124,15 @@ impl<'d> Review<'_, '_, 'd> {
         }
         for guard in self.root.get("abortWhen").map(Node::items).unwrap_or_default() {
             self.refer(guard.get("probe"), "probe", &probes);
+            self.refer(guard.get("vantage"), "target", &targets);
         }
         let ids: Vec<&str> = self.entries.iter().filter_map(|e| e.id).collect();
         for node in self.entries.iter().map(|e| e.node).collect::<Vec<_>>() {
             self.refer(node.get("target"), "target", &targets);
-            for probe in node.get("check").and_then(|check| check.get("probes")).map(Node::items).unwrap_or_default() {
-                self.refer(Some(probe), "probe", &probes);
+            for looks in ["check", "rollout"] {
+                for probe in node.get(looks).and_then(|part| part.get("probes")).map(Node::items).unwrap_or_default() {
+                    self.refer(Some(probe), "probe", &probes);
+                }
             }
             if let Some(after) = node.get("after") {
                 for event in ["started", "effective", "ended"] {
@@ -164,6 +171,33 @@ impl<'d> Review<'_, '_, 'd> {
                 let span = pair.value.pair("timeout").map_or(pair.span, |p| p.span);
                 self.findings.warning(span, message, "shorten `timeout`, or lengthen `every`");
             }
+        }
+    }
+
+    /// Stop conditions: limits that do not go with what they are of, and probes that look too seldom.
+    fn stops(&mut self) {
+        for node in self.root.get("abortWhen").map(Node::items).unwrap_or_default() {
+            let of_vantage = node.get("vantage").is_some();
+            for limit in ["failingFor", "errorBudget", "lostFor", "onLoss"] {
+                let Some(pair) = node.pair(limit) else { continue };
+                let (wrong, help) = match (limit, of_vantage) {
+                    ("lostFor", false) if node.get("probe").is_some() => {
+                        ("`lostFor` is of a `vantage`", "write `failingFor` or `errorBudget`, or name a `vantage`")
+                    }
+                    ("failingFor" | "errorBudget", true) => {
+                        ("a `vantage` does not fail, it is lost", "write `lostFor`, or name a `probe`")
+                    }
+                    ("onLoss", true) => ("the loss of a `vantage` is the condition itself", "remove `onLoss`"),
+                    _ => continue,
+                };
+                self.findings.error(pair.span, wrong, help);
+            }
+            let Some(name) = node.get("probe").and_then(Node::text) else { continue };
+            let every = self.document.get("probes").and_then(|p| duration(p.get(name)?.get("every")));
+            let Some(every) = every.filter(|every| *every > SLOWEST_STOP) else { continue };
+            let span = node.pair("probe").map_or(node.span, |pair| pair.span);
+            let message = format!("`{name}` looks every {every}: a stop condition is to be looked at every second");
+            self.findings.error(span, message, "write `every: 1s` or less in the probe, or let another one look");
         }
     }
 
@@ -219,6 +253,14 @@ impl<'d> Review<'_, '_, 'd> {
             .iter()
             .filter_map(|e| e.node.get("target")?.text())
             .chain(self.section("probes").iter().filter_map(|p| p.value.get("from")?.text()))
+            .chain(
+                self.root
+                    .get("abortWhen")
+                    .map(Node::items)
+                    .into_iter()
+                    .flatten()
+                    .filter_map(|stop| stop.get("vantage")?.text()),
+            )
             .collect();
         let under_fault =
             |name: &str| self.entries.iter().any(|e| e.node.get("target").and_then(Node::text) == Some(name));
@@ -245,7 +287,7 @@ impl<'d> Review<'_, '_, 'd> {
         let place = node.get("id").map_or(node.span, |n| n.span);
         let name = self.entries[i].id.unwrap_or("this entry");
         if let Some(wait) = ["wait", "check", "approval"].iter().find_map(|action| node.pair(action)) {
-            for key in ["target", "for"] {
+            for key in ["target", "for", "rollout"] {
                 if let Some(pair) = node.pair(key) {
                     let help = if key == "for" && wait.key == "wait" {
                         "its length is the value of `wait`"
@@ -267,13 +309,16 @@ impl<'d> Review<'_, '_, 'd> {
             };
             self.findings.error(place, format!("`{name}` does not say on which target"), help);
         }
-        let check = self.entries[i].value.and_then(|value| value.get("check"));
-        let read = |key: &str| duration(check.and_then(|check| check.get(key)));
-        if let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter"))
-            && hold_for > give_up
-        {
-            let message = format!("`holdFor` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
-            self.findings.error(place, message, format!("make `giveUpAfter` longer than {hold_for}"));
+        for part in ["check", "rollout"] {
+            let part = self.entries[i].value.and_then(|value| value.get(part));
+            let read = |key: &str| duration(part.and_then(|part| part.get(key)));
+            if let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter"))
+                && hold_for > give_up
+            {
+                let message =
+                    format!("`holdFor` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
+                self.findings.error(place, message, format!("make `giveUpAfter` longer than {hold_for}"));
+            }
         }
         let Some((fault, pair)) = self.entries[i].fault else { return };
         match (fault.nature, node.pair("for")) {

@@ -114,6 +114,7 @@ fn the_document_of_the_house_plan_is_read_as_it_is() {
             params: Params(params.as_object().unwrap().clone()),
             target: TargetId::from("primary"),
             duration: Some(Dur::from_secs(60)),
+            rollout: None,
         }
     );
     assert_eq!(
@@ -152,6 +153,53 @@ fn a_fault_alone_is_enough_and_defaults_are_filled_in() {
         read.experiment.timeline[1].trigger,
         Trigger::After { what: AfterWhat::Ended(EntryId::from("a")), delay: Dur::ZERO }
     );
+}
+
+#[test]
+fn stop_conditions_and_canaries_are_read_with_their_mistakes() {
+    let with = |from: &str, to: &str| TASTE.replace(from, to);
+    let rails = "abortWhen:\n  - { vantage: edge, lostFor: 5s }\n  - { probe: checkout-up, errorBudget: { allow: 5%, within: 1m }, onLoss: continue }";
+    let read_rails = read(&with("abortWhen:", rails)).unwrap();
+    let texts: Vec<String> = read_rails.experiment.abort_when.iter().map(|rail| rail.text()).collect();
+    assert_eq!(
+        texts,
+        [
+            "a host of edge was out of contact for 5s",
+            "over 5% of the looks of checkout-up within 1m failed, but not when nobody can look any more",
+            "checkout-up was failing for 2m",
+        ]
+    );
+    assert_final(&read_rails);
+    let wrong = |text: &str| {
+        let told = read(text).unwrap_err();
+        told.join("\n")
+    };
+    let one = |rail: &str| wrong(&with("abortWhen:", &format!("abortWhen:\n  - {rail}")));
+    assert!(one("{ probe: checkout-up, lostFor: 5s }").contains("`lostFor` is of a `vantage`"));
+    assert!(one("{ vantage: edge, failingFor: 5s }").contains("it is lost"));
+    assert!(one("{ vantage: edge, lostFor: 5s, onLoss: abort }").contains("remove `onLoss`"));
+    assert!(one("{ vantage: egde, lostFor: 5s }").contains("did you mean `edge`?"));
+    assert!(one("{ probe: checkout-up, failingFor: 5s, lostFor: 5s }").contains("lostFor"));
+    assert!(one("{ failingFor: 5s }").contains("probe"));
+    let slow = wrong(&with("every: 50ms", "every: 2s"));
+    assert!(slow.contains("looks every 2s") && slow.contains("`every: 1s` or less"), "{slow}");
+
+    let canary = "target: primary\n    rollout: { canary: { percent: 10 }, probes: [checkout-up] }\n    for: 60s";
+    let text = with("target: primary\n    for: 60s", canary);
+    let rollout = match read(&text).unwrap().experiment.timeline[1].action.clone() {
+        Action::Fault { rollout: Some(rollout), .. } => rollout,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!((rollout.canary.percent, rollout.hold_for), (Some(Percent(10.0)), Dur::from_secs(10)));
+    assert_final(&read(&text).unwrap());
+    let more = |more: &str| wrong(&text.replace("probes: [checkout-up] }", more));
+    assert!(more("probes: [chekout-up] }").contains("did you mean `checkout-up`?"));
+    assert!(more("holdFor: 2m }").contains("cannot be reached before `giveUpAfter`, 1m"));
+    let waits = with(
+        "fault: { net-delay: { delay: 200ms, jitter: 20ms, to: [\"10.0.0.0/8\"], ports: [5432] } }\n    target: primary\n    for: 60s",
+        "wait: 1s\n    rollout: {}",
+    );
+    assert!(wrong(&waits).contains("`rollout` has no meaning for a `wait`"));
 }
 
 /// Reading what was read, as JSON, gives the same again.

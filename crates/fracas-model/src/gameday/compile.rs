@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::{
     experiment::{Action, AfterWhat, Entry, Experiment, OnFailure, OnInterrupt, Otherwise, Section, Trigger},
     id::{EntryId, ProbeId, SectionId, ServiceId, TargetId},
+    stop::AbortWhen,
     units::Dur,
 };
 
@@ -68,7 +69,7 @@ pub(super) fn compile(mut day: Experiment, parts: Vec<Part>) -> Experiment {
             (within.probe(&id), probe)
         }));
         day.abort_when.extend(part.experiment.abort_when.into_iter().map(|mut rail| {
-            rail.probe = within.probe(&rail.probe);
+            within.stop(&mut rail);
             rail
         }));
         day.sections.push(section);
@@ -132,12 +133,24 @@ impl Within<'_> {
             Trigger::After { what, delay } => Trigger::After { what: self.what(what), delay },
         };
         match &mut entry.action {
-            Action::Fault { target, .. } => *target = self.target(target),
+            Action::Fault { target, rollout, .. } => {
+                *target = self.target(target);
+                let probes = rollout.iter_mut().flat_map(|rollout| &mut rollout.probes);
+                probes.for_each(|probe| *probe = self.probe(probe));
+            }
             Action::Check { probes, .. } => probes.iter_mut().for_each(|probe| *probe = self.probe(probe)),
             Action::Recovery { services } => services.iter_mut().for_each(|service| *service = self.service(service)),
             Action::Wait { .. } | Action::Approval { .. } => {}
         }
         entry
+    }
+
+    fn stop(&self, rail: &mut AbortWhen) {
+        match rail {
+            AbortWhen::Failing(one) => one.probe = self.probe(&one.probe),
+            AbortWhen::Budget(one) => one.probe = self.probe(&one.probe),
+            AbortWhen::Lost(one) => one.vantage = self.target(&one.vantage),
+        }
     }
 
     fn what(&self, what: AfterWhat) -> AfterWhat {

@@ -101,7 +101,7 @@ fn sections_follow_each_other_under_names_of_their_own() {
     );
     assert_eq!((day.recovery.give_up_after, day.lease), (Dur::from_secs(50), Dur::from_secs(10)));
     assert_eq!(day.probes[&"second.up".into()].from, Some("second.edge".into()));
-    assert_eq!(day.abort_when[1].probe, "second.up".into());
+    assert_eq!(day.abort_when[1].probe().map(|(probe, _)| probe), Some(&"second.up".into()));
     assert_eq!(day.day.as_ref().unwrap().participants, ["Operations"]);
     assert_eq!(day.sections[1].limits.max_targets, Some(1));
     assert_eq!(serde_json::from_value::<Experiment>(read.canonical.clone()).unwrap(), *day);
@@ -242,6 +242,7 @@ impl Script {
             seed: 1,
             targets: read.experiment.targets.keys().map(hosts).collect(),
             hosts: [("d1".into(), "db-1".to_owned()), ("e1".into(), "edge-1".to_owned())].into(),
+            canaries: BTreeMap::new(),
             rehearsed: vec![],
             by: "ann".into(),
             environment: "default".into(),

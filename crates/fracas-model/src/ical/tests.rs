@@ -9,7 +9,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    time::{Duration as Time, Instant},
+    time::Duration as Time,
 };
 
 use chrono::{Datelike as _, Days, NaiveDate, Weekday};
@@ -453,23 +453,29 @@ fn many(events: usize) -> String {
 
 #[test]
 fn a_thousand_rules_answer_at_once_however_far_away() {
-    let begun = Instant::now();
+    let begun = busy();
     let calendar = good(&many(1000), Tz::UTC);
-    let reading = begun.elapsed();
+    let reading = busy() - begun;
     let from = utc("2027-01-01T00:00:00");
     let step = 10 * 366 * 86_400 / 2000 * SECOND;
-    let begun = Instant::now();
+    let begun = busy();
     let closed = (0..2000).filter(|n| calendar.at(from + n * step).is_some()).count();
-    let each = begun.elapsed() / 2000;
+    let each = (busy() - begun) / 2000;
     eprintln!(
         "1000 events: read in {reading:?}, {each:?} for each of 2000 instants of 10 years, {closed} of them closed"
     );
     assert!((200..1800).contains(&closed) && each < Time::from_millis(20), "{each:?}, {closed}");
 }
 
+/// What this thread has had of a processor so far: other work on the machine costs no more for that.
+fn busy() -> Time {
+    let said = std::fs::read_to_string("/proc/thread-self/schedstat").expect("a kernel that counts");
+    Time::from_nanos(said.split(' ').next().and_then(|ns| ns.parse().ok()).expect("nanoseconds"))
+}
+
 #[test]
 fn a_hostile_file_costs_little() {
-    let begun = Instant::now();
+    let begun = busy();
     let rules = |rule: &str| {
         let event = format!("BEGIN:VEVENT\nDTSTART:19700101T000000Z\nDURATION:PT1H\nRRULE:{rule}\nEND:VEVENT\n");
         format!("BEGIN:VCALENDAR\nVERSION:2.0\n{}END:VCALENDAR\n", event.repeat(1_000_000 / event.len()))
@@ -497,5 +503,5 @@ fn a_hostile_file_costs_little() {
     // What may be looked at for one answer, all of it.
     let full = good(&rules("FREQ=DAILY;UNTIL=20270101T000000Z").replace("PT1H", "PT1M"), Tz::UTC);
     assert_eq!(full.at(utc("2026-06-01T12:00:00")), None);
-    assert!(begun.elapsed() < Time::from_secs(20), "{:?}", begun.elapsed());
+    assert!((busy() - begun) < Time::from_secs(20), "{:?}", (busy() - begun));
 }

@@ -17,7 +17,7 @@ pub(super) fn entries(story: &Story) -> Vec<EntryReport> {
 fn report(story: &Story, entry: &Entry) -> EntryReport {
     let times = story.entries.get(&entry.id).cloned().unwrap_or_default();
     let (action, params, target, duration) = match &entry.action {
-        Action::Fault { fault, params, target, duration } => {
+        Action::Fault { fault, params, target, duration, .. } => {
             let shown = params.0.iter().map(|(name, value)| match value {
                 serde_json::Value::String(text) => format!("{name} {text}"),
                 other => format!("{name} {other}"),
@@ -44,6 +44,8 @@ fn report(story: &Story, entry: &Entry) -> EntryReport {
         duration,
         required: entry.required,
         started_ns: times.started,
+        canary: story.head.canaries.get(&entry.id).cloned().unwrap_or_default(),
+        widened_ns: times.widened,
         ended_ns: times.ended,
         skipped: times.skipped,
         failed: times.failed,

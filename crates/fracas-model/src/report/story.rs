@@ -25,6 +25,7 @@ pub(super) struct Head {
     pub plan: String,
     pub targets: BTreeMap<TargetId, Vec<HostId>>,
     pub hosts: BTreeMap<HostId, String>,
+    pub canaries: BTreeMap<EntryId, Vec<HostId>>,
     pub refused: Vec<String>,
 }
 
@@ -75,6 +76,7 @@ pub(super) struct Watch {
 #[derive(Clone, Debug, Default)]
 pub(super) struct EntryTimes {
     pub started: Option<i64>,
+    pub widened: Option<i64>,
     pub ended: Option<i64>,
     pub skipped: Option<String>,
     pub failed: Option<String>,
@@ -118,6 +120,7 @@ impl Story {
                 plan: String::new(),
                 targets: BTreeMap::new(),
                 hosts: BTreeMap::new(),
+                canaries: BTreeMap::new(),
                 refused: Vec::new(),
             },
             experiment: None,
@@ -199,6 +202,10 @@ impl Story {
             Body::EntryStarted { entry, at, .. } => {
                 let ns = self.since_origin(at);
                 self.entries.entry(entry.clone()).or_default().started.get_or_insert(ns);
+            }
+            Body::RolloutWidened { entry, at } => {
+                let ns = self.since_origin(at);
+                self.entries.entry(entry.clone()).or_default().widened.get_or_insert(ns);
             }
             Body::EntrySkipped { entry, why, at } => {
                 let ns = self.since_origin(at);
@@ -282,6 +289,7 @@ impl Story {
             seed,
             targets,
             hosts,
+            canaries,
             rehearsed,
             by,
             environment,
@@ -305,6 +313,7 @@ impl Story {
             plan: plan.clone(),
             targets: targets.clone(),
             hosts: hosts.clone(),
+            canaries: canaries.clone(),
             refused: refused.collect(),
         };
         self.planned = Some(at.clone());
@@ -379,6 +388,7 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::GateStarted { at }
         | Body::GatePassed { at }
         | Body::EntryStarted { at, .. }
+        | Body::RolloutWidened { at, .. }
         | Body::EntrySkipped { at, .. }
         | Body::EntryEnded { at, .. }
         | Body::EntryFailed { at, .. }
@@ -405,6 +415,7 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::ProbeStarted { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
+        | Body::StopConditionMet { at, .. }
         | Body::Gap { at, .. }
         | Body::ReadingsSealed { at, .. } => at,
         _ => return None,

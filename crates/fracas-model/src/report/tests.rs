@@ -63,6 +63,7 @@ impl Script {
             seed: 7,
             targets: [("db".into(), hosts("d1")), ("edge".into(), hosts("e1"))].into(),
             hosts: [("d1".into(), "db-1".to_owned()), ("e1".into(), "edge-1".to_owned())].into(),
+            canaries: BTreeMap::new(),
             rehearsed,
             by: "ann".into(),
             environment: "default".into(),

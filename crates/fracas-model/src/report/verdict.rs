@@ -149,7 +149,8 @@ impl<'a> Scope<'a> {
             let Some(why) = &entry.failed else { continue };
             let text = format!("{}: {why}", entry.entry);
             // A check of the document's own is one of its judgements, that of a day only whether the section could begin.
-            if entry.action == "check" && !entry.entry.as_str().contains(':') {
+            let judgement = entry.action == "check" || entry.target.is_some();
+            if judgement && !entry.entry.as_str().contains(':') {
                 found.failures.push(text);
             } else {
                 found.aborts.push(text);
@@ -252,8 +253,17 @@ fn judge_entry(story: &Story, entry: &EntryReport, found: &mut Findings) {
     } else if entry.started_ns.is_none() {
         found.doubts.push(format!("{id} was not started"));
     } else {
-        let silent = drawn.iter().filter(|host| !last.keys().any(|(h, _)| h == host));
-        found.doubts.extend(silent.map(|host| format!("{id} on {}: the host said nothing about it", name(host))));
+        let silent: Vec<&HostId> = drawn.iter().filter(|host| !last.keys().any(|(h, _)| *h == *host)).collect();
+        let narrow = !entry.canary.is_empty() && entry.widened_ns.is_none();
+        let (spared, silent): (Vec<&HostId>, Vec<&HostId>) =
+            silent.into_iter().partition(|host| narrow && !entry.canary.contains(host));
+        if !spared.is_empty() {
+            let hosts: Vec<String> = spared.into_iter().map(name).collect();
+            found.doubts.push(format!("{id} was not started on {}: its canary came first", hosts.join(", ")));
+        }
+        found
+            .doubts
+            .extend(silent.into_iter().map(|host| format!("{id} on {}: the host said nothing about it", name(host))));
     }
 }
 

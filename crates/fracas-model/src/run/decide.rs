@@ -67,9 +67,8 @@ impl Run {
         };
         decision.append.extend(self.recoveries(now));
         // A lease that has run out was seen to already; only one that has yet to run out is waited for.
-        let vantages = self.lost_contact.values().map(|s| s.later(self.experiment.lease).boot_ns);
         let items = self.given_up_for_lost().chain(self.overdue()).map(|(_, at_ns)| at_ns);
-        if let Some(ns) = vantages.chain(items).chain(self.blind()).filter(|at_ns| *at_ns > now.boot_ns).min() {
+        if let Some(ns) = items.chain(self.losing()).filter(|at_ns| *at_ns > now.boot_ns).min() {
             decision.wait_until(ns);
         }
         decision
@@ -80,12 +79,12 @@ impl Run {
     /// or may be applied anew, the host's word is waited for as long as a recovery is.
     fn given_up_for_lost(&self) -> impl Iterator<Item = (&ItemKey, i64)> {
         let open = self.items.iter().filter(|(_, item)| !item.closed() && item.failed.is_none());
-        open.filter_map(|(key, _)| {
+        open.filter_map(|(key, item)| {
             let since = self.lost_contact.get(&key.host)?;
             let lease = since.later(self.experiment.lease);
             let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
             let Action::Fault { duration, .. } = &entry.action else { return None };
-            let ends = self.entries[&key.entry].started.as_ref().zip(*duration).map(|(at, length)| at.later(length));
+            let ends = item.asked.as_ref().zip(*duration).map(|(at, length)| at.later(length));
             let over = ends.is_none_or(|at| at.boot_ns <= lease.boot_ns);
             let patient = over || entry.on_interrupt == OnInterrupt::Reapply;
             let limit = if patient { lease.later(self.experiment.recovery.give_up_after) } else { lease };
@@ -104,26 +103,6 @@ impl Run {
             let grace = self.experiment.lease + UNDO_GRACE;
             Some((key, ends.boot_ns.max(back).saturating_add(grace.ns())))
         })
-    }
-
-    /// When guard-rails whose vantages are in contact, and silent, are to be taken for lost.
-    fn blind(&self) -> impl Iterator<Item = i64> {
-        let pairs = self
-            .experiment
-            .abort_when
-            .iter()
-            .flat_map(|rail| self.vantages.get(&rail.probe).into_iter().flatten().map(|host| (&rail.probe, host)));
-        pairs.filter_map(|(probe, host)| self.blind_at(probe, host))
-    }
-
-    /// When a probe from which nothing is heard, though its vantage is in contact, is taken for lost.
-    fn blind_at(&self, probe: &ProbeId, host: &HostId) -> Option<i64> {
-        let gate = self.looks_since(probe).filter(|_| !self.lost_contact.contains_key(host))?;
-        let heard = self.sights.get(&(probe.clone(), host.clone())).map_or(i64::MIN, |sight| sight.heard);
-        let back = self.back_in_contact.get(host).map_or(i64::MIN, |at| at.boot_ns);
-        let plan = self.experiment.probes.get(probe)?;
-        let patience = self.experiment.lease + plan.every + plan.timeout + SEAL + SEAL;
-        Some(gate.boot_ns.max(heard).max(back).saturating_add(patience.ns()))
     }
 
     fn reason_to_abort(&self, now: &Stamp) -> Option<(AbortKind, String)> {
@@ -151,10 +130,8 @@ impl Run {
         if let Some(refused) = &self.refused_probe {
             return Some((AbortKind::Fault, refused.clone()));
         }
-        for rail in &self.experiment.abort_when {
-            if let Some(cause) = self.guard_rail(&rail.probe, rail.failing_for, now) {
-                return Some((AbortKind::GuardRail, cause));
-            }
+        if let Some(cause) = self.stopped(now) {
+            return Some((AbortKind::GuardRail, cause));
         }
         if let Some((key, _)) = self.given_up_for_lost().find(|(_, at_ns)| *at_ns <= now.boot_ns) {
             let (host, lease) = (self.name(&key.host), self.experiment.lease);
@@ -169,7 +146,9 @@ impl Run {
                 format!("{} on {host}: {what}, long after it should have ended", key.entry),
             ));
         }
-        self.items.iter().find_map(|(key, item)| {
+        // A canary that did not hold was taken back.
+        let lasting = self.items.iter().filter(|(key, _)| self.entries[&key.entry].failed.is_none());
+        lasting.into_iter().find_map(|(key, item)| {
             let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
             if let Some(failure) = &item.failed
                 && entry.required
@@ -185,30 +164,8 @@ impl Run {
         })
     }
 
-    fn name<'a>(&'a self, host: &'a HostId) -> &'a str {
+    pub(super) fn name<'a>(&'a self, host: &'a HostId) -> &'a str {
         self.names.get(host).map_or(host.as_str(), String::as_str)
-    }
-
-    fn guard_rail(&self, probe: &ProbeId, failing_for: Dur, now: &Stamp) -> Option<String> {
-        if !self.looks(probe) {
-            return None;
-        }
-        for host in self.vantages.get(probe)? {
-            if let Some(sight) = self.sights.get(&(probe.clone(), host.clone()))
-                && sight.down_for() >= failing_for
-                && sight.ok == Some(false)
-            {
-                return Some(format!("{probe} was failing for {} (limit {failing_for})", sight.down_for().human()));
-            }
-            let lost = self.lost_contact.get(host).is_some_and(|s| elapsed(now, s) >= self.experiment.lease);
-            if lost && self.gate.is_some() {
-                return Some(format!("{probe} cannot be seen any more: contact with its vantage was lost"));
-            }
-            if self.blind_at(probe, host).is_some_and(|at_ns| at_ns <= now.boot_ns) {
-                return Some(format!("{probe} cannot be seen any more: {} tells nothing of it", self.name(host)));
-            }
-        }
-        None
     }
 
     fn gate(&self, now: &Stamp, since: &Stamp) -> Decision {
@@ -242,7 +199,12 @@ impl Run {
                 self.carry_on(entry, state, now, &mut decision);
             }
         }
-        let over = |e: &Entry| self.entries[&e.id].over.is_some();
+        // Of a canary that did not hold the fault is undone first.
+        let over = |e: &Entry| {
+            let mut mine = self.items.iter().filter(|(key, _)| key.entry == e.id);
+            let state = &self.entries[&e.id];
+            state.over.is_some() && (state.failed.is_none() || mine.all(|(_, item)| item.closed()))
+        };
         if decision.append.is_empty() && self.experiment.timeline.iter().all(over) {
             decision.append.push(Body::RecoveryStarted { at: now.clone() });
         }
@@ -313,6 +275,8 @@ impl Run {
                         generation: state.generation + 1,
                         at: now.clone(),
                     });
+                } else if self.narrow(&entry.id) {
+                    self.roll_out(entry, state, now, decision);
                 } else if mine.all(|(_, item)| item.closed()) {
                     decision.append.push(ended);
                 }

@@ -4,7 +4,8 @@ use super::{Phase, Run};
 use crate::{
     desired::{FaultItem, Mode, ProbeItem},
     experiment::Action,
-    id::HostId,
+    id::{HostId, ProbeId},
+    stop::StopWhen,
     units::Dur,
 };
 
@@ -15,6 +16,7 @@ impl Run {
             return Vec::new();
         }
         let due = self.items.iter().filter(|(key, item)| key.host == *host && !item.closed() && item.failed.is_none());
+        let due = due.filter(|(key, _)| self.entries[&key.entry].failed.is_none());
         due.filter_map(|(key, _)| {
             let Some(Action::Fault { fault, params, duration, .. }) = self.action(&key.entry) else { return None };
             Some(FaultItem {
@@ -43,9 +45,15 @@ impl Run {
             params: probe.params.clone(),
             every: probe.every,
             timeout: probe.timeout,
+            stop: self.stops_on(id, probe.every),
             until: self.experiment.recovery.give_up_after + self.experiment.lease + Dur::from_secs(60),
         })
         .collect()
+    }
+
+    fn stops_on(&self, probe: &ProbeId, every: Dur) -> Vec<StopWhen> {
+        let mine = self.experiment.abort_when.iter().filter(|rail| rail.probe().is_some_and(|(of, _)| of == probe));
+        mine.filter_map(|rail| rail.when(every)).collect()
     }
 
     /// Every host this run has business with.

@@ -78,14 +78,17 @@ impl Run {
 
     /// Whether a probe is to look now, as far as its section goes.
     pub(super) fn looks(&self, probe: &ProbeId) -> bool {
-        self.experiment
-            .section_of(probe.as_str())
-            .is_none_or(|section| self.begun(section).is_some() && !self.over(section))
+        self.experiment.section_of(probe.as_str()).is_none() || self.in_force(probe.as_str()).is_some()
     }
 
     /// Since when a probe looks that is to look now: the gate, or the start of its section.
     pub(super) fn looks_since(&self, probe: &ProbeId) -> Option<&Stamp> {
-        match self.experiment.section_of(probe.as_str()) {
+        self.in_force(probe.as_str())
+    }
+
+    /// Since when what bears this name is in force, if it is: since the gate, or since its section began.
+    pub(super) fn in_force(&self, name: &str) -> Option<&Stamp> {
+        match self.experiment.section_of(name) {
             None => self.gate.as_ref(),
             Some(section) => self.begun(section).filter(|_| !self.over(section)),
         }

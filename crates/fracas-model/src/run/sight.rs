@@ -1,10 +1,17 @@
 //! What one probe saw from one vantage, as far as the run machine must know: up or down, since when, seen until when.
 
+use std::collections::VecDeque;
+
 use crate::{
     event::{Body, Event},
     time::Stamp,
     units::Dur,
 };
+
+/// The longest window of an error budget.
+const MEMORY: Dur = Dur::from_secs(3600);
+/// Summaries come about every second.
+const MOST_FAILED: usize = 2 * 3600;
 
 /// An unbroken stretch of equal readings, on two clocks: the vantage's looks and the controller's receipt.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +26,8 @@ pub struct Sight {
     pub until: i64,
     /// When the last word came in, controller boot time.
     pub heard: i64,
+    /// Failed looks of the last hour, by the send instant of the summary's first look.
+    failed: VecDeque<(i64, u32)>,
 }
 
 impl Sight {
@@ -38,7 +47,16 @@ impl Sight {
             Body::Gap { between, .. } if between.c.saturating_sub(between.s) > stable.ns() / 4 => {
                 self.since = between.c;
             }
-            Body::ReadingsSealed { between, .. } => self.until = self.until.max(between.c),
+            Body::ReadingsSealed { between, failed, .. } => {
+                self.until = self.until.max(between.c);
+                if *failed > 0 {
+                    self.failed.push_back((between.s, *failed));
+                }
+                let begin = self.until.saturating_sub(MEMORY.ns());
+                while self.failed.len() > MOST_FAILED || self.failed.front().is_some_and(|(s, _)| *s < begin) {
+                    self.failed.pop_front();
+                }
+            }
             _ => {}
         }
     }
@@ -46,6 +64,13 @@ impl Sight {
     /// How long the service was seen up without a failure, up to the last look known.
     pub fn up_for(&self) -> Dur {
         if self.ok == Some(true) { Dur::from_ns(self.until.saturating_sub(self.since).max(0)) } else { Dur::ZERO }
+    }
+
+    /// How many looks of the last so much time failed, up to the last look known and at most an hour. Summaries that reach
+    /// out of that time do not count.
+    pub fn failed_within(&self, window: Dur) -> u64 {
+        let begin = self.until.saturating_sub(window.ns());
+        self.failed.iter().rev().take_while(|(s, _)| *s > begin).map(|(_, failed)| u64::from(*failed)).sum()
     }
 
     /// How long it was seen failing without a success.

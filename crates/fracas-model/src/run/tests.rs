@@ -1,5 +1,8 @@
 //! The run machine on scripted histories: gate, triggers, interruption, guard-rail, stop, unconfirmed undo.
 
+mod rollout;
+mod stops;
+
 use serde_json::json;
 
 use super::*;
@@ -54,6 +57,7 @@ impl Script {
             seed: 1,
             targets: [("db".into(), hosts("d1")), ("edge".into(), hosts("e1"))].into(),
             hosts: [("d1".into(), "d1".to_owned()), ("e1".into(), "e1".to_owned())].into(),
+            canaries: BTreeMap::new(),
             rehearsed: vec![],
             by: "admin".into(),
             environment: "default".into(),
@@ -227,8 +231,9 @@ fn a_host_that_never_comes_back_does_not_keep_the_run() {
     script.applying("kill");
     script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", script.now) });
     script.settle();
-    // A spent fault has no length: its host's word is waited for as long as a recovery is.
-    assert_eq!(script.run().decide(&stamp("c", script.now)).wake_ns, Some(script.now + 15_000_000_000));
+    // A spent fault has no length: its host's word is waited for as long as a recovery is. What the run looks at before
+    // that is whether the vantage, which is in contact, still tells something.
+    assert_eq!(script.run().decide(&stamp("c", script.now)).wake_ns, Some(script.now + 17_200_000_000));
     script.watched(15);
     assert!(script.run().aborted.is_none());
     script.watched(60);

@@ -36,6 +36,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<()> {
         params: Params(json!({ "address": address }).as_object().cloned().unwrap_or_default()),
         every: EVERY,
         timeout: EVERY,
+        stop: Vec::new(),
         until: Dur::from_secs(600),
     };
     let (starts, missed) = runtime.block_on(async {

@@ -85,6 +85,7 @@ fn item(script: &str, every_ms: i64, timeout_ms: i64) -> ProbeItem {
         params,
         every: Dur::from_ms(every_ms),
         timeout: Dur::from_ms(timeout_ms),
+        stop: Vec::new(),
         until: Dur::from_secs(600),
     }
 }

@@ -48,6 +48,7 @@ fn planned(at_ns: i64) -> Body {
         seed: 1,
         targets: [("db".into(), vec![HostId::from("h")])].into(),
         hosts: [(HostId::from("h"), "db-1".to_owned())].into(),
+        canaries: BTreeMap::new(),
         rehearsed: vec![],
         by: "admin".into(),
         environment: "default".into(),

@@ -32,6 +32,7 @@ fn planned(environment: &str) -> Body {
         seed: 1,
         targets: BTreeMap::new(),
         hosts: [("h1".into(), "web-1".into())].into(),
+        canaries: BTreeMap::new(),
         rehearsed: vec![],
         by: "admin".into(),
         environment: environment.into(),

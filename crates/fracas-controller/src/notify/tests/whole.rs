@@ -30,6 +30,7 @@ pub(super) fn planned(run: &str) -> Body {
         seed: 1,
         targets: BTreeMap::new(),
         hosts: BTreeMap::new(),
+        canaries: BTreeMap::new(),
         rehearsed: vec![],
         by: "admin".into(),
         environment: "default".into(),

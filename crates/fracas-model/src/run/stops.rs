@@ -1,0 +1,125 @@
+//! Whether a stop condition of the document is met, or nobody can tell any more. What follows is decided elsewhere.
+//!
+//! Vantages evaluate conditions with every look and tell at once (`Run::met`). What is here is the same over the
+//! summaries of each second, for agents that evaluate nothing, and what no vantage can tell: that it is lost.
+
+use super::{Run, decide::SEAL};
+use crate::{
+    experiment::Experiment,
+    id::{HostId, ProbeId},
+    stop::{AbortWhen, Budget, Failing, Lost, OnLoss, StopWhen},
+    time::Stamp,
+    units::Dur,
+};
+
+impl Run {
+    /// Why the run is to stop now, if so.
+    pub(super) fn stopped(&self, now: &Stamp) -> Option<String> {
+        let seen = self.experiment.abort_when.iter().find_map(|rail| match rail {
+            AbortWhen::Failing(one) => self.failing(one),
+            AbortWhen::Budget(one) => self.over_budget(one),
+            AbortWhen::Lost(_) => None,
+        });
+        self.met
+            .clone()
+            .or(seen)
+            .or_else(|| self.losses().find(|(at_ns, _)| *at_ns <= now.boot_ns).map(|(_, why)| why()))
+    }
+
+    /// Takes a vantage's word that a condition is met.
+    pub(super) fn stop_met(&mut self, probe: &ProbeId, host: &HostId, why: &str) {
+        let mut rails = self.experiment.abort_when.iter().filter_map(AbortWhen::probe);
+        let asked = rails.any(|(of, _)| of == probe) && self.vantages.get(probe).is_some_and(|all| all.contains(host));
+        if asked && self.looks(probe) && self.met.is_none() {
+            self.met = Some(format!("{probe} {why}, seen by {}", self.name(host)));
+        }
+    }
+
+    /// When a loss that is not one yet becomes one if nothing is heard: instants of the controller's boot time.
+    pub(super) fn losing(&self) -> impl Iterator<Item = i64> {
+        self.losses().map(|(at_ns, _)| at_ns)
+    }
+
+    fn failing(&self, Failing { probe, failing_for, .. }: &Failing) -> Option<String> {
+        let mut sights = self.sights_of(probe);
+        sights.find_map(|(host, sight)| {
+            let met = sight.ok == Some(false) && sight.down_for() >= *failing_for;
+            met.then(|| {
+                format!("{probe} {}, seen by {}", StopWhen::failing(*failing_for, sight.down_for()), self.name(host))
+            })
+        })
+    }
+
+    fn over_budget(&self, Budget { probe, error_budget, .. }: &Budget) -> Option<String> {
+        let most = error_budget.most(self.experiment.probes.get(probe)?.every);
+        let mut sights = self.sights_of(probe);
+        sights.find_map(|(host, sight)| {
+            let failed = sight.failed_within(error_budget.within);
+            let why = || StopWhen::spent(failed, most, error_budget.allow, error_budget.within);
+            (failed > most).then(|| format!("{probe} {}, seen by {}", why(), self.name(host)))
+        })
+    }
+
+    /// What was seen of a probe that is to look now, by vantage.
+    fn sights_of<'a>(&'a self, probe: &'a ProbeId) -> impl Iterator<Item = (&'a HostId, &'a super::Sight)> {
+        let vantages = self.vantages.get(probe).filter(|_| self.looks(probe)).into_iter().flatten();
+        vantages.filter_map(|host| Some((host, self.sights.get(&(probe.clone(), host.clone()))?)))
+    }
+
+    /// Every way in which a condition cannot be evaluated any more, and every vantage that must not be lost: from when it
+    /// counts, on the controller's boot time, and in words.
+    fn losses(&self) -> impl Iterator<Item = (i64, impl FnOnce() -> String)> {
+        let Experiment { abort_when, lease, .. } = &self.experiment;
+        abort_when
+            .iter()
+            .flat_map(move |rail| {
+                let (what, hosts, since, patience) = match rail {
+                    AbortWhen::Lost(Lost { vantage, lost_for }) => {
+                        let since = self.in_force(vantage.as_str());
+                        (Loss::Vantage(*lost_for), self.targets.get(vantage), since, *lost_for)
+                    }
+                    AbortWhen::Failing(Failing { probe, on_loss, .. })
+                    | AbortWhen::Budget(Budget { probe, on_loss, .. }) => {
+                        let since = self.looks_since(probe).filter(|_| *on_loss == OnLoss::Abort);
+                        (Loss::Probe(probe), self.vantages.get(probe), since, *lease)
+                    }
+                };
+                let hosts = hosts.filter(|_| since.is_some()).into_iter().flatten();
+                hosts.filter_map(move |host| match (self.lost_contact.get(host), what) {
+                    (Some(lost), _) => Some((lost.later(patience).boot_ns, host, what, true)),
+                    (None, Loss::Probe(probe)) => Some((self.blind_at(probe, host, since?)?, host, what, false)),
+                    (None, Loss::Vantage(_)) => None,
+                })
+            })
+            .map(move |(at_ns, host, what, lost)| (at_ns, move || self.in_words(host, what, lost)))
+    }
+
+    fn in_words(&self, host: &HostId, what: Loss<'_>, lost: bool) -> String {
+        let name = self.name(host);
+        match what {
+            Loss::Vantage(lost_for) => format!("contact with {name} was lost for {lost_for}"),
+            Loss::Probe(probe) if lost => {
+                format!("{probe} cannot be seen any more: contact with its vantage {name} was lost")
+            }
+            Loss::Probe(probe) => format!("{probe} cannot be seen any more: {name} tells nothing of it"),
+        }
+    }
+
+    /// When a probe from which nothing is heard, though its vantage is in contact, is taken for lost.
+    fn blind_at(&self, probe: &ProbeId, host: &HostId, since: &Stamp) -> Option<i64> {
+        let heard = self.sights.get(&(probe.clone(), host.clone())).map_or(i64::MIN, |sight| sight.heard);
+        let back = self.back_in_contact.get(host).map_or(i64::MIN, |at| at.boot_ns);
+        let plan = self.experiment.probes.get(probe)?;
+        let patience: Dur = self.experiment.lease + plan.every + plan.timeout + SEAL + SEAL;
+        Some(since.boot_ns.max(heard).max(back).saturating_add(patience.ns()))
+    }
+}
+
+/// What is lost.
+#[derive(Clone, Copy)]
+enum Loss<'a> {
+    /// The sight of a probe.
+    Probe(&'a ProbeId),
+    /// A vantage itself, which counts after so long.
+    Vantage(Dur),
+}

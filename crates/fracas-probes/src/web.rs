@@ -1,0 +1,200 @@
+//! One HTTP/1.1 request on a fresh connection, plain or over TLS, as every look of a probe that speaks HTTP makes it.
+//! It follows no redirects and judges nothing.
+
+use std::{future::Future, pin::pin};
+
+use bytes::Bytes;
+use fracas_model::{
+    catalogue::Params,
+    plan::Refusal,
+    shape::{Field, Shape},
+};
+use http_body_util::{BodyExt as _, Empty};
+use hyper::{
+    Method, Request, Response, Uri,
+    body::Incoming,
+    client::conn::http1,
+    header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
+};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_rustls::TlsConnector;
+
+use crate::{
+    PrepareFuture, brief,
+    connect::{connect, world},
+    tls::Settings,
+};
+
+/// Whom to ask and what for. Clones share what was read of the host.
+#[derive(Clone)]
+pub(crate) struct Web {
+    request: Request<Empty<Bytes>>,
+    host: String,
+    port: u16,
+    tls: Option<(Settings, ServerName<'static>)>,
+}
+
+/// The parameters that [`Web::new`] reads beside the URL.
+pub(crate) fn fields() -> [Field; 3] {
+    [
+        Field::optional(
+            "headers",
+            Shape::Map { of: Box::new(Shape::Text { max: 4096 }), max: 32 },
+            "Headers of the request.",
+        ),
+        Field::with_default("insecure", Shape::Bool, false, "Take any certificate (https)."),
+        Field::optional("caFile", Shape::Path, "PEM file of trusted authorities on the host (https), at most 4 MiB."),
+    ]
+}
+
+/// A URL in its parts.
+///
+/// # Errors
+/// It is none, or not one to ask; `kind` is the probe that wants it.
+pub(crate) fn url(kind: &str, params: &Params) -> Result<Uri, Refusal> {
+    let url = params.text("url").unwrap_or_default();
+    let bad = |why: &str| Refusal::new(format!("{kind}: {why}"), "write a URL such as http://127.0.0.1:8080/health");
+    let uri: Uri = url.parse().map_err(|e| bad(&format!("{url:?} is not a URL: {e}")))?;
+    let authority = uri.authority().ok_or_else(|| bad("the URL names no host"))?;
+    if authority.as_str().contains('@') {
+        return Err(Refusal::new(
+            format!("{kind}: the URL carries a password"),
+            "put it into headers: { authorization: \"Basic ...\" }",
+        ));
+    }
+    match uri.scheme_str() {
+        Some("http" | "https") => Ok(uri),
+        _ => Err(bad("the URL is neither http nor https")),
+    }
+}
+
+impl Web {
+    /// The request of a look, built once; `path` is the path with its query.
+    ///
+    /// # Errors
+    /// What cannot be sent.
+    pub(crate) fn new(kind: &str, uri: &Uri, method: Method, path: &str, params: &Params) -> Result<Self, Refusal> {
+        let authority = uri.authority();
+        let host = authority.map_or("", |a| a.host()).to_owned();
+        let secure = uri.scheme_str() == Some("https");
+        let tls = if secure {
+            let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+            let name = ServerName::try_from(bare);
+            let name = name.map_err(|e| Refusal::new(format!("{kind}: {host}: {e}"), "check the URL"))?;
+            Some((Settings::new(params.text("caFile"), params.flag("insecure")), name))
+        } else {
+            None
+        };
+        let mut request = Request::new(Empty::new());
+        *request.method_mut() = method;
+        *request.uri_mut() =
+            path.parse().map_err(|e| Refusal::new(format!("{kind}: path {path:?}: {e}"), "check the URL"))?;
+        let headers = request.headers_mut();
+        if let Ok(host) = HeaderValue::from_str(authority.map_or("", |a| a.as_str())) {
+            headers.insert(HOST, host);
+        }
+        headers.insert(USER_AGENT, HeaderValue::from_static("fracas-probe"));
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        let wanted = params.0.get("headers").and_then(|h| h.as_object());
+        for (name, value) in wanted.into_iter().flatten() {
+            // The value may be a secret: it is never shown.
+            let bad =
+                || Refusal::new(format!("{kind}: header {name:?} cannot be sent"), "check its name and its value");
+            let name: HeaderName = name.parse().map_err(|_| bad())?;
+            let value = value.as_str().and_then(|v| v.parse().ok()).ok_or_else(bad)?;
+            headers.insert(name, value);
+        }
+        let port = authority.and_then(|a| a.port_u16()).unwrap_or(if secure { 443 } else { 80 });
+        Ok(Self { request, host, port, tls })
+    }
+
+    /// Reads what https needs of the host.
+    pub(crate) fn prepare(&self) -> PrepareFuture {
+        let tls = self.tls.clone();
+        Box::pin(async move {
+            match tls {
+                Some((settings, _)) => settings.get().await.map(|_| ()),
+                None => Ok(()),
+            }
+        })
+    }
+
+    /// Asks once; `judge` makes of the answer what it will, while its bytes come.
+    pub(crate) async fn ask<T>(
+        &self,
+        judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        // Long made when the probe was prepared.
+        let tls = match self.tls.clone() {
+            Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
+            None => None,
+        };
+        let stream = connect(&self.host, self.port).await?;
+        match tls {
+            None => self.exchange(stream, judge).await,
+            Some((config, name)) => {
+                let secured = TlsConnector::from(config).connect(name, stream).await;
+                let stream = secured.map_err(|e| brief(format_args!("TLS: {}", world(&e))))?;
+                self.exchange(stream, judge).await
+            }
+        }
+    }
+
+    /// The same over a connection that is made, which is driven beside it: when the look is dropped, all is gone.
+    pub(crate) async fn exchange<T>(
+        &self,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| said(&e))?;
+        let answer = async {
+            let response = sender.send_request(self.request.clone()).await.map_err(|e| said(&e))?;
+            judge(response).await
+        };
+        beside(answer, connection).await
+    }
+}
+
+/// The first `most` bytes of an answer's body, and whether that is all of it.
+pub(crate) async fn body(response: Response<Incoming>, most: usize) -> Result<(Vec<u8>, bool), String> {
+    let mut body = response.into_body();
+    let mut read = Vec::new();
+    while let Some(frame) = body.frame().await {
+        if let Some(data) = frame.map_err(|e| said(&e))?.data_ref() {
+            read.extend_from_slice(&data[..data.len().min(most - read.len())]);
+        }
+        if read.len() == most {
+            return Ok((read, false));
+        }
+    }
+    Ok((read, true))
+}
+
+/// The result of `answer`, while `driver` moves its bytes. The driver may end first, having delivered everything.
+async fn beside<T>(answer: impl Future<Output = T>, driver: impl Future) -> T {
+    let (mut answer, mut driver) = (pin!(answer), pin!(driver));
+    tokio::select! {
+        biased;
+        done = &mut answer => return done,
+        _ = &mut driver => {}
+    }
+    answer.await
+}
+
+/// What went wrong on the connection, innermost cause first in value.
+fn said(error: &hyper::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    loop {
+        if let Some(io) = cause.downcast_ref::<std::io::Error>() {
+            return world(io);
+        }
+        match cause.source() {
+            Some(inner) => cause = inner,
+            None if error.is_incomplete_message() => return "connection closed early".into(),
+            None if error.is_parse() => return "the answer is not HTTP".into(),
+            None => return brief(error),
+        }
+    }
+}
