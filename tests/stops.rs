@@ -217,6 +217,7 @@ fn lost(rig: &Rig, heart: &Going, mut stood: usize) {
     let run = rig.finish(going);
     run.ended("pass", 0);
     assert_eq!(run.undo_causes(), ["expired"], "{}", run.story());
+    rig.start_agent("edge");
 }
 
 fn canary() {

@@ -1,4 +1,4 @@
-//! Each verdict for its own reason: what a guard-rail ends, what stays down, what had no effect, what cannot be settled.
+//! Each verdict for its own reason: what a stop condition ends, what stays down, what had no effect, what cannot be settled.
 
 use fracas_sim::need::Need;
 use libtest_mimic::Trial;
@@ -52,11 +52,11 @@ fn each_verdict_has_its_reason() {
     assert_eq!(run.bodies("gaveUp").len(), 1, "{}", run.story());
     assert_eq!(run.service("crew")["outage"]["hi"], serde_json::Value::Null, "its end was not seen");
 
-    // The same under a guard-rail: it ends the run before that.
+    // The same under a stop condition: it ends the run before that.
     let rail = "abortWhen:\n  - { probe: crew, failingFor: 500ms }\n";
     let run = stage.run("rest", &document("{ process-kill: { name: crew } }", rail));
     run.ended("aborted", 4);
-    assert!(run.reasons().contains("guard-rail: crew was failing for"), "{}", run.reasons());
+    assert!(run.reasons().contains("stop condition: crew was failing for"), "{}", run.reasons());
 
     // A signal that is ignored has no effect, and a run without the effect it wanted never passes.
     let ignored = document("{ process-kill: { name: crew, signal: TERM } }", "");

@@ -19,7 +19,7 @@ pub const TABLE: &str = "Exit codes:
   1  fail: a service missed its objective, or a check failed
   2  usage, or the document is refused
   3  inconclusive: something could not be settled or shown
-  4  aborted: guard-rail, stop, or steady state never met
+  4  aborted: stop condition, guard-rail, stop, or steady state never met
   5  error
   6  undo unconfirmed: some host has not said that it is clean
   7  refused before the start: policy, limits, halt

@@ -126,7 +126,7 @@ pub enum VerdictWord {
     Fail,
     /// Nothing failed, but something could not be settled or shown.
     Inconclusive,
-    /// A guard-rail, a stop, or a steady state that was never met.
+    /// A stop condition, a guard-rail, a stop, or a steady state that was never met.
     Aborted,
     /// A fault or the tool itself failed.
     Error,
@@ -812,8 +812,10 @@ fn once() -> u64 {
 pub enum AbortKind {
     /// Steady state was never met.
     Gate,
-    /// An `abortWhen` condition, or the loss of its probe.
+    /// A guard-rail of the fleet does not hold any more. Histories of older versions say so of stop conditions too.
     GuardRail,
+    /// A stop condition of the document is met, or cannot be evaluated any more; a canary did not hold.
+    StopCondition,
     /// A person.
     Stop,
     /// The latched halt.

@@ -3,7 +3,7 @@
 //! ```text
 //! Planned -> Gating -> Running -> Recovering -> Undoing -> Finished
 //!               \________\___________\____________^
-//!                 abort (gate, guard-rail, stop, halt, fault, controller)
+//!                 abort (gate, stop condition, guard-rail, stop, halt, fault, controller)
 //! ```
 //! Pure: `apply` takes events, `decide` and `desired` take the instant as an argument. It never asks a clock.
 

@@ -134,7 +134,7 @@ pub(crate) fn fail() -> Report {
     world.finish(end + 150 * MS)
 }
 
-/// A guard-rail ends it: the network lost more than checkout could bear.
+/// A stop condition ends it: the network lost more than checkout could bear.
 pub(crate) fn aborted() -> Report {
     let loss = json!({ "loss": "60%", "ports": "5432", "to": "10.0.0.0/8" });
     let document = shop(json!([at("lossy", "1s", "net-loss", loss, "primary", Some("10m"))]));
@@ -147,7 +147,7 @@ pub(crate) fn aborted() -> Report {
     let lost = measured("loss", "%", Some(60.0), 59.4, None, 1840, "counters of real traffic");
     world.checks("lossy", "h1", start + 4 * S, Proof::Verified, vec![lost]);
     let stop = start + 124 * S;
-    world.aborts(stop, AbortKind::GuardRail, "checkout-up from edge-1 was failing for 2m");
+    world.aborts(stop, AbortKind::StopCondition, "checkout-up from edge-1 was failing for 2m");
     world.lifts("lossy", "h1", stop + 30 * MS, UndoCause::NotDesired);
     world.ends("lossy", stop + 60 * MS);
     let down = vec![(start + 3200 * MS, stop + 2300 * MS, "no answer within 50ms")];

@@ -501,7 +501,7 @@ fn a_question_that_nobody_answers_is_a_no() {
 fn a_section_without_steady_state_is_skipped_and_the_next_goes_on() {
     let mut script = Script::of(&DAY.replace("    approval: { question: Is everybody ready?, otherwise: skip }\n", ""));
     script.edge("first", false);
-    // Its own guard-rail would end the day; here it only flaps.
+    // Its own stop condition would end the day; here it only flaps.
     for _ in 0..6 {
         script.watched("first", 8);
         script.edge("first", true);

@@ -21,7 +21,7 @@ pub(super) enum Ending {
     ByItself,
     /// Lifted first, after its full asked time.
     FullTime,
-    /// Lifted first, early: by guard-rail, stop, failure or loss of contact.
+    /// Lifted first, early: by stop condition, guard-rail, stop, failure or loss of contact.
     Early(String),
     /// Which came first cannot be told.
     Unknown {

@@ -274,12 +274,13 @@ fn a_held_fault_is_judged_while_it_is_active() {
 
 #[test]
 fn a_guard_rail_withholds_the_judgement_and_exits_4() {
-    let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED).aborted(18 * S, AbortKind::GuardRail);
+    let script =
+        Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED).aborted(18 * S, AbortKind::StopCondition);
     let script = script.undone("slow", 18 * S, UndoCause::NotDesired).looks(60 * S, &[(11 * S, 19 * S)]);
     assert_eq!(script.verdict(), (VerdictWord::Aborted, 4));
     let web = &script.report().services[0];
     assert!(
-        matches!(&web.judgement, Judgement::NotMeasured { why } if why.contains("guard-rail")),
+        matches!(&web.judgement, Judgement::NotMeasured { why } if why.contains("stop condition")),
         "{:?}",
         web.judgement
     );

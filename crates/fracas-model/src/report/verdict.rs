@@ -206,6 +206,7 @@ pub(super) fn abort_word(kind: AbortKind) -> &'static str {
     match kind {
         AbortKind::Gate => "steady state",
         AbortKind::GuardRail => "guard-rail",
+        AbortKind::StopCondition => "stop condition",
         AbortKind::Stop => "stop",
         AbortKind::Halt => "halt",
         AbortKind::Fault => "fault",

@@ -131,7 +131,7 @@ impl Run {
             return Some((AbortKind::Fault, refused.clone()));
         }
         if let Some(cause) = self.stopped(now) {
-            return Some((AbortKind::GuardRail, cause));
+            return Some((AbortKind::StopCondition, cause));
         }
         if let Some((key, _)) = self.given_up_for_lost().find(|(_, at_ns)| *at_ns <= now.boot_ns) {
             let (host, lease) = (self.name(&key.host), self.experiment.lease);

@@ -103,6 +103,6 @@ fn held_not(entry: &Entry, rollout: &Rollout, why: String, now: &Stamp) -> Body 
     let at = now.clone();
     match rollout.on_failure {
         OnFailure::Continue => Body::EntryFailed { entry: entry.id.clone(), why, at },
-        OnFailure::Stop => Body::Aborted { cause: format!("{}: {why}", entry.id), why: AbortKind::GuardRail, at },
+        OnFailure::Stop => Body::Aborted { cause: format!("{}: {why}", entry.id), why: AbortKind::StopCondition, at },
     }
 }

@@ -1,4 +1,4 @@
-//! The run machine on scripted histories: gate, triggers, interruption, guard-rail, stop, unconfirmed undo.
+//! The run machine on scripted histories: gate, triggers, interruption, stop condition, stop, unconfirmed undo.
 
 mod rollout;
 mod stops;
@@ -338,7 +338,10 @@ fn a_guard_rail_that_hears_nothing_is_lost() {
     assert!(script.run().aborted.is_none());
     script.seconds(1);
     let (kind, cause) = script.run().aborted.unwrap();
-    assert_eq!((kind, cause.as_str()), (AbortKind::GuardRail, "up cannot be seen any more: e1 tells nothing of it"));
+    assert_eq!(
+        (kind, cause.as_str()),
+        (AbortKind::StopCondition, "up cannot be seen any more: e1 tells nothing of it")
+    );
 }
 
 #[test]
@@ -415,14 +418,14 @@ fn readings_that_were_kept_while_there_was_no_contact_prove_nothing_about_now() 
 }
 
 #[test]
-fn a_guard_rail_ends_the_run_and_an_unconfirmed_undo_keeps_it_open_for_a_bounded_time() {
+fn a_stop_condition_ends_the_run_and_an_unconfirmed_undo_keeps_it_open_for_a_bounded_time() {
     let mut script = Script::new();
     script.gate();
     script.applying("kill");
     script.edge(false);
     script.now += 20_000_000_000;
     script.seen();
-    assert_eq!(script.run().aborted.as_ref().map(|a| a.0), Some(AbortKind::GuardRail));
+    assert_eq!(script.run().aborted.as_ref().map(|a| a.0), Some(AbortKind::StopCondition));
     assert!(!script.seconds(100), "the host has not confirmed");
     assert!(script.seconds(60 + 15 + 30), "and is not waited for for ever");
     assert_eq!(script.run().unconfirmed().len(), 1);

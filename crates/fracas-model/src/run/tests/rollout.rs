@@ -118,7 +118,7 @@ fn a_canary_that_does_not_hold_ends_the_run() {
         script.seconds(1);
     }
     let why = "kill: with its canary in effect up was up for 0 s of 3s within 10s";
-    assert_eq!(script.run().aborted, Some((AbortKind::GuardRail, why.to_owned())));
+    assert_eq!(script.run().aborted, Some((AbortKind::StopCondition, why.to_owned())));
     assert!(undone(&mut script, "d1", UndoCause::NotDesired));
 }
 

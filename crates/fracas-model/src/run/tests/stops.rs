@@ -32,7 +32,7 @@ fn sealed(script: &mut Script, ok: u32, failed: u32) {
 
 fn cause(script: &Script) -> Option<String> {
     script.run().aborted.map(|(kind, cause)| {
-        assert_eq!(kind, AbortKind::GuardRail);
+        assert_eq!(kind, AbortKind::StopCondition);
         cause
     })
 }
