@@ -96,7 +96,7 @@ const ASKING: &str = "  may: { webhook: { url: \"http://edge:9000/may?run=1\" },
 fn within_a_second() {
     let (rig, hearts) = rig(&["box"]);
     let mut oracle = Oracle::start(&rig);
-    let rail = "abortWhen: [{ probe: may, failingFor: 10ms }]\nsteadyState: { probes: [may], holdFor: 100ms }\n";
+    let rail = "abortWhen: [{ probe: may, failingFor: 0s }]\nsteadyState: { probes: [may], holdFor: 100ms }\n";
     let (mut after, mut took) = (0, Vec::new());
     for n in 0..STOPS {
         let going = rig.begin(&document(ASKING, rail), &[]);
@@ -106,18 +106,17 @@ fn within_a_second() {
         let asked = oracle.given(&stop, after);
         let run = rig.finish(going);
         stopped(&run, &format!("asked to stop: number {n}, seen by edge"));
-        // The second look is the first that has failed for 10 ms, and comes a period later.
         let met = number(run.body("stopConditionMet"), "/look/c");
         assert!(met >= asked, "a condition cannot be met before it is");
         let (from, to) = still(&hearts[0], n);
         assert!(from < asked && to > asked, "the heart stood still when the oracle spoke");
-        took.push(to - met);
+        took.push(to - asked);
         oracle.says(204, "");
         after = to;
     }
     took.sort_unstable();
     let (p50, most) = (took[STOPS / 2] / 1_000_000, took[STOPS - 1] / 1_000_000);
-    eprintln!("look by which the condition is met -> the heart beats: n = {STOPS}, p50 {p50} ms, max {most} ms");
+    eprintln!("the service says stop -> the heart beats: n = {STOPS}, p50 {p50} ms, max {most} ms");
     assert!(took[STOPS - 1] <= PROMISED_NS, "{took:?}");
     rig.stop();
 }
@@ -165,7 +164,7 @@ fn every_kind_stops() {
     let asks = format!(
         "  errors: {{ prometheus: {{ url: \"http://{at}\", query: \"max(shop_errors)\", below: 5 }}, every: 200ms }}\n"
     );
-    let rail = "abortWhen: [{ probe: errors, failingFor: 10ms }]\nsteadyState: { probes: [errors], holdFor: 300ms }\n";
+    let rail = "abortWhen: [{ probe: errors, failingFor: 0s }]\nsteadyState: { probes: [errors], holdFor: 300ms }\n";
     let going = rig.begin(&document(&asks, rail), &[]);
     going.event("active");
     oracle.says(200, "shop_errors 7\n");
@@ -225,7 +224,8 @@ fn canary() {
     let (rig, hearts) = rig(&boxes);
     let mut oracle = Oracle::start(&rig);
     let rollout = "rollout: { canary: { count: 1 }, probes: [may], holdFor: 1s, giveUpAfter: 5s }";
-    let slowly = document(ASKING, "").replace("for: 30s", &format!("for: 4s, {rollout}"));
+    let slowly =
+        document(ASKING, "").replace("lease: 3s", "lease: 1s").replace("for: 30s", &format!("for: 8s, {rollout}"));
 
     let plan = rig.fracas(&["plan", &rig.document("plan", &slowly), "--seed", "7"]).good().out;
     assert!(plan.contains("on 1 host first until may is ok for 1s"), "{plan}");
@@ -243,22 +243,22 @@ fn canary() {
     assert!(text.contains("on 1 host first, on the others from"), "{text}");
 
     // The first harm that is seen stays on one host.
-    let going = rig.begin(&slowly.replace("for: 4s", "for: 30s"), &["--seed", "7"]);
+    let going = rig.begin(&slowly.replace("for: 8s", "for: 30s"), &["--seed", "7"]);
     going.event("active");
     oracle.says(503, "harm");
     let run = rig.finish(going);
     run.ended("aborted", 4);
     assert!(run.reasons().contains("still: with its canary in effect may was up for"), "{}", run.reasons());
     assert!(run.reasons().contains("its canary came first"), "{}", run.reasons());
-    let stood: Vec<usize> = hearts.iter().map(|heart| stills(heart).len()).collect();
     until("the canary beats again", || stills(&hearts[begins[0].1]).len() == 2);
+    let stood: Vec<usize> = hearts.iter().map(|heart| stills(heart).len()).collect();
     assert_eq!(stood.iter().sum::<usize>(), 4, "three of the first run, and the canary: {stood:?}");
     oracle.says(204, "");
 
     // Or the run goes on without it.
     let going = rig.begin(
         &slowly
-            .replace("for: 4s", "for: 30s")
+            .replace("for: 8s", "for: 30s")
             .replace("giveUpAfter: 5s", "giveUpAfter: 2s, onFailure: continue")
             .replace("recovery:", "  - { id: last, after: { started: still }, wait: 4s }\nrecovery:"),
         &["--seed", "7"],

@@ -129,6 +129,8 @@ pub struct Policy {
     pub exec_allow: Vec<String>,
     /// The user that `exec` runs as.
     pub exec_user: String,
+    /// Folders whose files documents may name as secrets that probes send.
+    pub secrets_in: Vec<String>,
 }
 
 /// The form of a policy file: `kind: HostPolicy`.
@@ -206,6 +208,13 @@ pub fn policy_shape() -> Shape {
             builtin.exec_user,
             "The user that programs started by `exec` run as.",
         ),
+        Field::with_default(
+            "secretsIn",
+            list(Shape::Path),
+            json!(builtin.secrets_in),
+            "Folders whose files documents may name as secrets, such as tokens, that probes send to where the document says: \
+             whoever may start runs here can have them sent anywhere.",
+        ),
     ])
 }
 
@@ -235,6 +244,7 @@ impl Policy {
             pass_networks: vec!["169.254.169.254/32".into(), "fd00:ec2::254/128".into()],
             exec_allow: Vec::new(),
             exec_user: "nobody".into(),
+            secrets_in: Vec::new(),
         }
     }
 
@@ -251,6 +261,15 @@ impl Policy {
     /// Whether a probe of this kind is allowed.
     pub fn allows_probe(&self, kind: &str) -> bool {
         self.allow_probes.iter().any(|p| p == "*" || p == kind)
+    }
+
+    /// Whether documents may name this file as a secret.
+    pub fn allows_secret(&self, path: &str) -> bool {
+        let below = |folder: &String| {
+            let rest = path.strip_prefix(folder.trim_end_matches('/'));
+            rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
+        };
+        self.secrets_in.iter().any(below) && !path.split('/').any(|part| part == "..")
     }
 
     /// Why what is at or below this path must not be touched, if so. `path` has no symbolic link in it; `own` are the

@@ -342,9 +342,12 @@ impl Run {
     }
 
     fn start_entry(&mut self, entry: &EntryId, occurrence: u32, generation: u32, at: &Stamp) {
+        // A new attempt of its canary has yet to come into effect.
+        let narrow = self.narrow(entry);
         let state = self.entries.entry(entry.clone()).or_default();
         state.started.get_or_insert_with(|| at.clone());
         state.generation = generation;
+        state.canary = state.canary.take().filter(|_| !narrow);
         let Some(Action::Fault { target, .. }) = self.action(entry).cloned() else { return };
         for host in self.asked_of(entry, &target) {
             let key = |generation| ItemKey {
@@ -409,12 +412,18 @@ impl Run {
     }
 
     fn note_effective(&mut self, entry: &EntryId, received: &Stamp) {
+        if self.narrow(entry) {
+            let known = self.experiment.timeline.iter().find(|one| one.id == *entry);
+            let canary: Vec<bool> =
+                known.into_iter().flat_map(|one| self.attempts(one)).map(|(_, item)| item.effective).collect();
+            if !canary.is_empty() && canary.into_iter().all(|effective| effective) {
+                self.entries.entry(entry.clone()).or_default().canary.get_or_insert_with(|| received.clone());
+            }
+            return;
+        }
         let mut items = self.items.iter().filter(|(key, _)| key.entry == *entry).peekable();
         if items.peek().is_some() && items.all(|(_, item)| item.effective) {
-            let narrow = self.narrow(entry);
-            let state = self.entries.entry(entry.clone()).or_default();
-            let effective = if narrow { &mut state.canary } else { &mut state.effective };
-            effective.get_or_insert_with(|| received.clone());
+            self.entries.entry(entry.clone()).or_default().effective.get_or_insert_with(|| received.clone());
         }
     }
 

@@ -13,6 +13,7 @@ use crate::{
     id::{EntryId, HostId, RunId, TargetId},
     plan::Refusal,
     selector::Selector,
+    stop::{AbortWhen, OnLoss},
     units::Percent,
 };
 
@@ -91,6 +92,7 @@ pub fn draw(experiment: &Experiment, hosts: &[HostView], seed: u64) -> Result<Dr
         draw.drawn.targets.insert(id.clone(), chosen);
     }
     draw.observer();
+    draw.stops();
     draw.limits(&population);
     if draw.refusals.is_empty() { Ok(draw.drawn) } else { Err(draw.refusals) }
 }
@@ -256,6 +258,31 @@ impl<'a> Draw<'a> {
                 format!("probe {probe} has no `from`, and this controller has no observer in contact"),
                 "write `from:` with a target, or start the controller with its observer",
             ),
+        }
+    }
+
+    /// Stop conditions that nobody could evaluate.
+    fn stops(&mut self) {
+        let experiment = self.experiment;
+        for rail in &experiment.abort_when {
+            let target = match rail {
+                AbortWhen::Lost(lost) => Some(&lost.vantage),
+                _ => rail
+                    .probe()
+                    .filter(|(_, on_loss)| *on_loss == OnLoss::Abort)
+                    .and_then(|(probe, _)| experiment.probes.get(probe)?.from.as_ref()),
+            };
+            // Where the target must have hosts, that was told.
+            let empty = |id: &TargetId| {
+                let may_be = experiment.targets.get(id).is_some_and(|target| target.on_empty == OnEmpty::Skip);
+                may_be && self.drawn.targets.get(id).is_none_or(Vec::is_empty)
+            };
+            if let Some(target) = target.filter(|id| empty(id)) {
+                self.refuse(
+                    format!("abort when {}: target {target} has no host that could tell", rail.text()),
+                    "let hosts match it, or remove the condition",
+                );
+            }
         }
     }
 

@@ -66,7 +66,7 @@ impl Probe for Http {
         }
     }
 
-    fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+    fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
         let uri = web::url("http", params)?;
         let head = params.text("method") == Some("HEAD");
         let body = params.text("body").map(str::to_owned);
@@ -76,7 +76,7 @@ impl Probe for Http {
         let method = if head { Method::HEAD } else { Method::GET };
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
         Ok(Box::new(Rc::new(Ready {
-            web: Web::new("http", &uri, method, path, params)?,
+            web: Web::new("http", &uri, method, path, params, policy)?,
             statuses: statuses(params),
             body,
             max_latency: params.duration("maxLatency").map(Dur::std),
@@ -131,7 +131,7 @@ async fn judge_answer(ready: &Ready, answer: Response<Incoming>) -> Seen {
 pub async fn judge(params: &Params, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) -> Seen {
     let uri = hyper::Uri::from_static("http://127.0.0.1/");
     let ready = Ready {
-        web: Web::new("http", &uri, Method::GET, "/", params).map_err(|refusal| refusal.why)?,
+        web: Web::new("http", &uri, Method::GET, "/", params, &Policy::builtin()).map_err(|refusal| refusal.why)?,
         statuses: statuses(params),
         body: params.text("body").map(str::to_owned),
         max_latency: None,
@@ -148,7 +148,9 @@ reading never rests on an old connection or an old address. Redirects are not fo
 final URL. An answer cut short, a reset, a refused connection and a failed TLS handshake are failures with their name.
 
 For https the certificate is checked against `caFile`, else against the host's own bundle of trusted authorities, both \
-read when the probe is made ready; `insecure: true` takes any certificate. Sessions are not resumed: every look proves \
+read when the probe is made ready; `insecure: true` takes any certificate. What the document holds is in every history: a \
+token is written as a reference, `headers: { authorization: { file: /etc/fracas/secrets/token } }`, to a file with all of \
+the header's value (`Bearer ...`) on the host that looks, in a folder that its policy names. Sessions are not resumed: every look proves \
 a whole handshake.
 
 Cost: one connection per look. At `every: 10ms` that is 100 connections a second from each vantage; choose a cheap \

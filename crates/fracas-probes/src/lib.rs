@@ -10,6 +10,7 @@ pub mod pressure;
 pub mod process;
 mod proctable;
 pub mod prometheus;
+mod secret;
 pub mod tcp;
 mod tls;
 mod web;
@@ -69,7 +70,11 @@ const LONGEST_WHY: usize = 120;
 
 /// A reason cut to its longest size, on a character boundary, on one line.
 pub(crate) fn brief(why: impl fmt::Display) -> String {
-    let mut why = why.to_string().replace(['\n', '\r', '\0'], " ");
+    // What a service answers goes to terminals as it is.
+    let control = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    let mut why: String = why.to_string().chars().map(|c| if control(c) { ' ' } else { c }).collect();
     if why.len() > LONGEST_WHY {
         let end = (0..=LONGEST_WHY - 3).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
         why.truncate(end);
@@ -119,6 +124,7 @@ mod tests {
     #[test]
     fn reasons_stay_short_and_whole() {
         assert_eq!(brief("status 503"), "status 503");
+        assert_eq!(brief("a\u{1b}[2J\u{202e}b\nc"), "a [2J b c");
         let long = brief("\u{e4}".repeat(100));
         assert!(long.len() <= LONGEST_WHY && long.ends_with("..."), "{long}");
     }

@@ -60,7 +60,7 @@ impl Probe for Prometheus {
         }
     }
 
-    fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+    fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
         let uri = web::url("prometheus", params)?;
         let (above, below) = (params.number("above"), params.number("below"));
         if above.is_none() && below.is_none() {
@@ -71,7 +71,7 @@ impl Probe for Prometheus {
         }
         let base = uri.path().trim_end_matches('/');
         let path = format!("{base}/api/v1/query?query={}", escaped(params.text("query").unwrap_or_default()));
-        let web = Web::new("prometheus", &uri, Method::GET, &path, params)?;
+        let web = Web::new("prometheus", &uri, Method::GET, &path, params, policy)?;
         let empty_is_ok = params.text("onEmpty") == Some("ok");
         Ok(Box::new(Rc::new(Ready { web, limits: Limits { above, below, empty_is_ok } })))
     }
@@ -161,13 +161,20 @@ impl Limits {
         let value: f64 = text.parse().map_err(|_| brief(format_args!("{text:?} is no number")))?;
         // What is no number compares with nothing.
         if self.above.is_some_and(|limit| !(value > limit)) {
-            return Err(format!("{value} is not above {}", self.above.unwrap_or_default()));
+            return Err(brief(format_args!("{} is not above {}", figures(value), self.above.unwrap_or_default())));
         }
         if self.below.is_some_and(|limit| !(value < limit)) {
-            return Err(format!("{value} is not below {}", self.below.unwrap_or_default()));
+            return Err(brief(format_args!("{} is not below {}", figures(value), self.below.unwrap_or_default())));
         }
         Ok(())
     }
+}
+
+/// Three figures, so that reasons stay few and readings small.
+fn figures(value: f64) -> f64 {
+    let scale = 10_f64.powi(2_i32.saturating_sub(value.abs().log10().floor() as i32));
+    let rounded = (value * scale).round() / scale;
+    if rounded.is_finite() { rounded } else { value }
 }
 
 /// Percent-encoded for the value of a query (RFC 3986, 2.1): all but what is unreserved.
@@ -189,7 +196,7 @@ earliest, and `rate(x[1m])` takes a minute to forget it. For a recovery time use
 itself; this probe is for stop conditions and steady states that only metrics can tell, such as an error ratio or a queue.
 
 A Prometheus that does not answer, answers an error or has no data fails the look: in a stop condition that ends the run \
-after `failingFor`, so the loss of the condition is not overlooked. Tokens go into `headers`.
+after `failingFor`, so the loss of the condition is not overlooked. Tokens go into `headers`, by reference.
 
 Cost: one query per look; at `every: 1s` an expression should cost Prometheus a few milliseconds.";
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fracas_model::{
     catalogue::Params,
     plan::Refusal,
+    policy::Policy,
     shape::{Field, Shape},
 };
 use http_body_util::{BodyExt as _, Empty};
@@ -24,6 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     PrepareFuture, brief,
     connect::{connect, world},
+    secret::{self, Secret},
     tls::Settings,
 };
 
@@ -34,6 +36,8 @@ pub(crate) struct Web {
     host: String,
     port: u16,
     tls: Option<(Settings, ServerName<'static>)>,
+    /// Headers whose values are read for each look.
+    secrets: Vec<(HeaderName, Secret)>,
 }
 
 /// The parameters that [`Web::new`] reads beside the URL.
@@ -41,8 +45,8 @@ pub(crate) fn fields() -> [Field; 3] {
     [
         Field::optional(
             "headers",
-            Shape::Map { of: Box::new(Shape::Text { max: 4096 }), max: 32 },
-            "Headers of the request.",
+            Shape::Map { of: Box::new(secret::shape(4096)), max: 32 },
+            "Headers of the request; a secret one as { file: PATH } or { env: NAME } on the host that looks.",
         ),
         Field::with_default("insecure", Shape::Bool, false, "Take any certificate (https)."),
         Field::optional("caFile", Shape::Path, "PEM file of trusted authorities on the host (https), at most 4 MiB."),
@@ -75,7 +79,14 @@ impl Web {
     ///
     /// # Errors
     /// What cannot be sent.
-    pub(crate) fn new(kind: &str, uri: &Uri, method: Method, path: &str, params: &Params) -> Result<Self, Refusal> {
+    pub(crate) fn new(
+        kind: &str,
+        uri: &Uri,
+        method: Method,
+        path: &str,
+        params: &Params,
+        policy: &Policy,
+    ) -> Result<Self, Refusal> {
         let authority = uri.authority();
         let host = authority.map_or("", |a| a.host()).to_owned();
         let secure = uri.scheme_str() == Some("https");
@@ -98,16 +109,19 @@ impl Web {
         headers.insert(USER_AGENT, HeaderValue::from_static("fracas-probe"));
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
         let wanted = params.0.get("headers").and_then(|h| h.as_object());
+        let mut secrets = Vec::new();
         for (name, value) in wanted.into_iter().flatten() {
             // The value may be a secret: it is never shown.
             let bad =
                 || Refusal::new(format!("{kind}: header {name:?} cannot be sent"), "check its name and its value");
             let name: HeaderName = name.parse().map_err(|_| bad())?;
-            let value = value.as_str().and_then(|v| v.parse().ok()).ok_or_else(bad)?;
-            headers.insert(name, value);
+            match Secret::new(&format!("{kind}: header {name}"), value, policy)? {
+                Secret::Plain(text) => drop(headers.insert(name, text.parse().map_err(|_| bad())?)),
+                secret => secrets.push((name, secret)),
+            }
         }
         let port = authority.and_then(|a| a.port_u16()).unwrap_or(if secure { 443 } else { 80 });
-        Ok(Self { request, host, port, tls })
+        Ok(Self { request, host, port, tls, secrets })
     }
 
     /// Reads what https needs of the host.
@@ -142,6 +156,17 @@ impl Web {
         }
     }
 
+    async fn request(&self) -> Result<Request<Empty<Bytes>>, String> {
+        let mut request = self.request.clone();
+        for (name, secret) in &self.secrets {
+            let text = secret.reveal().await.map_err(brief)?;
+            let value =
+                HeaderValue::from_str(&text).map_err(|_| brief(format_args!("header {name} cannot be sent")))?;
+            request.headers_mut().insert(name, value);
+        }
+        Ok(request)
+    }
+
     /// The same over a connection that is made, which is driven beside it: when the look is dropped, all is gone.
     pub(crate) async fn exchange<T>(
         &self,
@@ -150,7 +175,7 @@ impl Web {
     ) -> Result<T, String> {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|e| said(&e))?;
         let answer = async {
-            let response = sender.send_request(self.request.clone()).await.map_err(|e| said(&e))?;
+            let response = sender.send_request(self.request().await?).await.map_err(|e| said(&e))?;
             judge(response).await
         };
         beside(answer, connection).await

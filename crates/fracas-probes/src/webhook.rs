@@ -37,10 +37,10 @@ impl Probe for Webhook {
         }
     }
 
-    fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+    fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
         let uri = web::url("webhook", params)?;
         let path = uri.path_and_query().map_or("/", |p| p.as_str());
-        Ok(Box::new(Rc::new(Web::new("webhook", &uri, Method::GET, path, params)?)))
+        Ok(Box::new(Rc::new(Web::new("webhook", &uri, Method::GET, path, params, policy)?)))
     }
 }
 
@@ -67,7 +67,9 @@ async fn judge(response: Response<Incoming>) -> Seen {
         StatusCode::NO_CONTENT => Ok(()),
         StatusCode::OK => {
             let (body, whole) = web::body(response, LONGEST_ANSWER).await?;
-            let answer = serde_json::from_slice::<Answer>(&body).ok().filter(|_| whole);
+            // An object, not a list of its values, which the derived reader takes too.
+            let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).ok().filter(|_| whole);
+            let answer = object.and_then(|object| serde_json::from_value::<Answer>(object.into()).ok());
             match answer.ok_or("the answer is not {\"stop\": true|false, \"reason\": \"...\"}")? {
                 Answer { stop: false, .. } => Ok(()),
                 Answer { reason, .. } if reason.is_empty() => Err("asked to stop".into()),
@@ -83,11 +85,11 @@ Ok when the answer is 204, or 200 with a JSON object whose `stop` is false. With
 `reason`. Any other answer fails too, and so does none: a program that says nothing does not say that all is well.
 
 It is for stop conditions that no other probe can see: a trading calendar, an incident that was declared elsewhere, a \
-lock that somebody took. In `abortWhen`, `failingFor: 10ms` stops the run with the first such answer; with a longer time \
+lock that somebody took. In `abortWhen`, `failingFor: 0s` stops the run with the first such answer; with a longer time \
 one lost answer is forgiven.
 
 Each look is a GET on a fresh connection. Whoever should know which run asks can be told by the URL, with a parameter of \
-the document in it. Tokens go into `headers`. Cost: one request per look.";
+the document in it. Tokens go into `headers`, by reference. Cost: one request per look.";
 
 #[cfg(test)]
 mod tests {
@@ -124,7 +126,7 @@ mod tests {
         let stop = told(&json("200 OK", r#"{"stop": true, "reason": "market\nopens"}"#)).await;
         assert_eq!(stop.unwrap_err(), "asked to stop: market opens");
         assert_eq!(told(&json("200 OK", r#"{"stop": true}"#)).await.unwrap_err(), "asked to stop");
-        for unclear in ["", "ok", "{}", r#"{"stop": "no"}"#, "[]"] {
+        for unclear in ["", "ok", "{}", r#"{"stop": "no"}"#, "[]", "[false]"] {
             let why = told(&json("200 OK", unclear)).await.unwrap_err();
             assert!(why.starts_with("the answer is not"), "{unclear}: {why}");
         }

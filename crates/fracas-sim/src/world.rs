@@ -179,6 +179,33 @@ sections:
   - { id: second, experiment: simulated.yaml, waitBefore: 1s, approval: { question: Once more?, deadline: 60s } }
 ";
 
+/// A kill, then a delay that begins on one of two hosts, under stop conditions that only troubles meet.
+pub const ROLLOUT: &str = "apiVersion: fracas/v1
+kind: Experiment
+name: simulated-rollout
+services: { web: { rto: 10s } }
+targets:
+  db: { select: role=db }
+  both: { select: \"role in (db, edge)\" }
+  edge: { select: role=edge }
+probes:
+  web-up: { service: web, from: edge, every: 100ms, simulated: {} }
+steadyState: { probes: [web-up], holdFor: 2s, giveUpAfter: 30s }
+timeline:
+  - { id: kill, at: 0s, target: db, fault: { process-kill: { name: postgres } } }
+  - id: slow
+    after: { recovered: web }
+    target: both
+    for: 9s
+    fault: { net-delay: { delay: 100ms } }
+    rollout: { probes: [web-up], holdFor: 1s, giveUpAfter: 20s }
+recovery: { stableFor: 1s, giveUpAfter: 15s }
+abortWhen:
+  - { probe: web-up, errorBudget: { allow: 50%, within: 10s } }
+  - { vantage: edge, lostFor: 3s }
+lease: 5s
+";
+
 /// Runs a world to its end: the run is over and every host is as it was found, or time is up.
 ///
 /// # Panics
@@ -193,6 +220,14 @@ pub fn play(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
 /// When the simulation itself breaks.
 pub fn play_day(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
     play_source(seed, troubles, DAY)
+}
+
+/// The same with [`ROLLOUT`].
+///
+/// # Panics
+/// When the simulation itself breaks.
+pub fn play_rollout(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
+    play_source(seed, troubles, ROLLOUT)
 }
 
 fn play_source(seed: u64, troubles: &[(Duration, Trouble)], source: &'static str) -> Outcome {

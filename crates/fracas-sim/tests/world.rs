@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use fracas_model::event::Body;
-use fracas_sim::world::{Outcome, Trouble, play, play_day, troubles};
+use fracas_sim::world::{Outcome, Trouble, play, play_day, play_rollout, troubles};
 
 /// Seeds of every test run: `FRACAS_SEEDS=N` plays so many, `FRACAS_SEED_BASE=N` begins after that one, `FRACAS_SEED=N`
 /// plays that one alone.
@@ -118,6 +118,45 @@ fn a_day_goes_on_where_it_was_whatever_goes_wrong() {
         *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
     }
     println!("days by exit code: {verdicts:?}; passed over a death of the controller: {resumed}");
+}
+
+#[test]
+fn nobody_else_suffers_before_the_canary_held_whatever_goes_wrong() {
+    let (mut verdicts, mut widened) = (std::collections::BTreeMap::new(), 0);
+    for seed in seeds() {
+        let troubles = troubles(seed);
+        let outcome = play_rollout(seed, &troubles);
+        whole(seed, &troubles, &outcome);
+        let told = || format!("seed {seed}, troubles {troubles:?}\n{}", story(&outcome));
+        let canary = outcome.events.iter().find_map(|event| match &event.body {
+            Body::Planned { canaries, .. } => canaries.get(&"slow".into()).cloned(),
+            _ => None,
+        });
+        let (mut wide, mut suffered, mut over, mut lost) = (false, BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for event in &outcome.events {
+            match &event.body {
+                Body::RolloutWidened { .. } => {
+                    let on = |hosts: &BTreeSet<_>| canary.iter().flatten().any(|host| hosts.contains(host));
+                    assert!(!on(&over) && !on(&lost), "the canary was over or out of contact\n{}", told());
+                    wide = true;
+                }
+                Body::HostContact { host, connected: false, .. } => drop(lost.insert(host.clone())),
+                Body::HostContact { host, .. } => drop(lost.remove(host)),
+                Body::Undone { item, .. } if item.entry.as_str() == "slow" => drop(over.insert(item.host.clone())),
+                Body::Applying { item, .. } if item.entry.as_str() == "slow" => {
+                    let first = canary.as_ref().is_some_and(|canary| canary.contains(&item.host));
+                    assert!(first || wide, "{}", told());
+                    suffered.insert(item.host.clone());
+                }
+                _ => {}
+            }
+        }
+        assert!(!wide || !suffered.is_empty(), "{}", told());
+        assert!(!troubles.is_empty() || (wide && suffered.len() == 2), "{}", told());
+        widened += u32::from(wide);
+        *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
+    }
+    println!("worlds by exit code: {verdicts:?}; the canary held in {widened}");
 }
 
 #[test]

@@ -191,8 +191,8 @@ pub(crate) fn abort_when() -> Shape {
                 of: vec![
                     Field::optional(
                         "failingFor",
-                        Shape::duration(Dur::from_ms(10), DAY),
-                        "The probe is failing without a success for this long.",
+                        Shape::duration(Dur::ZERO, DAY),
+                        "The probe is failing without a success for this long; 0s: the first failure counts.",
                     ),
                     Field::optional("errorBudget", budget, "More of the probe's looks fail than this allows."),
                     Field::optional(

@@ -162,6 +162,7 @@ impl<'d> Review<'_, '_, 'd> {
 
     fn probes(&mut self) {
         for pair in self.section("probes") {
+            self.secrets(pair);
             let probe = self.document.get("probes").and_then(|p| p.get(&pair.key));
             let read = |key: &str| duration(probe.and_then(|p| p.get(key)));
             let Some((every, timeout)) = read("every").zip(read("timeout")) else { continue };
@@ -171,6 +172,20 @@ impl<'d> Review<'_, '_, 'd> {
                 let span = pair.value.pair("timeout").map_or(pair.span, |p| p.span);
                 self.findings.warning(span, message, "shorten `timeout`, or lengthen `every`");
             }
+        }
+    }
+
+    /// Headers that are secrets, written where everybody reads them.
+    fn secrets(&mut self, probe: &Pair) {
+        const SECRET: [&str; 5] = ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token"];
+        let headers = probe.value.pairs().iter().filter_map(|kind| kind.value.get("headers")).flat_map(Node::pairs);
+        let open = |header: &&Pair| {
+            SECRET.contains(&header.key.to_ascii_lowercase().as_str()) && header.value.text().is_some()
+        };
+        for header in headers.filter(open).collect::<Vec<_>>() {
+            let message = format!("the value of `{}` will stand in the history and in reports", header.key);
+            let help = "write { file: PATH } or { env: NAME }, on the host that looks";
+            self.findings.warning(header.span, message, help);
         }
     }
 
@@ -194,10 +209,20 @@ impl<'d> Review<'_, '_, 'd> {
             }
             let Some(name) = node.get("probe").and_then(Node::text) else { continue };
             let every = self.document.get("probes").and_then(|p| duration(p.get(name)?.get("every")));
-            let Some(every) = every.filter(|every| *every > SLOWEST_STOP) else { continue };
             let span = node.pair("probe").map_or(node.span, |pair| pair.span);
-            let message = format!("`{name}` looks every {every}: a stop condition is to be looked at every second");
-            self.findings.error(span, message, "write `every: 1s` or less in the probe, or let another one look");
+            if let Some(every) = every.filter(|every| *every > SLOWEST_STOP) {
+                let message = format!("`{name}` looks every {every}: a stop condition is to be looked at every second");
+                self.findings.error(span, message, "write `every: 1s` or less in the probe, or let another one look");
+            }
+            // What hangs is known to fail only when it is given up.
+            let timeout = self.document.get("probes").and_then(|p| duration(p.get(name)?.get("timeout")));
+            let within = node.get("failingFor").or_else(|| node.get("errorBudget")?.get("within"));
+            let within = within.and_then(|within| within.text()?.parse::<Dur>().ok()).unwrap_or(SLOWEST_STOP);
+            if let Some(timeout) = timeout.filter(|timeout| *timeout > within.max(SLOWEST_STOP)) {
+                let message = format!("a look of `{name}` that hangs is known to fail only after {timeout}");
+                let help = format!("write `timeout: {}` or less in the probe", within.max(SLOWEST_STOP));
+                self.findings.error(span, message, help);
+            }
         }
     }
 
@@ -313,12 +338,19 @@ impl<'d> Review<'_, '_, 'd> {
             let part = self.entries[i].value.and_then(|value| value.get(part));
             let read = |key: &str| duration(part.and_then(|part| part.get(key)));
             if let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter"))
-                && hold_for > give_up
+                && hold_for >= give_up
             {
                 let message =
                     format!("`holdFor` is {hold_for}, which cannot be reached before `giveUpAfter`, {give_up}");
                 self.findings.error(place, message, format!("make `giveUpAfter` longer than {hold_for}"));
             }
+        }
+        let of = |key: &str| self.entries[i].value.and_then(|value| duration(value.pointer(key)));
+        if let Some((hold_for, length)) = of("/rollout/holdFor").zip(of("/for"))
+            && hold_for >= length
+        {
+            let message = format!("the fault lasts {length}, and its canary is to be looked at for {hold_for}");
+            self.findings.error(place, message, "make `for` longer than `rollout.holdFor`");
         }
         let Some((fault, pair)) = self.entries[i].fault else { return };
         match (fault.nature, node.pair("for")) {

@@ -155,6 +155,8 @@ impl View<'_> {
         };
         let aborted =
             self.story.aborted.as_ref().map(|(kind, why)| format!("{}: {why}", super::verdict::abort_word(*kind)));
+        let taken_back = || self.story.entries.get(&key.entry)?.failed.clone();
+        let aborted = aborted.or_else(taken_back);
         let cause = item.undone.as_ref().map(|(c, ..)| *c).or(item.undoing.as_ref().map(|(c, _)| *c));
         Some(Fault {
             group: (key.entry.clone(), key.occurrence, key.generation),

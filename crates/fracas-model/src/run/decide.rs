@@ -6,7 +6,7 @@ use super::{EntryState, Phase, Run, Sight};
 use crate::{
     event::{AbortKind, Body, UndoCause},
     experiment::{Action, AfterWhat, Entry, OnInterrupt, Trigger},
-    id::{HostId, ItemKey, ProbeId, ServiceId},
+    id::{EntryId, HostId, ItemKey, ProbeId, ServiceId},
     report::cause_text,
     time::Stamp,
     units::Dur,
@@ -78,7 +78,7 @@ impl Run {
     /// more. Once its lease has run out the host has undone it, or will never say. Where it ended by itself before that,
     /// or may be applied anew, the host's word is waited for as long as a recovery is.
     fn given_up_for_lost(&self) -> impl Iterator<Item = (&ItemKey, i64)> {
-        let open = self.items.iter().filter(|(_, item)| !item.closed() && item.failed.is_none());
+        let open = self.items.iter().filter(|(_, item)| !item.closed() && (item.failed.is_none() || item.touched));
         open.filter_map(|(key, item)| {
             let since = self.lost_contact.get(&key.host)?;
             let lease = since.later(self.experiment.lease);
@@ -199,12 +199,7 @@ impl Run {
                 self.carry_on(entry, state, now, &mut decision);
             }
         }
-        // Of a canary that did not hold the fault is undone first.
-        let over = |e: &Entry| {
-            let mut mine = self.items.iter().filter(|(key, _)| key.entry == e.id);
-            let state = &self.entries[&e.id];
-            state.over.is_some() && (state.failed.is_none() || mine.all(|(_, item)| item.closed()))
-        };
+        let over = |e: &Entry| self.through(&e.id).is_some();
         if decision.append.is_empty() && self.experiment.timeline.iter().all(over) {
             decision.append.push(Body::RecoveryStarted { at: now.clone() });
         }
@@ -287,6 +282,14 @@ impl Run {
         }
     }
 
+    /// When an entry was over, if nothing of it is left on any host: of a canary that did not hold the fault is undone after
+    /// that.
+    fn through(&self, id: &EntryId) -> Option<&Stamp> {
+        let state = self.entries.get(id)?;
+        let mut mine = self.items.iter().filter(|(key, _)| key.entry == *id);
+        state.over.as_ref().filter(|_| state.failed.is_none() || mine.all(|(_, item)| item.closed()))
+    }
+
     fn due(&self, entry: &Entry) -> Due {
         let Some(gate) = &self.gate else { return Due::Unknown };
         let Trigger::After { what, delay } = &entry.trigger else {
@@ -311,7 +314,7 @@ impl Run {
             AfterWhat::Ended(id) => of(id, |s| s.ended.as_ref()),
             AfterWhat::Recovered(service) => self.due_recovered(entry, service, *delay),
             AfterWhat::Over(ids) => {
-                let over = ids.iter().map(|id| Some(self.entries.get(id)?.over.as_ref()?.later(*delay).boot_ns));
+                let over = ids.iter().map(|id| Some(self.through(id)?.later(*delay).boot_ns));
                 over.collect::<Option<Vec<i64>>>()
                     .map_or(Due::Unknown, |all| Due::At(all.into_iter().max().unwrap_or(gate.boot_ns)))
             }

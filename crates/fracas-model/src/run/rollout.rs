@@ -2,7 +2,7 @@
 //! it goes on. What is looked at meanwhile is seen as for any check.
 
 use super::{
-    EntryState, Run,
+    EntryState, ItemState, Run,
     decide::{Decision, SEAL},
 };
 use crate::{
@@ -47,42 +47,54 @@ impl Run {
         let Action::Fault { rollout: Some(rollout), .. } = &entry.action else { return };
         let Some(effective) = &state.canary else {
             // Until its hosts have said all they will.
-            let mut mine = self.items.iter().filter(|(key, _)| key.entry == entry.id);
-            if mine.all(|(_, item)| item.closed() || item.failed.is_some()) {
+            if self.attempts(entry).all(|(_, item)| item.closed() || item.failed.is_some()) {
                 let why = "its canary never came into effect".to_owned();
                 decision.append.push(held_not(entry, rollout, why, now));
             }
             return;
         };
-        let held = effective.later(rollout.hold_for).boot_ns;
-        let limit = effective.later(rollout.give_up_after + SEAL).boot_ns;
-        let why = match (self.unproven(entry), self.unsteady(rollout, effective)) {
-            (None, None) if now.boot_ns >= held => {
-                return decision.append.push(Body::RolloutWidened { entry: entry.id.clone(), at: now.clone() });
-            }
-            (Some(why), _) => why,
-            (None, short) => {
-                let within = rollout.give_up_after;
-                short.map_or_else(String::new, |probe| {
-                    let up = self.worst_up(probe).min(within).human();
-                    format!("with its canary in effect {probe} was up for {up} of {} within {within}", rollout.hold_for)
-                })
-            }
+        // A host that is silent is missed only after its lease.
+        let hold_for = rollout.hold_for.max(self.experiment.lease);
+        let held = effective.later(hold_for).boot_ns;
+        let limit = effective.later(rollout.give_up_after.max(hold_for) + SEAL + SEAL).boot_ns;
+        let why = match self.ended_early(entry) {
+            Some(why) => return decision.append.push(held_not(entry, rollout, why, now)),
+            None => self.unproven(entry).or_else(|| self.unsteady(rollout, effective)),
         };
         if now.boot_ns >= limit {
+            let why = why.unwrap_or_else(|| "the controller was away when it was to go on".to_owned());
             decision.append.push(held_not(entry, rollout, why, now));
+        } else if why.is_none() && now.boot_ns >= held {
+            decision.append.push(Body::RolloutWidened { entry: entry.id.clone(), at: now.clone() });
         } else {
             decision.wait_until(if now.boot_ns < held { held } else { limit });
         }
     }
 
-    /// Why the canary shows nothing yet: of several attempts on a host the last counts.
-    fn unproven(&self, entry: &Entry) -> Option<String> {
+    /// The last attempt of an entry's fault on each host; without those that failed where the document does not need them.
+    pub(super) fn attempts<'a>(&'a self, entry: &'a Entry) -> impl Iterator<Item = (&'a ItemKey, &'a ItemState)> {
+        let later = |key: &ItemKey| {
+            let next = ItemKey { generation: key.generation + 1, ..key.clone() };
+            self.items.contains_key(&next)
+        };
         let mine = self.items.iter().filter(|(key, _)| key.entry == entry.id);
-        let generation = self.entries[&entry.id].generation;
-        let last = mine.filter(|(key, item)| key.generation == generation || !item.interrupted());
-        last.into_iter().find_map(|(key, item)| {
+        mine.filter(move |(key, item)| !later(key) && (entry.required || item.failed.is_none()))
+    }
+
+    /// Why the fault is on the canary no more, or nobody knows: nothing is shown by what comes after that.
+    fn ended_early(&self, entry: &Entry) -> Option<String> {
+        self.attempts(entry).find_map(|(key, item)| {
+            let host = self.name(&key.host);
+            let ended = item.closed() && !item.spent;
+            ended.then(|| format!("its canary on {host} ended before it had held"))
+        })
+    }
+
+    /// Why the canary shows nothing yet.
+    fn unproven(&self, entry: &Entry) -> Option<String> {
+        self.attempts(entry).find_map(|(key, item)| {
             let what = match &item.proof {
+                _ if self.lost_contact.contains_key(&key.host) => "is out of contact".to_owned(),
                 Some(Proof::Verified) => return None,
                 Some(Proof::Ineffective { why }) => format!("had no effect: {why}"),
                 _ if !entry.required => return None,
@@ -93,9 +105,17 @@ impl Run {
         })
     }
 
-    fn unsteady<'a>(&self, rollout: &'a Rollout, since: &Stamp) -> Option<&'a ProbeId> {
-        let unseen = |probe: &ProbeId| self.vantages.get(probe).is_none_or(Vec::is_empty);
-        rollout.probes.iter().find(|probe| unseen(probe) || !self.held(probe, since, rollout.hold_for))
+    /// Which probe was not well for as long as it must be.
+    fn unsteady(&self, rollout: &Rollout, since: &Stamp) -> Option<String> {
+        let seen = |probe: &ProbeId| {
+            let vantages = self.vantages.get(probe).filter(|all| !all.is_empty());
+            vantages.is_some_and(|all| all.iter().all(|host| !self.lost_contact.contains_key(host)))
+        };
+        let held = |probe: &&ProbeId| seen(probe) && self.held(probe, since, rollout.hold_for);
+        let short = rollout.probes.iter().find(|probe| !held(probe))?;
+        let (within, hold_for) = (rollout.give_up_after, rollout.hold_for);
+        let up = self.worst_up(short).min(within).human();
+        Some(format!("with its canary in effect {short} was up for {up} of {hold_for} within {within}"))
     }
 }
 

@@ -34,6 +34,14 @@ impl Sight {
     /// Takes an edge, a gap or a summary. A gap longer than a quarter of the stable window starts the stretch anew:
     /// nobody saw whether the service was up in between.
     pub(crate) fn see(&mut self, event: &Event, stable: Dur) {
+        // What was seen before the vantage was booted anew was told on another clock.
+        let now = match &event.body {
+            Body::Edge { at, .. } | Body::Gap { at, .. } | Body::ReadingsSealed { at, .. } => Some(&at.clock),
+            _ => None,
+        };
+        if now.is_some_and(|now| self.edge_at.as_ref().is_some_and(|before| before.clock != *now)) {
+            *self = Self::default();
+        }
         self.heard = event.received.boot_ns;
         match &event.body {
             Body::Edge { ok, after, at, .. } => {
@@ -70,7 +78,7 @@ impl Sight {
     /// out of that time do not count.
     pub fn failed_within(&self, window: Dur) -> u64 {
         let begin = self.until.saturating_sub(window.ns());
-        self.failed.iter().rev().take_while(|(s, _)| *s > begin).map(|(_, failed)| u64::from(*failed)).sum()
+        self.failed.iter().filter(|(s, _)| *s > begin).map(|(_, failed)| u64::from(*failed)).sum()
     }
 
     /// How long it was seen failing without a success.

@@ -12,6 +12,9 @@ use crate::{
     units::Dur,
 };
 
+/// The longest reason of a vantage that is kept, characters.
+const LONGEST_WHY: usize = 300;
+
 impl Run {
     /// Why the run is to stop now, if so.
     pub(super) fn stopped(&self, now: &Stamp) -> Option<String> {
@@ -30,7 +33,10 @@ impl Run {
     pub(super) fn stop_met(&mut self, probe: &ProbeId, host: &HostId, why: &str) {
         let mut rails = self.experiment.abort_when.iter().filter_map(AbortWhen::probe);
         let asked = rails.any(|(of, _)| of == probe) && self.vantages.get(probe).is_some_and(|all| all.contains(host));
-        if asked && self.looks(probe) && self.met.is_none() {
+        // What was met before the gate is looked for in the summaries once that has passed.
+        if asked && self.in_force(probe.as_str()).is_some() && self.met.is_none() {
+            // A host may say as much as it likes.
+            let why: String = why.chars().take(LONGEST_WHY).collect();
             self.met = Some(format!("{probe} {why}, seen by {}", self.name(host)));
         }
     }
@@ -62,7 +68,8 @@ impl Run {
 
     /// What was seen of a probe that is to look now, by vantage.
     fn sights_of<'a>(&'a self, probe: &'a ProbeId) -> impl Iterator<Item = (&'a HostId, &'a super::Sight)> {
-        let vantages = self.vantages.get(probe).filter(|_| self.looks(probe)).into_iter().flatten();
+        let vantages =
+            self.vantages.get(probe).filter(|_| self.in_force(probe.as_str()).is_some()).into_iter().flatten();
         vantages.filter_map(|host| Some((host, self.sights.get(&(probe.clone(), host.clone()))?)))
     }
 

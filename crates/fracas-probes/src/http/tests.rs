@@ -55,6 +55,31 @@ async fn a_good_answer_is_ok_and_the_request_is_plain() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_secret_header_comes_from_the_host() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("token");
+    std::fs::write(&file, "Bearer hush\n").unwrap();
+    let policy = Policy { secrets_in: vec![folder.path().to_str().unwrap().to_owned()], ..Policy::builtin() };
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/", listener.local_addr().unwrap());
+    let params = json!({ "url": url, "headers": { "authorization": { "file": file } } });
+    let lookout = Http.ready(&serde_json::from_value(params).unwrap(), &policy).unwrap();
+    let serve = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let asked = request(&mut stream).await;
+        stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+        asked
+    };
+    let (seen, asked) = tokio::join!(lookout.look(), serve);
+    seen.unwrap();
+    assert!(asked.contains("authorization: Bearer hush\r\n"), "{asked}");
+    std::fs::write(&file, "two\nlines").unwrap();
+    let (stream, seen) = tokio::join!(listener.accept(), lookout.look());
+    drop(stream);
+    assert_eq!(seen.unwrap_err(), "header authorization cannot be sent");
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn each_way_to_fail_has_its_name() {
     let cases: [(&'static [u8], serde_json::Value, &str); 6] = [
         (b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n", json!({ "status": [200, 204] }), "status 503"),

@@ -23,6 +23,8 @@ fn every_value_must_be_between_the_limits() {
     assert_eq!(judge(&["0"]).unwrap_err(), "0 is not above 0");
     assert_eq!(judge(&["NaN"]).unwrap_err(), "NaN is not above 0");
     assert_eq!(judge(&["+Inf"]).unwrap_err(), "inf is not below 2");
+    assert_eq!(judge(&["123456.789"]).unwrap_err(), "123000 is not below 2");
+    assert!(judge(&["1e308"]).unwrap_err().len() <= 120);
     assert_eq!(judge(&["x"]).unwrap_err(), "\"x\" is no number");
     assert_eq!(judge(&[]).unwrap_err(), "no series");
     Limits { empty_is_ok: true, ..LIMITS }.judge(vector(&[]).as_bytes()).unwrap();

@@ -63,8 +63,8 @@ fn mask(signals: &[i32]) -> io::Result<libc::sigset_t> {
     if code == 0 { Ok(set) } else { Err(io::Error::from_raw_os_error(code)) }
 }
 
-/// Starts a program with no signal blocked: what this process blocks is its own affair, and would be inherited. It is
-/// killed when this process is gone, which is a help where no namespace ends with it.
+/// Starts a program with no signal blocked and those not ignored that shells let their background ignore: what this process
+/// or whoever started it blocks or ignores is their own affair, and would be inherited. It is killed when this process is gone, which is a help where no namespace ends with it.
 pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
     let clear = || {
         let mut none = MaybeUninit::uninit();
@@ -73,6 +73,10 @@ pub(super) fn spawn(command: &mut Command) -> io::Result<Child> {
             libc::sigemptyset(none.as_mut_ptr());
             libc::sigprocmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut())
         };
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+            // SAFETY: the default action runs no code of ours.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
         if code == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     };

@@ -11,6 +11,7 @@ fn begun(rollout: serde_json::Value, required: bool, duration: serde_json::Value
         unreachable!("the first event is the plan")
     };
     document["abortWhen"] = json!([]);
+    document["lease"] = json!("1s");
     document["timeline"][0]["required"] = required.into();
     document["timeline"][0]["action"]["fault"]["rollout"] = rollout;
     document["timeline"][0]["action"]["fault"]["duration"] = duration;
@@ -113,7 +114,7 @@ fn a_canary_that_does_not_hold_ends_the_run() {
     active(&mut script, "d1");
     checked(&mut script, "d1", Proof::Verified);
     script.edge(false);
-    for _ in 0..12 {
+    for _ in 0..13 {
         assert_eq!(suffering(&script).len(), usize::from(script.run().aborted.is_none()));
         script.seconds(1);
     }
@@ -127,7 +128,7 @@ fn or_is_undone_while_the_run_goes_on_without_what_was_to_follow() {
     let mut script = begun(rollout("continue"), true, json!("60s"));
     active(&mut script, "d1");
     checked(&mut script, "d1", Proof::Ineffective { why: "no packet was late".into() });
-    script.watched(11);
+    script.watched(13);
     let state = &script.run().entries[&"kill".into()];
     assert_eq!(state.failed.as_deref(), Some("its canary on d1 had no effect: no packet was late"));
     assert!(suffering(&script).is_empty(), "taken back at once");
@@ -162,4 +163,70 @@ fn a_one_shot_waits_for_its_proof_too() {
     assert_eq!(script.run().entries[&"kill".into()].ended, None, "the others have not had it");
     checked(&mut script, "d1", Proof::Verified);
     assert_eq!(suffering(&script), ["d2", "d3"]);
+}
+
+#[test]
+fn what_the_canary_suffers_no_more_shows_nothing() {
+    let mut script = begun(rollout("stop"), true, json!("60s"));
+    active(&mut script, "d1");
+    checked(&mut script, "d1", Proof::Verified);
+    script.edge(false);
+    script.seconds(1);
+    undone(&mut script, "d1", UndoCause::Expired);
+    let why = "kill: its canary on d1 ended before it had held";
+    assert_eq!(script.run().aborted, Some((AbortKind::StopCondition, why.to_owned())));
+}
+
+#[test]
+fn a_canary_that_is_out_of_contact_is_not_well() {
+    let mut script = begun(rollout("stop"), true, json!("60s"));
+    let Body::Planned { document, .. } = &mut script.events[0].body else { unreachable!("the plan") };
+    document["lease"] = json!("8s");
+    active(&mut script, "d1");
+    checked(&mut script, "d1", Proof::Verified);
+    script.watched(4);
+    assert_eq!(suffering(&script), ["d1"], "its silence would be noticed only after the lease");
+    script.say(Body::HostContact { host: "d1".into(), connected: false, at: stamp("c", script.now) });
+    script.watched(5);
+    assert_eq!(suffering(&script), ["d1"]);
+    script.say(Body::HostContact { host: "d1".into(), connected: true, at: stamp("c", script.now) });
+    script.watched(1);
+    assert_eq!(suffering(&script), ["d1", "d2", "d3"]);
+}
+
+#[test]
+fn nobody_follows_long_after_the_canary() {
+    let mut script = begun(rollout("stop"), true, serde_json::Value::Null);
+    let at = stamp("d1", script.now);
+    let plan = Plan { steps: vec![], claims: vec![], check: Check::Gone { processes: vec![] }, summary: String::new() };
+    script.host("d1", Body::Applying { item: item("d1"), plan, at: at.clone() });
+    let effective = Between { from: at.clone(), to: at };
+    script.host("d1", Body::Spent { item: item("d1"), certain: true, effective });
+    let proof = Proof::Verified;
+    script.host("d1", Body::Checked { item: item("d1"), proof, measured: vec![], at: stamp("d1", script.now) });
+    // The controller is away meanwhile.
+    script.now += 3600 * 1_000_000_000;
+    script.seen();
+    let why = "kill: the controller was away when it was to go on";
+    assert_eq!(script.run().aborted, Some((AbortKind::StopCondition, why.to_owned())));
+}
+
+#[test]
+fn a_new_attempt_of_the_canary_must_hold_as_long() {
+    let mut script = begun(rollout("stop"), true, json!("60s"));
+    let Body::Planned { document, .. } = &mut script.events[0].body else { unreachable!("the plan") };
+    document["timeline"][0]["onInterrupt"] = json!("reapply");
+    active(&mut script, "d1");
+    undone(&mut script, "d1", UndoCause::AgentRestart);
+    script.watched(6);
+    let again = ItemKey { generation: 2, ..item("d1") };
+    let at = stamp("d1", script.now);
+    script.host("d1", Body::Active { item: again.clone(), effective: Between { from: at.clone(), to: at.clone() } });
+    script.host("d1", Body::Checked { item: again, proof: Proof::Verified, measured: vec![], at });
+    script.settle();
+    assert_eq!(suffering(&script), ["d1"], "it has only begun");
+    script.watched(4);
+    assert_eq!(suffering(&script), ["d1", "d2", "d3"]);
+    let of = |host: &str| script.run().desired_faults(&host.into())[0].key.generation;
+    assert_eq!((of("d1"), of("d2")), (2, 2));
 }

@@ -123,3 +123,34 @@ fn the_loss_of_a_condition_ends_the_run_unless_it_says_otherwise() {
         assert_eq!(why.as_deref(), ends.then_some(words), "{on_loss}");
     }
 }
+
+#[test]
+fn before_the_steady_state_nothing_is_to_be_stopped() {
+    let mut script = Script::new();
+    let Body::Planned { document, .. } = &mut script.events[0].body else { unreachable!("the plan") };
+    document["abortWhen"] = json!([{ "probe": "up", "failingFor": "20s" }]);
+    script.settle();
+    script.edge(false);
+    script.now += 25_000_000_000;
+    sealed(&mut script, 0, 10);
+    met(&mut script, "e1", "up");
+    assert_eq!(script.run().aborted, None, "the gate waits for it");
+    script.edge(true);
+    script.watched(2);
+    assert!(script.run().gate.is_some() && script.run().aborted.is_none());
+}
+
+#[test]
+fn a_vantage_that_was_booted_anew_begins_anew() {
+    let mut script = under(json!([{ "probe": "up", "failingFor": "20s" }]));
+    // Its boot time begins again far below what was told before.
+    let clock = ClockId { host: "e1".into(), boot: "another".into() };
+    let at = |boot_ns| Stamp { clock: clock.clone(), boot_ns, wall_ns: boot_ns, bound_ns: 0 };
+    let look = Look { s: 1_000, c: 1_000 };
+    let (probe, why) = ("up".into(), String::new());
+    script.host("e1", Body::Edge { probe, ok: false, before: None, after: look, why, at: at(1_000) });
+    script.settle();
+    assert_eq!(cause(&script), None, "it has just begun to fail");
+    let sight = &script.run().sights[&("up".into(), "e1".into())];
+    assert_eq!((sight.since, sight.until), (1_000, 1_000));
+}
