@@ -2,7 +2,7 @@
 //! numbered boundary between the steps of a plan, or within one of its tasks. Programs built without debug assertions do
 //! not have the switch; whatever is done about the end is done elsewhere, as after any other.
 //!
-//! The variable [`VARIABLE`] says where: `PLACE[:NTH[:WHO[:DEED]]]`. `PLACE` is one of [`BOUNDARIES`] or of [`TASKS`], `NTH`
+//! The variable [`VARIABLE`] says where: `PLACE[:NTH[:WHO[:DEED]]]`. `PLACE` is one of [`BOUNDARIES`], [`TASKS`] or [`RENEWALS`], `NTH`
 //! counts the passes of one process from 1, `WHO` is `agent` (unless told) or the role of its guard or a worker, and `DEED`
 //! is `kill` (unless told: SIGKILL to itself), `stop` (SIGSTOP to itself, so that somebody else can do worse) or `panic`.
 //! Whatever follows only makes it another order, counted anew. A value with a slash is the path of a file with that text,
@@ -149,6 +149,36 @@ pub const TASKS: &[(Task, &str)] = &[
     (Task::Net, "task-net"),
 ];
 
+/// A place within a change of certificates, in the order in which they are passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewing {
+    /// There is a new key; nobody was asked.
+    Asked,
+    /// The controller has signed; the certificate is in memory.
+    Answered,
+    /// Key and certificate are on the disk, as one file.
+    Kept,
+    /// The key is in its place, the certificate is not.
+    KeyMoved,
+    /// Both are; the one file is still there.
+    CertificateMoved,
+    /// All is in its place; nothing was opened with it.
+    Settled,
+    /// The first session with it has begun; the former one is still open.
+    Turned,
+}
+
+/// All of them, with their names.
+pub const RENEWALS: &[(Renewing, &str)] = &[
+    (Renewing::Asked, "renewal-asked"),
+    (Renewing::Answered, "renewal-answered"),
+    (Renewing::Kept, "renewal-kept"),
+    (Renewing::KeyMoved, "renewal-key-moved"),
+    (Renewing::CertificateMoved, "renewal-certificate-moved"),
+    (Renewing::Settled, "renewal-settled"),
+    (Renewing::Turned, "renewal-turned"),
+];
+
 /// From here on a bug in any task ends the whole process, as it does in programs that are built to abort: an agent that
 /// has lost one of its tasks must not seem to live, and its guard undoes what it did.
 pub(crate) fn bugs_end_the_process() {
@@ -177,6 +207,15 @@ pub fn at(boundary: Boundary) {
     let _ = boundary;
 }
 
+/// Passes a place within a change of certificates, as [`at`] does a boundary.
+#[inline]
+pub fn renewing(place: Renewing) {
+    #[cfg(debug_assertions)]
+    armed::pass(RENEWALS[place as usize].1);
+    #[cfg(not(debug_assertions))]
+    let _ = place;
+}
+
 /// What processes without an environment of their own, as the guard, are to have of it.
 pub(crate) fn inherited() -> Option<(&'static str, std::ffi::OsString)> {
     #[cfg(debug_assertions)]
@@ -194,7 +233,7 @@ mod armed {
 
     use rustix::process::{Signal, getpid, kill_process};
 
-    use super::{BOUNDARIES, REACHED, TASKS, VARIABLE};
+    use super::{BOUNDARIES, REACHED, RENEWALS, TASKS, VARIABLE};
 
     const AGENT: &str = "agent";
     /// What the environment said when the program started.
@@ -225,7 +264,7 @@ mod armed {
             let mut words = text.trim().split(':');
             let name = words.next()?;
             let places = BOUNDARIES.iter().map(|(_, known)| *known).chain(TASKS.iter().map(|(_, known)| *known));
-            let place = { places }.find(|known| *known == name)?;
+            let place = places.chain(RENEWALS.iter().map(|(_, known)| *known)).find(|known| *known == name)?;
             let nth = words.next().map_or(Some(1), |nth| nth.parse().ok())?;
             let who = words.next().unwrap_or(AGENT).to_owned();
             let deed = match words.next().unwrap_or("kill") {
@@ -291,6 +330,7 @@ mod tests {
         assert_eq!(BOUNDARIES.last().map(|last| last.0), Some(Boundary::AfterToldRecord));
         let names: std::collections::BTreeSet<_> = BOUNDARIES.iter().map(|(_, name)| name).collect();
         assert_eq!(names.len(), Boundary::AfterToldRecord as usize + 1);
+        assert!(RENEWALS.iter().enumerate().all(|(place, (renewing, _))| *renewing as usize == place));
         assert!(TASKS.iter().enumerate().all(|(place, (task, _))| *task as usize == place));
     }
 

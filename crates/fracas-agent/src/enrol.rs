@@ -7,7 +7,7 @@ use std::{str::FromStr, sync::Arc};
 
 use fracas_model::id::HostId;
 use fracas_proto::v1::{EnrolRequest, fleet_client::FleetClient};
-use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+use rcgen::KeyPair;
 use rustls::{
     ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
@@ -22,7 +22,7 @@ use tonic::Code;
 
 use crate::{
     dial::{Contact, Dial},
-    identity::{Identity, certificates},
+    identity::{Identity, certificates, request},
 };
 
 /// A join token: `fjt1.ID.SECRET.DIGEST`, the digest being SHA-256 of the authority's certificate (DER) in hex.
@@ -113,10 +113,7 @@ pub async fn enrol(
     key: &KeyPair,
     hostname: &str,
 ) -> Result<Identity, EnrolError> {
-    let mut params = CertificateParams::new(Vec::<String>::new()).map_err(EnrolError::Key)?;
-    params.distinguished_name = DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, hostname);
-    let request = params.serialize_request(key).and_then(|r| r.pem()).map_err(EnrolError::Key)?;
+    let request = request(key, hostname).map_err(EnrolError::Key)?;
 
     let unreachable = |why: String| EnrolError::Unreachable { address: address.to_owned(), why };
     let refused = |why: String| EnrolError::Refused { address: address.to_owned(), why };

@@ -8,8 +8,8 @@ use std::{
     sync::Arc,
 };
 
-use fracas_model::id::HostId;
-use rcgen::KeyPair;
+use fracas_model::{id::HostId, identity::Validity};
+use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::{
     ClientConfig, RootCertStore,
     crypto::ring,
@@ -18,7 +18,10 @@ use rustls::{
 use sha2::{Digest as _, Sha256};
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-use crate::enrol::EnrolError;
+use crate::{
+    crash::{self, Renewing},
+    enrol::EnrolError,
+};
 
 /// File of the private key, mode 0600.
 const KEY: &str = "key.pem";
@@ -30,8 +33,13 @@ const AUTHORITY: &str = "ca.pem";
 const HOST: &str = "host_id";
 /// The key of an enrolment that has had no answer yet, mode 0600.
 const DRAFT: &str = "key.draft";
+/// Key and certificate of a renewal, mode 0600: in one file, so that there are both or neither. While it is there it counts,
+/// and [`KEY`] and [`CERTIFICATE`] do not.
+const RENEWED: &str = "renewed.pem";
+/// Where a certificate begins in [`RENEWED`], after the key.
+const BEGINS: &str = "-----BEGIN CERTIFICATE-----";
 /// Every file of an identity, in the state directory.
-pub const FILES: [&str; 4] = [KEY, CERTIFICATE, AUTHORITY, HOST];
+pub const FILES: [&str; 5] = [RENEWED, KEY, CERTIFICATE, AUTHORITY, HOST];
 
 /// A host's credentials, as PEM texts.
 #[derive(Clone, PartialEq, Eq)]
@@ -82,18 +90,63 @@ impl Identity {
         // The certificate is written last: without it there was no enrolment.
         let Some(certificate_pem) = read(CERTIFICATE)? else { return Ok(None) };
         let missing = |file| IdentityError::Unusable(format!("{file} is missing beside {CERTIFICATE}"));
-        Ok(Some(Self {
+        let stored = Self {
             host: HostId::new(read(HOST)?.ok_or_else(|| missing(HOST))?.trim()),
             key_pem: read(KEY)?.ok_or_else(|| missing(KEY))?,
             certificate_pem,
             authority_pem: read(AUTHORITY)?.ok_or_else(|| missing(AUTHORITY))?,
-        }))
+        };
+        let renewed = read(RENEWED)?.and_then(|text| stored.renewed_by(&text));
+        Ok(Some(renewed.unwrap_or(stored)))
+    }
+
+    /// With key and certificate of a renewal, if they belong together.
+    fn renewed_by(&self, text: &str) -> Option<Self> {
+        let (key, certificate) = text.split_at(text.find(BEGINS)?);
+        self.with(key, certificate).ok()
+    }
+
+    /// The same host with another key and certificate.
+    ///
+    /// # Errors
+    /// When they do not belong together.
+    pub(crate) fn with(&self, key_pem: &str, certificate_pem: &str) -> Result<Self, IdentityError> {
+        let (key_pem, certificate_pem) = (key_pem.to_owned(), certificate_pem.to_owned());
+        let renewed = Self { key_pem, certificate_pem, ..self.clone() };
+        renewed.client_config().map(|_| renewed)
+    }
+
+    /// Stores a renewal: once this has returned, every start finds the new certificate, and whenever it is interrupted, a
+    /// start finds the new one or the former one, whole. Only the agent that holds the directory's lock may call it.
+    pub(crate) fn store_renewed(&self, dir: &Path) -> Result<(), IdentityError> {
+        let both = format!("{}{}", self.key_pem, self.certificate_pem);
+        crash::renewing(Renewing::Answered);
+        replace(dir, RENEWED, &both).map_err(written(RENEWED))?;
+        crash::renewing(Renewing::Kept);
+        self.settle(dir)
+    }
+
+    /// Finishes a renewal that is stored: key and certificate go to their places. Does nothing when there is none. Only the
+    /// agent that holds the directory's lock may call it.
+    pub(crate) fn settle(&self, dir: &Path) -> Result<(), IdentityError> {
+        if !dir.join(RENEWED).exists() {
+            return Ok(());
+        }
+        replace(dir, KEY, &self.key_pem).map_err(written(KEY))?;
+        crash::renewing(Renewing::KeyMoved);
+        replace(dir, CERTIFICATE, &self.certificate_pem).map_err(written(CERTIFICATE))?;
+        crash::renewing(Renewing::CertificateMoved);
+        remove(dir, RENEWED).map_err(written(RENEWED))?;
+        crash::renewing(Renewing::Settled);
+        Ok(())
     }
 
     /// Stores it, each file as a whole and the certificate last, so that a crash leaves either enrolment or none.
     pub fn store(&self, dir: &Path) -> Result<(), IdentityError> {
         let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-        made.map_err(|error| IdentityError::Io { file: "the directory itself", what: "written", error })?;
+        made.map_err(written("the directory itself"))?;
+        // That of another identity.
+        remove(dir, RENEWED).map_err(written(RENEWED))?;
         let files = [
             (HOST, self.host.as_str()),
             (AUTHORITY, &self.authority_pem),
@@ -101,7 +154,7 @@ impl Identity {
             (CERTIFICATE, &self.certificate_pem),
         ];
         for (file, text) in files {
-            replace(dir, file, text).map_err(|error| IdentityError::Io { file, what: "written", error })?;
+            replace(dir, file, text).map_err(written(file))?;
         }
         Ok(())
     }
@@ -131,13 +184,14 @@ impl Identity {
         Sha256::digest(self.authority_pem.trim()).iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// Last second (Unix time) at which the certificate is valid.
-    pub fn valid_until(&self) -> Result<i64, IdentityError> {
+    /// From when until when the certificate is valid.
+    pub fn validity(&self) -> Result<Validity, IdentityError> {
         let broken = |e: &dyn std::fmt::Display| IdentityError::Unusable(format!("{CERTIFICATE} is unusable: {e}"));
         let certificates = certificates(&self.certificate_pem).map_err(|e| broken(&e))?;
         let first = certificates.first().ok_or_else(|| broken(&"it is empty"))?;
         let (_, parsed) = X509Certificate::from_der(first).map_err(|e| broken(&e))?;
-        Ok(parsed.validity().not_after.timestamp())
+        let validity = parsed.validity();
+        Ok(Validity { from_s: validity.not_before.timestamp(), until_s: validity.not_after.timestamp() })
     }
 }
 
@@ -160,16 +214,40 @@ pub(crate) fn forget_draft_key(dir: &Path) -> Result<(), EnrolError> {
     }
 }
 
+/// A signing request for a key: it says nothing else, since the controller decides what the certificate says.
+pub(crate) fn request(key: &KeyPair, name: &str) -> Result<String, rcgen::Error> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.serialize_request(key)?.pem()
+}
+
 /// All certificates of a PEM text.
 pub(crate) fn certificates(pem: &str) -> Result<Vec<CertificateDer<'static>>, rustls::pki_types::pem::Error> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).collect()
+}
+
+fn written(file: &'static str) -> impl FnOnce(io::Error) -> IdentityError {
+    move |error| IdentityError::Io { file, what: "written", error }
+}
+
+/// Removes a file, if it is there, so that it stays away.
+fn remove(dir: &Path, file: &str) -> io::Result<()> {
+    match fs::remove_file(dir.join(file)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.and_then(|()| File::open(dir)?.sync_all()),
+    }
 }
 
 /// Writes a file beside its place, syncs it, and moves it there.
 fn replace(dir: &Path, file: &str, text: &str) -> io::Result<()> {
     let fresh = dir.join(format!("{file}.new"));
     let mut options = OpenOptions::new();
-    options.write(true).create(true).truncate(true).mode(if file == KEY || file == DRAFT { 0o600 } else { 0o644 });
+    options.write(true).create(true).truncate(true).mode(if [KEY, DRAFT, RENEWED].contains(&file) {
+        0o600
+    } else {
+        0o644
+    });
     let mut written = options.open(&fresh)?;
     written.write_all(text.as_bytes())?;
     written.sync_all()?;
@@ -203,8 +281,37 @@ mod tests {
         let mode = fs::metadata(dir.path().join(KEY)).unwrap().permissions().mode();
         assert_eq!(mode & 0o777, 0o600);
         identity.client_config().unwrap();
-        assert!(identity.valid_until().unwrap() > 1_700_000_000);
+        assert!(identity.validity().unwrap().until_s > 1_700_000_000);
         assert!(!format!("{identity:?}").contains("PRIVATE"), "the key is not shown");
+    }
+
+    #[test]
+    fn a_renewal_counts_as_soon_as_it_is_stored_and_whatever_is_left_of_it_is_finished() {
+        let dir = tempfile::tempdir().unwrap();
+        let first = identity();
+        first.store(dir.path()).unwrap();
+        let fresh = identity();
+        let next = first.with(&fresh.key_pem, &fresh.certificate_pem).unwrap();
+        assert!(first.with(&first.key_pem, &fresh.certificate_pem).is_err(), "they do not belong together");
+        let found = || Identity::load(dir.path()).unwrap().unwrap();
+        // Each state in which an interrupted renewal leaves the files, one after the other.
+        replace(dir.path(), "renewed.pem.new", "half").unwrap();
+        assert_eq!(found(), first);
+        replace(dir.path(), RENEWED, &format!("{}{}", next.key_pem, next.certificate_pem)).unwrap();
+        assert_eq!(found(), next);
+        replace(dir.path(), KEY, &next.key_pem).unwrap();
+        assert_eq!(found(), next);
+        replace(dir.path(), CERTIFICATE, &next.certificate_pem).unwrap();
+        assert_eq!(found(), next);
+        next.settle(dir.path()).unwrap();
+        assert_eq!((found(), dir.path().join(RENEWED).exists()), (next.clone(), false));
+        let mode = fs::metadata(dir.path().join(KEY)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // What is no pair does not count, and another identity takes it away.
+        replace(dir.path(), RENEWED, "-----BEGIN CERTIFICATE-----").unwrap();
+        assert_eq!(found(), next);
+        first.store(dir.path()).unwrap();
+        assert_eq!((found(), dir.path().join(RENEWED).exists()), (first, false));
     }
 
     #[test]

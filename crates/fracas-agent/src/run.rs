@@ -33,7 +33,7 @@ use crate::{
     outbox::Outbox,
     reconcile::{DEADLINE_SLACK, Reconciler},
     rules::Rules,
-    session::{About, Say, Session, Shared, Standing},
+    session::{About, Held, Say, Session, Shared, Standing},
     watch::{Sight, Watcher},
 };
 
@@ -58,6 +58,8 @@ pub struct Agent<H, D, W> {
     pub contact: Contact,
     /// What the agent says of itself.
     pub about: About,
+    /// The identity by which it is known, if it renews that.
+    pub held: Option<Held>,
     /// The second process that undoes when this one dies; an observer and a simulated agent have none.
     pub guard: Option<Guard>,
     /// What systemd is told, if it started this agent.
@@ -79,7 +81,7 @@ pub enum Left {
 
 /// Runs an agent until `shutdown` resolves; then everything is undone, told as far as the controller listens, and left.
 pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: impl Future<Output = ()>) -> Left {
-    let Agent { reconciler, outbox, watcher, rules, contact, about, guard, systemd, now, seed } = agent;
+    let Agent { reconciler, outbox, watcher, rules, contact, about, held, guard, systemd, now, seed } = agent;
     let shared = Rc::new(Shared {
         outbox: Mutex::new(outbox),
         more: Notify::new(),
@@ -99,7 +101,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let mut reconciling =
         Reconciling { reconciler, guard: guard.clone(), rules, policy, shared: shared.clone(), say, probes };
     reconciling.flush().await;
-    let session = Session { contact, about, shared: shared.clone(), desired, say: said, leaving, seed };
+    let session = Session { contact, about, held, shared: shared.clone(), desired, say: said, leaving, seed };
     let leaves = Notify::new();
     let asked = async {
         shutdown.await;

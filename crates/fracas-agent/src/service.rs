@@ -30,7 +30,7 @@ use crate::{
     reconcile::{ALL, Fault, Reconciler, Setup},
     rules::Rules,
     run::{self, Agent, Left},
-    session::About,
+    session::{About, Held},
     watch::thread::ThreadWatcher,
 };
 
@@ -152,7 +152,11 @@ pub async fn serve_telling(
     tokio::pin!(shutdown);
     // Ready without a controller: it does what it is there for also, and above all, when there is none.
     systemd.ready();
-    let identity = if let Some(identity) = found? {
+    let kept = found?.filter(|identity| !joins_again(identity, &options));
+    let identity = if let Some(identity) = kept {
+        if let Err(error) = identity.settle(&dir) {
+            tracing::warn!(%error, "a renewal of the host's certificate is stored and not finished yet");
+        }
         identity
     } else {
         systemd.status("waits for a controller to enrol at");
@@ -183,7 +187,13 @@ pub async fn serve_telling(
         watcher: ThreadWatcher::new(fracas_probes::ALL, rules.policy().clone(), clock.clone()),
         rules,
         contact: Contact { dial: Arc::new(TcpDial), tls: Some(identity.client_config()?), addresses },
-        about: About { version: VERSION.to_owned(), facts, catalogue: catalogue(faults) },
+        about: About {
+            version: VERSION.to_owned(),
+            facts,
+            catalogue: catalogue(faults),
+            instance: uuid::Uuid::new_v4().to_string(),
+        },
+        held: Some(Held { identity, dir }),
         guard,
         systemd,
         now: Rc::new(move || clock.now()),
@@ -263,6 +273,16 @@ fn state_dir_of(path: &Path) -> Result<PathBuf, ServiceError> {
 fn state_error(path: &Path) -> impl Fn(io::Error) -> ServiceError + use<> {
     let path = path.to_owned();
     move |error| ServiceError::State { path: path.clone(), error }
+}
+
+/// Whether a token was given to a host whose certificate is over, so that it can only join again.
+fn joins_again(identity: &Identity, options: &Options) -> bool {
+    let now_s = rustix::time::clock_gettime(rustix::time::ClockId::Realtime).tv_sec;
+    let over = identity.validity().is_ok_and(|validity| validity.is_over(now_s));
+    if over && options.token.is_some() {
+        tracing::warn!(host = %identity.host, "the host's certificate is over: it joins again, as a new host");
+    }
+    over && options.token.is_some()
 }
 
 /// Enrols, trying again while the controller is not there; a refusal is final.

@@ -27,10 +27,10 @@ use tokio::{
     sync::{Mutex, Notify, mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tonic::{Status, Streaming};
+use tonic::{Status, Streaming, transport::Channel};
 
 use crate::{
-    crash::{self, Task},
+    crash::{self, Renewing, Task},
     dial::{Contact, Opened},
     disk::Disk,
     outbox::Outbox,
@@ -38,8 +38,11 @@ use crate::{
 };
 
 pub mod offset;
+mod renewing;
 mod upward;
 
+pub use renewing::Held;
+use renewing::{Done, Turn};
 use upward::Upward;
 
 /// Pace of renewals and longest pause between attempts, until the controller says otherwise.
@@ -70,6 +73,8 @@ pub struct About {
     pub facts: HostFacts,
     /// What documents may name here.
     pub catalogue: Catalogue,
+    /// Random name of this process: an agent whose name comes back after another was there is one of two.
+    pub instance: String,
 }
 
 /// What reconciler and session know of each other.
@@ -133,6 +138,8 @@ pub struct Session<D> {
     pub contact: Contact,
     /// Who we are.
     pub about: About,
+    /// The identity that `contact` shows, if it is renewed.
+    pub held: Option<Held>,
     /// What is shared.
     pub shared: Rc<Shared<D>>,
     /// Desired states go here; only the last one matters.
@@ -204,6 +211,24 @@ impl Pace {
     }
 }
 
+/// A session that has begun.
+struct Open {
+    channel: Channel,
+    sender: mpsc::UnboundedSender<AgentMessage>,
+    incoming: Streaming<ControllerMessage>,
+    welcome: Welcome,
+    addresses: Vec<SocketAddr>,
+    beside: Option<u16>,
+}
+
+/// How a connection ended in good order.
+enum Ended {
+    /// The agent leaves.
+    Left,
+    /// Another one took over, which was made with the next certificate.
+    Turned(Box<Open>),
+}
+
 impl<D: Disk> Session<D> {
     /// Runs until the agent leaves.
     pub async fn run(mut self) {
@@ -213,6 +238,7 @@ impl<D: Disk> Session<D> {
         let mut turn = 0_usize;
         let mut leaving = self.leaving.clone();
         let mut told = String::new();
+        let (mut next, mut change) = (None, Turn::default());
         loop {
             let Some(address) = self.contact.addresses.get(turn % self.contact.addresses.len().max(1)).cloned() else {
                 // Nobody to talk to: the lease is never granted.
@@ -220,10 +246,16 @@ impl<D: Disk> Session<D> {
                 return;
             };
             let mut welcomed = false;
-            match self.connection(&address, &mut pace, &mut welcomed).await {
-                Ok(()) => return,
+            match self.connection(&address, next.take(), &mut pace, &mut change, &mut random, &mut welcomed).await {
+                Ok(Ended::Left) => return,
+                Ok(Ended::Turned(open)) => {
+                    while self.say.try_recv().is_ok() {}
+                    next = Some(open);
+                    continue;
+                }
                 Err(why) => {
-                    let why = why.to_string();
+                    let now_s = (self.shared.now)().wall_ns.div_euclid(1_000_000_000);
+                    let why = renewing::over(self.held.as_ref(), now_s).unwrap_or_else(|| why.to_string());
                     if welcomed || why != told {
                         tracing::warn!(controller = address, why, "no contact with the controller");
                         told = why;
@@ -257,11 +289,25 @@ impl<D: Disk> Session<D> {
         }
     }
 
-    /// One connection, from dialling to its end; `Ok` when the agent leaves in good order.
-    async fn connection(&mut self, address: &str, pace: &mut Pace, welcomed: &mut bool) -> Result<(), Broken> {
-        let opening = timeout(OPENING, self.open(address));
-        let (sender, mut incoming, welcome) = opening.await.map_err(|_| Broken::Silent(OPENING))??;
+    /// One connection, from dialling, unless it is `open` already, to its end.
+    async fn connection(
+        &mut self,
+        address: &str,
+        open: Option<Box<Open>>,
+        pace: &mut Pace,
+        change: &mut Turn,
+        random: &mut ChaCha8Rng,
+        welcomed: &mut bool,
+    ) -> Result<Ended, Broken> {
+        let open = match open {
+            Some(open) => *open,
+            None => self.open(address).await?,
+        };
+        self.lets_pass(&open);
+        let Open { channel, sender, mut incoming, welcome, .. } = open;
         *welcomed = true;
+        change.needs_none();
+        change.told(&welcome, self.boot_ns(), random);
         tracing::info!(controller = address, version = welcome.controller_version, "in contact with the controller");
         pace.told(millis(welcome.heartbeat_ms), millis(welcome.reconnect_cap_ms));
         let mut upward = Upward::new(sender, self.shared.clone());
@@ -274,10 +320,12 @@ impl<D: Disk> Session<D> {
             if let Some(limit) = last_words
                 && (Instant::now() >= limit || self.shared.outbox.lock().await.is_empty())
             {
-                return Ok(());
+                return Ok(Ended::Left);
             }
             crash::within(Task::Session);
             self.follow_standing(pace);
+            let now_ns = self.boot_ns();
+            change.warn(now_ns);
             let silent_at = pace.silence().map(|limit| heard + limit);
             tokio::select! {
                 biased;
@@ -285,8 +333,21 @@ impl<D: Disk> Session<D> {
                     upward.send(Up::Renew(self.renew()))?;
                     renew_at = Instant::now() + pace.renew();
                 }
+                done = change.next(now_ns), if self.held.is_some() => {
+                    if let Some(next) = self.goes_on(done, change, &channel, address, random) {
+                        return Ok(Ended::Turned(next));
+                    }
+                }
                 message = incoming.message() => {
-                    let message = message?.ok_or(Broken::Ended)?;
+                    let message = match message.map_err(Broken::from).and_then(|said| said.ok_or(Broken::Ended)) {
+                        Ok(message) => message,
+                        // The one that takes over is known to the controller a moment before it is to us.
+                        Err(broken) if change.is_opening() => return match change.next(now_ns).await {
+                            Done::Opened(next) => Ok(Ended::Turned(next)),
+                            _ => Err(broken),
+                        },
+                        Err(broken) => return Err(broken),
+                    };
                     heard = Instant::now();
                     if self.heed(message, &mut upward, pace).await? {
                         renew_at = heard;
@@ -314,29 +375,64 @@ impl<D: Disk> Session<D> {
     }
 
     /// Dials, says Hello, and waits for Welcome.
-    async fn open(
-        &self,
-        address: &str,
-    ) -> Result<(mpsc::UnboundedSender<AgentMessage>, Streaming<ControllerMessage>, Welcome), Broken> {
-        let Opened { channel, addresses, beside } = self.contact.open(address).await?;
-        self.shared.standing.borrow_mut().controllers.extend(addresses);
-        let (sender, receiver) = mpsc::unbounded_channel();
-        let _ = sender.send(AgentMessage { message: Some(Up::Hello(self.hello())) });
-        let outgoing = futures_util::stream::unfold(receiver, |mut receiver| async move {
-            receiver.recv().await.map(|message| (message, receiver))
-        });
-        let mut incoming = FleetClient::new(channel).session(outgoing).await?.into_inner();
-        match incoming.message().await?.and_then(|m| m.message) {
-            Some(Down::Welcome(welcome)) => {
-                if let Some(fleet) = beside {
-                    let front = u16::try_from(welcome.front_port).ok().filter(|port| *port > 0);
-                    self.shared.standing.borrow_mut().near_ports.extend([fleet].into_iter().chain(front));
-                }
-                Ok((sender, incoming, welcome))
-            }
-            Some(_) => Err(Status::failed_precondition("the controller did not begin with Welcome").into()),
-            None => Err(Broken::Ended),
+    async fn open(&self, address: &str) -> Result<Open, Broken> {
+        let opening = async {
+            let line = self.contact.open(address).await?;
+            self.shared.standing.borrow_mut().controllers.extend(line.addresses.iter().copied());
+            greet(line, self.hello()).await
+        };
+        timeout(OPENING, opening).await.map_err(|_| Broken::Silent(OPENING))?
+    }
+
+    /// Network faults must let pass what the controller is reached by.
+    fn lets_pass(&self, open: &Open) {
+        let mut standing = self.shared.standing.borrow_mut();
+        standing.controllers.extend(open.addresses.iter().copied());
+        if let Some(fleet) = open.beside {
+            let front = u16::try_from(open.welcome.front_port).ok().filter(|port| *port > 0);
+            standing.near_ports.extend([fleet].into_iter().chain(front));
         }
+    }
+
+    /// What comes of the change of certificates; a session, when that is to take over.
+    fn goes_on(
+        &mut self,
+        done: Done,
+        change: &mut Turn,
+        channel: &Channel,
+        address: &str,
+        random: &mut ChaCha8Rng,
+    ) -> Option<Box<Open>> {
+        let held = self.held.as_mut()?;
+        let now_ns = (self.shared.now)().boot_ns;
+        match done {
+            Done::Due => change.ask(channel.clone(), held),
+            Done::Renewed(identity) => {
+                change.renewed(now_ns);
+                match identity.client_config() {
+                    Ok(tls) => self.contact.tls = Some(tls),
+                    Err(error) => tracing::error!(%error, "the host's next certificate cannot be used"),
+                }
+                held.identity = *identity;
+                tracing::info!("the host's certificate was renewed; the session goes on with the next one");
+                change.opens(opened(self.contact.clone(), self.hello(), address.to_owned()));
+            }
+            Done::NotRenewed(why) => change.not_renewed(&why, now_ns, random),
+            Done::Opened(open) => {
+                crash::renewing(Renewing::Turned);
+                return Some(open);
+            }
+            Done::NotOpened(why) => {
+                tracing::warn!(%why, "no session could be opened with the host's next certificate yet; this one goes on");
+                change.opens_later();
+            }
+            Done::Again => change.opens(opened(self.contact.clone(), self.hello(), address.to_owned())),
+        }
+        None
+    }
+
+    fn boot_ns(&self) -> i64 {
+        (self.shared.now)().boot_ns
     }
 
     fn hello(&self) -> Hello {
@@ -351,6 +447,7 @@ impl<D: Disk> Session<D> {
             revision: standing.taken.1,
             active_items: standing.open.iter().map(to_json).collect(),
             journal_trouble: standing.journal_trouble.clone(),
+            instance: self.about.instance.clone(),
         }
     }
 
@@ -412,6 +509,28 @@ impl<D: Disk> Session<D> {
         let needs = self.shared.standing.borrow().needs_lease;
         pace.lease = pace.asked.or(needs.then_some(DEFAULT_LEASE));
     }
+}
+
+/// Says Hello over a fresh line, and waits for Welcome.
+async fn greet(line: Opened, hello: Hello) -> Result<Open, Broken> {
+    let Opened { channel, addresses, beside } = line;
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let _ = sender.send(AgentMessage { message: Some(Up::Hello(hello)) });
+    let outgoing = futures_util::stream::unfold(receiver, |mut receiver| async move {
+        receiver.recv().await.map(|message| (message, receiver))
+    });
+    let mut incoming = FleetClient::new(channel.clone()).session(outgoing).await?.into_inner();
+    match incoming.message().await?.and_then(|m| m.message) {
+        Some(Down::Welcome(welcome)) => Ok(Open { channel, sender, incoming, welcome, addresses, beside }),
+        Some(_) => Err(Status::failed_precondition("the controller did not begin with Welcome").into()),
+        None => Err(Broken::Ended),
+    }
+}
+
+/// A session beside the present one.
+async fn opened(contact: Contact, hello: Hello, address: String) -> Result<Open, Broken> {
+    let opening = async { greet(contact.open(&address).await?, hello).await };
+    timeout(OPENING, opening).await.map_err(|_| Broken::Silent(OPENING))?
 }
 
 type Welcome = fracas_proto::v1::Welcome;

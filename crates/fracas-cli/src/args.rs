@@ -465,6 +465,32 @@ pub enum HostsCommand {
         #[arg(long)]
         reason: String,
     },
+    /// Accept no certificate of a host any more, now and for ever, as when it was stolen: its session ends at once, its
+    /// faults with their lease, its runs as when it is lost. With a new join token it comes back as a new host
+    #[command(
+        after_help = "Example:\n  fracas hosts revoke db-0 --reason 'disk image leaked'\n\nExit code 7: it is revoked \
+                            already. It stays in the list until fracas hosts forget. A history restored from an older backup \
+                            does not know of it: revoke again."
+    )]
+    Revoke {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history and for whoever shows its certificate
+        #[arg(long)]
+        reason: String,
+    },
+    /// Say that a host that seemed to be two, with one identity, is one again: you have stopped the copy
+    #[command(
+        after_help = "Example:\n  fracas hosts trust db-0 --reason 'the clone is switched off'\n\nExit code 7: it does not \
+                            seem to be two. If the key itself may be known to others: fracas hosts revoke."
+    )]
+    Trust {
+        /// Host name, id, or a unique prefix of an id
+        host: String,
+        /// Why, for the history
+        #[arg(long)]
+        reason: String,
+    },
     /// End the quarantine of a host that cannot say itself that it is clean: you have seen to it
     #[command(after_help = "Example:\n  fracas hosts write-off db-0 --reason 'reinstalled'\n\nExit code 7: it is not \
                             quarantined.")]

@@ -234,6 +234,16 @@ pub struct HostSummary {
     pub environment: String,
     /// Why no new fault is drawn onto it, as a person said; empty: it may.
     pub cordoned: String,
+    /// Why none of its certificates is accepted any more; empty: they are.
+    pub revoked: String,
+    /// Why it seems to be two agents with one identity; empty: it does not.
+    pub duplicate: String,
+    /// Where its agent calls from; empty while it is out of contact.
+    pub address: String,
+    /// When its certificate ends, seconds of Unix time; 0: unknown.
+    pub certificate_until_s: i64,
+    /// Little of its certificate's life is left.
+    pub certificate_low: bool,
 }
 
 /// Whether everything is halted, and which runs that ended.
@@ -404,6 +414,18 @@ impl Client {
         self.calls.clone().write_off_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
     }
 
+    /// Refuses every certificate of a host from now on.
+    pub async fn revoke_host(&self, name: &str, reason: &str) -> Result<HostSummary, ClientError> {
+        let request = v1::HostRequest { host: name.to_owned(), reason: reason.to_owned() };
+        self.calls.clone().revoke_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
+    }
+
+    /// A host that seemed to be two is one again.
+    pub async fn trust_host(&self, name: &str, reason: &str) -> Result<HostSummary, ClientError> {
+        let request = v1::HostRequest { host: name.to_owned(), reason: reason.to_owned() };
+        self.calls.clone().trust_host(request).await.map_err(|e| self.error(&e)).map(|r| host(r.into_inner()))
+    }
+
     /// A host of another environment from now on.
     pub async fn move_host(&self, name: &str, environment: &str) -> Result<HostSummary, ClientError> {
         let request = v1::MoveHostRequest { host: name.to_owned(), environment: environment.to_owned() };
@@ -554,5 +576,10 @@ fn host(host: v1::Host) -> HostSummary {
         observer: host.observer,
         environment: host.environment,
         cordoned: host.cordoned,
+        revoked: host.revoked,
+        duplicate: host.duplicate,
+        address: host.address,
+        certificate_until_s: host.certificate_until_s,
+        certificate_low: host.certificate_low,
     }
 }

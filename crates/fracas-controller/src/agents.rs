@@ -9,14 +9,16 @@ use fracas_model::{
     event::{Body, Rehearsal},
     facts::HostFacts,
     id::{HostId, RunId},
+    identity::Shown,
     time::ClockId,
     units::Dur,
 };
 use fracas_proto::{
     from_json, to_json,
     v1::{
-        Ack, AgentMessage, ControllerMessage, Desired, EnrolReply, EnrolRequest, Grant, Hello, Renew, Report, Welcome,
-        agent_message::Message as FromAgent, controller_message::Message as ToAgent, fleet_server,
+        Ack, AgentMessage, ControllerMessage, Desired, EnrolReply, EnrolRequest, Grant, Hello, Renew,
+        RenewCertificateReply, RenewCertificateRequest, Report, Welcome, agent_message::Message as FromAgent,
+        controller_message::Message as ToAgent, fleet_server,
     },
 };
 use futures_util::Stream;
@@ -29,8 +31,8 @@ use tonic::{Code, Request, Response, Status, Streaming};
 use crate::{
     chain::sha256,
     driver::stream_of_host,
-    enrol::Gate,
-    fleet::{Connection, Fleet, HostError, Offer},
+    enrol::{Gate, counts, shown_superseded, superseded},
+    fleet::{Caller, Connection, Fleet, Offer},
     history::{History, HistoryError, Reported},
     listen::Peer,
     metrics::SessionMeters,
@@ -46,6 +48,11 @@ const IDLE_LEASE: Dur = Dur::from_secs(15);
 const IDLE_SILENCE: Duration = Duration::from_millis(4 * HEARTBEAT_MS as u64);
 /// Longest text of a host's facts and catalogue in its Hello, bytes: ours are about 2 and 30 kB.
 const HELLO_TEXTS: (usize, usize) = (64 << 10, 512 << 10);
+/// How long an agent whose place another took may need to come back, if it lives: it tries again within a second, dials,
+/// and answers.
+const PROBATION: Duration = Duration::from_secs(3);
+/// Longest wait for the end of a certificate; then it is looked at again.
+const LONGEST_LEFT: Duration = Duration::from_hours(1);
 /// No controller starts so often, and sums with it stay far from any limit.
 const HIGHEST_EPOCH: u64 = 1 << 53;
 /// Messages that may wait for a slow agent; a full queue ends the session.
@@ -97,27 +104,33 @@ impl fleet_server::Fleet for Agents {
         &self,
         request: Request<Streaming<AgentMessage>>,
     ) -> Result<Response<Self::SessionStream>, Status> {
-        let peer = request.extensions().get::<Peer>().and_then(|peer| peer.host.clone());
-        let host = peer.ok_or_else(|| Status::unauthenticated("a session needs a host certificate: enrol first"))?;
-        if self.fleet.is_forgotten(&host) {
-            return Err(Status::permission_denied(HostError::Forgotten(host).to_string()));
-        }
-        if !self.fleet.hosts().contains_key(&host) {
-            return Err(Status::permission_denied(format!("host {host} was never enrolled here: enrol it anew")));
-        }
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        let host = peer.host.clone();
+        let host = host.ok_or_else(|| Status::unauthenticated("a session needs a host certificate: enrol first"))?;
+        self.fleet.admitted(&host).map_err(|e| Status::permission_denied(e.to_string()))?;
         let (sender, receiver) = mpsc::channel(OUTGOING);
-        let session = Session { agents: self.clone(), host, outgoing: sender };
+        let session = Session { agents: self.clone(), host, peer, outgoing: sender };
         tokio::spawn(session.run(request.into_inner()));
         let stream = futures_util::stream::unfold(receiver, |mut receiver| async move {
             receiver.recv().await.map(|message| (message, receiver))
         });
         Ok(Response::new(Box::pin(stream)))
     }
+
+    async fn renew_certificate(
+        &self,
+        request: Request<RenewCertificateRequest>,
+    ) -> Result<Response<RenewCertificateReply>, Status> {
+        let peer = request.extensions().get::<Peer>().cloned().unwrap_or_default();
+        self.gate.renew(peer, request.into_inner()).await.map(Response::new)
+    }
 }
 
 struct Session {
     agents: Agents,
     host: HostId,
+    /// Its connection.
+    peer: Peer,
     outgoing: Outgoing,
 }
 
@@ -156,16 +169,27 @@ impl Session {
         let facts: HostFacts =
             from_json("facts", bounded("facts", &hello.facts_json, HELLO_TEXTS.0)?).map_err(malformed)?;
         let offer = offer(hello)?;
+        let validity = counts(&self.peer, &self.host, self.now_s())?;
+        self.shows_certificate().await?;
         self.outrank((hello.epoch, hello.revision)).await?;
         let now = self.agents.history.now();
-        let connected = self.agents.fleet.connect(&self.host, facts, offer, now);
+        let address = self.peer.address.map(|address| address.to_string()).unwrap_or_default();
+        let caller = Caller { instance: told(&hello.instance), address };
+        let connected = self.agents.fleet.connect_as(&self.host, caller, facts, offer, now);
         let connection = connected.map_err(|e| Status::permission_denied(e.to_string()))?;
-        self.agents.fleet.record(&self.host, |record| record.trouble = told(&hello.journal_trouble));
+        self.agents.fleet.record(&self.host, |record| {
+            record.trouble = told(&hello.journal_trouble);
+            record.certificate = self.peer.validity;
+        });
+        let millis = |dur: Dur| u64::try_from(dur.ns() / 1_000_000).unwrap_or_default();
+        let known = self.peer.validity.is_some();
         let welcome = Welcome {
             controller_version: env!("CARGO_PKG_VERSION").to_owned(),
             heartbeat_ms: HEARTBEAT_MS,
             reconnect_cap_ms: RECONNECT_CAP_MS,
             front_port: self.agents.front_port.into(),
+            certificate_left_ms: if known { millis(validity.left(self.now_s())) } else { 0 },
+            certificate_life_ms: if known { millis(validity.life()) } else { 0 },
         };
         self.send(ToAgent::Welcome(welcome)).await?;
         tracing::info!(host = %self.host, version = hello.agent_version, "agent connected");
@@ -200,14 +224,71 @@ impl Session {
         Ok(())
     }
 
+    fn now_s(&self) -> i64 {
+        self.agents.history.now().wall_ns.div_euclid(1_000_000_000)
+    }
+
+    /// Takes the certificate of this connection as the host's, unless a later one was used before; those before it do not
+    /// count from now on, which is recorded first.
+    async fn shows_certificate(&self) -> Result<(), Status> {
+        let Some(serial) = &self.peer.serial else { return Ok(()) };
+        let Agents { history, fleet, .. } = &self.agents;
+        match fleet.certificate_shown(&self.host, serial) {
+            Shown::Current => {}
+            Shown::Newer(superseded) => {
+                let body = Body::HostCertificateUsed { serial: serial.clone(), superseded, at: history.now() };
+                let told = history.append(&stream_of_host(&self.host), vec![body]).await;
+                told.map_err(|e| Status::unavailable(e.to_string()))?;
+            }
+            Shown::Superseded => {
+                if let Some(why) = shown_superseded(fleet, &self.host, &self.peer) {
+                    self.is_two(&why).await?;
+                }
+                return Err(superseded(&self.host));
+            }
+        }
+        fleet.certificate_used(&self.host, serial);
+        Ok(())
+    }
+
+    /// Records that the host seems to be two; nothing is desired of it since that was seen.
+    async fn is_two(&self, why: &str) -> Result<(), Status> {
+        tracing::warn!(host = %self.host, why, "the host seems to be two: it gets no fault until a person has seen to it");
+        let history = &self.agents.history;
+        let body = Body::HostDuplicated { why: why.to_owned(), at: history.now() };
+        let told = history.append(&stream_of_host(&self.host), vec![body]).await;
+        told.map(drop).map_err(|e| Status::unavailable(e.to_string()))
+    }
+
+    /// Records, once for each certificate, that an agent in contact does not renew it.
+    async fn look_at_certificate(&self) -> Result<(), Status> {
+        let (Some(validity), Some(serial)) = (self.peer.validity, &self.peer.serial) else { return Ok(()) };
+        let Agents { history, fleet, .. } = &self.agents;
+        let mut told = !validity.is_low(self.now_s());
+        fleet.record(&self.host, |record| told |= record.certificate_low == *serial);
+        if told {
+            return Ok(());
+        }
+        fleet.record(&self.host, |record| record.certificate_low.clone_from(serial));
+        let (serial, until_s, at) = (serial.clone(), validity.until_s, history.now());
+        tracing::warn!(host = %self.host, serial, "little is left of the life of the host's certificate, and its agent did not renew it");
+        let body = Body::HostCertificateLow { serial, until_s, at };
+        let told = history.append(&stream_of_host(&self.host), vec![body]).await;
+        told.map(drop).map_err(|e| Status::unavailable(e.to_string()))
+    }
+
     async fn serve(&self, incoming: &mut Streaming<AgentMessage>, connection: Connection) -> Result<(), Status> {
-        let mut desired = connection.desired;
+        let Connection { mut desired, number, probation } = connection;
         desired.mark_changed();
+        let mut probation = probation.then(|| Instant::now() + PROBATION);
         let mut closing = self.agents.closing.clone();
         // A host with faults renews several times within its lease. Once it should have undone everything for want of
         // contact, it is out of contact, whatever the network's own timers say.
         let mut since = Instant::now();
         loop {
+            // Wall time may jump, so what is left is asked anew each time: the host says something every few seconds.
+            let left = counts(&self.peer, &self.host, self.now_s())?.left(self.now_s());
+            let over = Instant::now() + left.std().min(LONGEST_LEFT) + Duration::from_secs(1);
             let silence = self.agents.fleet.lease_of(&self.host).map_or(IDLE_SILENCE, Dur::std);
             tokio::select! {
                 biased;
@@ -216,6 +297,7 @@ impl Session {
                 }
                 changed = desired.changed() => {
                     if changed.is_err() {
+                        self.agents.fleet.admitted(&self.host).map_err(|e| Status::permission_denied(e.to_string()))?;
                         return Err(Status::aborted("a newer session of this host took over"));
                     }
                     let desired_json = to_json(&*desired.borrow_and_update());
@@ -226,10 +308,20 @@ impl Session {
                 message = incoming.message() => {
                     since = Instant::now();
                     match message? {
-                        Some(AgentMessage { message: Some(message) }) => self.take(message).await?,
+                        Some(AgentMessage { message: Some(message) }) => {
+                            if let Some(why) = self.agents.fleet.lives(&self.host, number) {
+                                self.is_two(&why).await?;
+                            }
+                            self.take(message).await?;
+                        }
                         Some(_) => {}
                         None => return Ok(()),
                     }
+                }
+                () = sleep_until(over) => {}
+                () = sleep_until(probation.unwrap_or(over)), if probation.is_some() => {
+                    probation = None;
+                    self.agents.fleet.end_probation(&self.host, number);
                 }
                 () = sleep_until(since + silence) => {
                     return Err(Status::deadline_exceeded(format!("nothing was heard of the host for {silence:?}")));
@@ -260,6 +352,7 @@ impl Session {
 
     async fn renew(&self, renew: Renew) -> Result<(), Status> {
         let received = self.agents.history.now();
+        self.look_at_certificate().await?;
         let mut quarantined = false;
         self.agents.fleet.record(&self.host, |record| {
             record.last_seen = Some(received.clone());
@@ -330,6 +423,8 @@ fn end_word(ended: &Result<(), Status>, closing: bool) -> &'static str {
         Err(Code::DeadlineExceeded) => "silent",
         Err(Code::Aborted) => "superseded",
         Err(Code::InvalidArgument) => "rules",
+        Err(Code::Unauthenticated) => "certificate",
+        Err(Code::PermissionDenied) => "revoked",
         Err(_) => "broken",
     }
 }

@@ -278,6 +278,18 @@ impl operator_server::Operator for Api {
         carried_through(async move { api.written_off(&by, request.into_inner()).await }).await
     }
 
+    async fn revoke_host(&self, request: Request<HostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.revoked(&by, request.into_inner()).await }).await
+    }
+
+    async fn trust_host(&self, request: Request<HostRequest>) -> Reply<Host> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.trusted(&by, request.into_inner()).await }).await
+    }
+
     async fn get_guard_rails(&self, request: Request<GetGuardRailsRequest>) -> Reply<GuardRails> {
         let by = principal(&request)?;
         self.rails(&by).await

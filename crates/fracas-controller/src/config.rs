@@ -14,7 +14,7 @@ use fracas_model::{
 use serde_json::{Value, json};
 
 use crate::{
-    identity::HOST_CERTIFICATE_DAYS,
+    identity::HOST_CERTIFICATE_LIFE,
     keep::Rules,
     notify::{self, Channel},
     signin,
@@ -28,6 +28,15 @@ pub const FLEET: &str = "127.0.0.1:7767";
 pub const METRICS: &str = "127.0.0.1:7768";
 /// How long a controller that was asked to end waits for runs to end by themselves.
 pub const DRAIN: Dur = Dur::from_secs(30);
+
+/// Shortest and longest life of a host's certificate. The shortest is for trying renewal out; hosts that are away for half
+/// the life, or whose clocks are off by it, are locked out.
+pub const CERTIFICATE_LIVES: (Dur, Dur) = (Dur::from_secs(20), days(3650));
+
+/// So many days.
+pub const fn days(days: i64) -> Dur {
+    Dur::from_secs(days * 86_400)
+}
 
 /// Where a listener listens that may be left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,8 +85,8 @@ pub struct Config {
     pub metrics: Listen,
     /// Further names and addresses under which clients reach it, for its certificate.
     pub names: Vec<String>,
-    /// Life of hosts' certificates.
-    pub host_certificate_days: u32,
+    /// Life of hosts' certificates; agents renew them when half of it is over.
+    pub host_certificate_life: Dur,
     /// How long it waits for runs when it is asked to end; what is active then is stopped and undone.
     pub drain: Dur,
     /// Whether an observer runs beside it.
@@ -103,8 +112,8 @@ pub struct Given {
     pub metrics: Option<Listen>,
     /// See [`Config::names`]; the highest source that names any counts.
     pub names: Vec<String>,
-    /// See [`Config::host_certificate_days`].
-    pub host_certificate_days: Option<u32>,
+    /// See [`Config::host_certificate_life`].
+    pub host_certificate_life: Option<Dur>,
     /// See [`Config::drain`].
     pub drain: Option<Dur>,
     /// See [`Config::observer`].
@@ -132,7 +141,16 @@ fn shape() -> Shape {
             Shape::list(Shape::Text { max: 253 }, 64),
             "Names and addresses under which clients reach this controller.",
         ),
-        Field::optional("hostCertificateDays", Shape::Integer { min: 1, max: 3650 }, "Life of hosts' certificates."),
+        Field::optional(
+            "hostCertificateLife",
+            Shape::duration(CERTIFICATE_LIVES.0, CERTIFICATE_LIVES.1),
+            "Life of hosts' certificates; agents renew them when half of it is over.",
+        ),
+        Field::optional(
+            "hostCertificateDays",
+            Shape::Integer { min: 1, max: 3650 },
+            "The same in days, where hostCertificateLife is not given.",
+        ),
         Field::optional("drain", Shape::duration(Dur::ZERO, day), "How long runs may go on after a SIGTERM."),
         Field::optional("observer", Shape::Bool, "Whether an observer runs beside the controller."),
         Field::optional("notifications", notify::shape(), "Whom to tell what happens, and how."),
@@ -190,7 +208,11 @@ pub fn read_file(name: &str, text: &str) -> Result<Given, String> {
         fleet: address("fleetListen")?,
         metrics: metrics.map_err(|error| format!("{name}: `metricsListen`: {error}"))?,
         names: names.filter_map(Value::as_str).map(str::to_owned).collect(),
-        host_certificate_days: value.get("hostCertificateDays").and_then(Value::as_u64).map(|n| n as u32),
+        host_certificate_life: value
+            .get("hostCertificateLife")
+            .and_then(Value::as_str)
+            .and_then(|t| t.parse().ok())
+            .or_else(|| value.get("hostCertificateDays").and_then(Value::as_i64).map(days)),
         drain: value.get("drain").and_then(Value::as_str).and_then(|t| t.parse().ok()),
         observer: value.get("observer").and_then(Value::as_bool),
         notifications,
@@ -209,7 +231,7 @@ impl Given {
             fleet: self.fleet.or(lower.fleet),
             metrics: self.metrics.or(lower.metrics),
             names: if self.names.is_empty() { lower.names } else { self.names },
-            host_certificate_days: self.host_certificate_days.or(lower.host_certificate_days),
+            host_certificate_life: self.host_certificate_life.or(lower.host_certificate_life),
             drain: self.drain.or(lower.drain),
             observer: self.observer.or(lower.observer),
             notifications: if self.notifications.is_empty() { lower.notifications } else { self.notifications },
@@ -227,7 +249,7 @@ impl Given {
             fleet: self.fleet.unwrap_or_else(|| fixed(FLEET)),
             metrics: self.metrics.unwrap_or_else(|| Listen::At(fixed(METRICS))),
             names: self.names,
-            host_certificate_days: self.host_certificate_days.unwrap_or(HOST_CERTIFICATE_DAYS),
+            host_certificate_life: self.host_certificate_life.unwrap_or(HOST_CERTIFICATE_LIFE),
             drain: self.drain.unwrap_or(DRAIN),
             observer: self.observer.unwrap_or(true),
             notifications: self.notifications,
@@ -248,7 +270,7 @@ impl Config {
         if !self.names.is_empty() {
             lines.insert("names", self.names.clone().into());
         }
-        lines.insert("hostCertificateDays", self.host_certificate_days.into());
+        lines.insert("hostCertificateLife", self.host_certificate_life.to_string().into());
         lines.insert("drain", self.drain.to_string().into());
         lines.insert("observer", self.observer.into());
         if let Some(Rules { older_than, keep_last }) = self.retention {
@@ -290,6 +312,23 @@ mod tests {
         let retention = Rules { older_than: Dur::from_secs(400 * 86_400), keep_last: 20 };
         assert_eq!(config.retention, Some(retention));
         assert_eq!(Given::default().settle("/default".into()).retention, None, "nothing goes unless it is asked for");
+    }
+
+    #[test]
+    fn certificates_live_as_long_as_is_said_in_bounds() {
+        let life = |line: &str| {
+            Ok::<_, String>(read_file("c.yaml", &format!("{FILE}{line}"))?.settle("/d".into()).host_certificate_life)
+        };
+        assert_eq!(life("").unwrap(), days(365));
+        assert_eq!(life("hostCertificateDays: 30\n").unwrap(), days(30), "as older files have it");
+        assert_eq!(life("hostCertificateLife: 20s\n").unwrap(), Dur::from_secs(20));
+        assert_eq!(life("hostCertificateLife: 12h\nhostCertificateDays: 30\n").unwrap(), Dur::from_secs(12 * 3600));
+        for wrong in ["19s", "0s", "3651d", "30"] {
+            assert!(
+                life(&format!("hostCertificateLife: {wrong}\n")).unwrap_err().contains("hostCertificateLife"),
+                "{wrong}"
+            );
+        }
     }
 
     #[test]

@@ -318,6 +318,11 @@ fn server() -> Server {
         .http2_keepalive_timeout(Some(PING.1))
 }
 
+/// Why a host is revoked, as it and everybody else is told.
+pub(crate) fn revocation(by: &str, reason: &str) -> String {
+    format!("by {by}, {reason}")
+}
+
 /// A host as its stream tells it.
 async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), HistoryError> {
     let id = HostId::new(stream.trim_start_matches("host/"));
@@ -325,6 +330,15 @@ async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), H
         if matches!(event.body, Body::HostForgotten { .. }) {
             fleet.drop_host(&id);
             return Ok(());
+        }
+        let now_s = event.received.wall_ns.div_euclid(1_000_000_000);
+        match &event.body {
+            Body::HostEnrolled { serial, .. } | Body::HostCertified { serial, .. } if !serial.is_empty() => {
+                fleet.certificate_signed(&id, serial, None, now_s);
+            }
+            Body::HostRenewed { serial, until_s, .. } => fleet.certificate_signed(&id, serial, Some(*until_s), now_s),
+            Body::HostCertificateUsed { serial, .. } => fleet.certificate_used(&id, serial),
+            _ => {}
         }
         fleet.record(&id, |record| match event.body {
             Body::HostEnrolled { name, labels, .. } => {
@@ -337,6 +351,10 @@ async fn restore(history: &History, fleet: &Fleet, stream: &str) -> Result<(), H
             Body::HostUncordoned { .. } => record.cordoned = None,
             Body::HostQuarantined { run, .. } => record.quarantined = Some(run),
             Body::HostReleased { .. } => record.quarantined = None,
+            Body::HostCertificateLow { serial, .. } => record.certificate_low = serial,
+            Body::HostRevoked { by, reason, .. } => record.revoked = Some(revocation(&by, &reason)),
+            Body::HostDuplicated { why, .. } => record.duplicate = Some(why),
+            Body::HostTrusted { .. } => record.duplicate = None,
             _ => {}
         });
     }

@@ -3,16 +3,22 @@
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
-use fracas_model::{event::Body, id::HostId};
-use fracas_proto::v1::{EnrolReply, EnrolRequest};
+use fracas_model::{
+    event::Body,
+    id::HostId,
+    identity::{Shown, Validity},
+    units::Dur,
+};
+use fracas_proto::v1::{EnrolReply, EnrolRequest, RenewCertificateReply, RenewCertificateRequest};
 use tokio::sync::Mutex;
 use tonic::Status;
 
 use crate::{
     driver::stream_of_host,
-    fleet::Fleet,
+    fleet::{Fleet, HostError},
     history::{Extra, History, HistoryError},
     identity::{HostCertificate, Identity},
+    listen::Peer,
     store::StoreError,
     tokens::{JoinToken, Opens, TokenError, Tokens},
 };
@@ -50,6 +56,11 @@ pub trait Gate: Send + Sync {
 
     /// Lets a host in, or says why not, for the person at the host.
     fn enrol(&self, request: EnrolRequest) -> Later<'_, Result<EnrolReply, Status>>;
+
+    /// Gives the host at the other end of a connection its next certificate, or says why not.
+    fn renew(&self, _: Peer, _: RenewCertificateRequest) -> Later<'_, Result<RenewCertificateReply, Status>> {
+        Box::pin(std::future::ready(Err(Status::unimplemented("no certificate is renewed here"))))
+    }
 }
 
 /// The real gate: tokens in the audit stream, certificates by the controller's authority.
@@ -58,15 +69,15 @@ pub struct Enrolment {
     fleet: Fleet,
     audit: String,
     identity: Arc<Identity>,
-    days: u32,
+    life: Dur,
     /// The fold of the audit stream so far.
     tokens: Mutex<(u64, Tokens)>,
 }
 
 impl Enrolment {
-    /// Over a history and a fleet; certificates live `days` days.
-    pub fn new(history: History, fleet: Fleet, audit: String, identity: Arc<Identity>, days: u32) -> Self {
-        Self { history, fleet, audit, identity, days, tokens: Mutex::default() }
+    /// Over a history and a fleet; certificates live for `life`.
+    pub fn new(history: History, fleet: Fleet, audit: String, identity: Arc<Identity>, life: Dur) -> Self {
+        Self { history, fleet, audit, identity, life, tokens: Mutex::default() }
     }
 
     async fn make_token(
@@ -103,7 +114,7 @@ impl Enrolment {
         let now_ns = self.history.now().wall_ns;
         let certificate = self
             .identity
-            .sign_csr(&request.signing_request_pem, &host, &hostname, self.days, now_ns)
+            .sign_csr(&request.signing_request_pem, &host, &hostname, self.life, now_ns)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
         let reply = EnrolReply {
             host_id: host.to_string(),
@@ -140,7 +151,7 @@ impl Enrolment {
         labels: BTreeMap<String, String>,
         certificate: HostCertificate,
     ) -> Result<(), Status> {
-        let HostCertificate { serial, key, .. } = certificate;
+        let HostCertificate { serial, key, validity, .. } = certificate;
         let stream = stream_of_host(&host);
         loop {
             let at = self.history.now();
@@ -173,7 +184,54 @@ impl Enrolment {
             record.observer = labels.contains_key(OBSERVER_LABEL);
             record.labels = labels;
         });
+        self.signed(&host, &serial, validity);
         Ok(())
+    }
+
+    fn signed(&self, host: &HostId, serial: &str, validity: Validity) {
+        let now_s = self.history.now().wall_ns.div_euclid(1_000_000_000);
+        self.fleet.certificate_signed(host, serial, Some(validity.until_s), now_s);
+    }
+
+    /// The next certificate for the host at the other end. Whose it is, and that it may, the connection's certificate says,
+    /// and nothing in the request.
+    async fn next_certificate(
+        &self,
+        peer: Peer,
+        request: RenewCertificateRequest,
+    ) -> Result<RenewCertificateReply, Status> {
+        let (host, name) = {
+            let Peer { host, .. } = &peer;
+            let host =
+                host.clone().ok_or_else(|| Status::unauthenticated("only a host with a certificate has it renewed"))?;
+            let record = self.fleet.admitted(&host).map_err(|e| Status::permission_denied(e.to_string()))?;
+            (host, record.name)
+        };
+        let now = self.history.now();
+        let now_s = now.wall_ns.div_euclid(1_000_000_000);
+        let validity = counts(&peer, &host, now_s)?;
+        let serial = peer.serial.clone().unwrap_or_default();
+        if self.fleet.certificate_shown(&host, &serial) == Shown::Superseded {
+            if let Some(why) = shown_superseded(&self.fleet, &host, &peer) {
+                tracing::warn!(%host, why, "the host seems to be two: it gets no fault until a person has seen to it");
+                let two = Body::HostDuplicated { why, at: now };
+                self.history.append(&stream_of_host(&host), vec![two]).await.map_err(|e| busy(&e))?;
+            }
+            return Err(superseded(&host));
+        }
+        if let Some(why) = self.fleet.admitted(&host).ok().and_then(|record| record.duplicate) {
+            return Err(Status::permission_denied(HostError::Duplicate { host, why }.to_string()));
+        }
+        let may = self.fleet.certificate_may_renew(&host, validity, now_s, now.boot_ns);
+        may.map_err(|e| Status::resource_exhausted(e.to_string()))?;
+        let signed = self.identity.sign_csr(&request.signing_request_pem, &host, &name, self.life, now.wall_ns);
+        let certificate = signed.map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let (serial, until_s) = (certificate.serial.clone(), certificate.validity.until_s);
+        let renewed = Body::HostRenewed { serial, until_s, at: now };
+        self.history.append(&stream_of_host(&host), vec![renewed]).await.map_err(|e| busy(&e))?;
+        self.signed(&host, &certificate.serial, certificate.validity);
+        tracing::info!(%host, name, serial = certificate.serial, "host got its next certificate");
+        Ok(RenewCertificateReply { certificate_pem: certificate.pem, ca_pem: self.identity.ca_pem().to_owned() })
     }
 
     /// The same host asks again, which only the holder of its key can: it did not hear the answer.
@@ -184,11 +242,12 @@ impl Enrolment {
         key: &str,
         certificate: HostCertificate,
     ) -> Result<(), Status> {
-        if certificate.key != key || self.fleet.is_forgotten(host) {
+        if certificate.key != key || self.fleet.admitted(host).is_err() {
             return Err(refused(&TokenError::Used(token.id.clone(), host.clone())));
         }
-        let certified = Body::HostCertified { serial: certificate.serial, at: self.history.now() };
+        let certified = Body::HostCertified { serial: certificate.serial.clone(), at: self.history.now() };
         self.history.append(&stream_of_host(host), vec![certified]).await.map_err(|e| busy(&e))?;
+        self.signed(host, &certificate.serial, certificate.validity);
         tracing::info!(%host, token = token.id, "host asked again and got another certificate");
         Ok(())
     }
@@ -213,6 +272,37 @@ impl Gate for Enrolment {
     fn enrol(&self, request: EnrolRequest) -> Later<'_, Result<EnrolReply, Status>> {
         Box::pin(self.let_in(request))
     }
+
+    fn renew(&self, peer: Peer, request: RenewCertificateRequest) -> Later<'_, Result<RenewCertificateReply, Status>> {
+        Box::pin(self.next_certificate(peer, request))
+    }
+}
+
+/// When the certificate of a connection holds, if it still does: a connection may outlive it.
+pub(crate) fn counts(peer: &Peer, host: &HostId, now_s: i64) -> Result<Validity, Status> {
+    let validity = peer.validity.unwrap_or(Validity { from_s: i64::MIN, until_s: i64::MAX });
+    if validity.is_over(now_s) {
+        let said = format!("the certificate of host {host} is over: its next one is needed, or it must join again");
+        return Err(Status::unauthenticated(said));
+    }
+    Ok(validity)
+}
+
+/// Somebody has shown an earlier certificate of a host than the one used last: nothing is desired of the host any more.
+/// What was seen, if that is news.
+pub(crate) fn shown_superseded(fleet: &Fleet, host: &HostId, peer: &Peer) -> Option<String> {
+    let from = peer.address.map_or_else(|| "an unknown address".to_owned(), |address| address.to_string());
+    let other = fleet.admitted(host).map(|record| record.address).unwrap_or_default();
+    let other = if other.is_empty() { "is out of contact".to_owned() } else { format!("is at {other}") };
+    fleet.duplicate(host, &format!("a certificate that it has renewed since was shown from {from}; its agent {other}"))
+}
+
+/// What the bearer of an earlier certificate is told.
+pub(crate) fn superseded(host: &HostId) -> Status {
+    Status::permission_denied(format!(
+        "this certificate of host {host} was renewed, and the next one was used since: if this agent runs from a copy or an \
+         older state of its disk, stop it; the host is to be enrolled anew with a new token"
+    ))
 }
 
 fn hostname(text: &str) -> Result<String, Status> {

@@ -5,6 +5,7 @@
 
 mod census;
 mod claims;
+mod credentials;
 mod guard;
 mod hosts;
 
@@ -21,6 +22,7 @@ use fracas_model::{
     facts::HostFacts,
     guard::GuardRails,
     id::{HostId, ItemKey, RunId},
+    identity::{Instances, Serials, Validity},
     time::Stamp,
     units::Dur,
 };
@@ -30,6 +32,7 @@ use self::claims::Claims;
 pub use self::{
     census::Census,
     claims::{Claimed, NotAdmitted, admit},
+    credentials::Caller,
     hosts::{HostError, Offer, OfferKey},
 };
 use crate::enrol::ENVIRONMENT_LABEL;
@@ -75,6 +78,16 @@ pub struct HostRecord {
     pub offer: Option<OfferKey>,
     /// The run that has it for a fault.
     pub taken: Option<RunId>,
+    /// When the certificate that it used last holds; unknown until it is in contact.
+    pub certificate: Option<Validity>,
+    /// Serial of the certificate of which it was told that little of its life is left.
+    pub certificate_low: String,
+    /// Why none of its certificates is accepted any more.
+    pub revoked: Option<String>,
+    /// Why it seems to be two agents with one identity.
+    pub duplicate: Option<String>,
+    /// Where its agent calls from; empty while it is out of contact.
+    pub address: String,
 }
 
 impl HostRecord {
@@ -85,6 +98,12 @@ impl HostRecord {
 
     /// Why no fault may be drawn onto it, if so.
     pub fn distrust(&self) -> Option<String> {
+        if let Some(why) = &self.revoked {
+            return Some(format!("revoked, {why}"));
+        }
+        if let Some(why) = &self.duplicate {
+            return Some(format!("{why}, end it with fracas hosts revoke or trust"));
+        }
         let left = self.quarantined.as_ref().map(|run| format!("run {run} was left unconfirmed on it"));
         left.or_else(|| {
             (!self.trouble.is_empty()).then(|| format!("{}, see it with fracas-agent status", self.trouble))
@@ -121,6 +140,8 @@ pub struct Connection {
     pub desired: watch::Receiver<Desired>,
     /// Tells this session from an older one of the same host.
     pub number: u64,
+    /// Another agent, which may live yet, had a session until now: see [`Fleet::end_probation`].
+    pub probation: bool,
 }
 
 /// Shared handle.
@@ -135,6 +156,11 @@ pub struct Fleet {
 struct Session {
     number: u64,
     desired: watch::Sender<Desired>,
+    caller: Caller,
+    /// Its agent has answered what it was told in this session.
+    lives: bool,
+    /// It is asked for no fault yet.
+    probation: bool,
     /// Revision that the host has taken.
     taken: Option<u64>,
     /// Since when it says that nothing of ours is on it, without a break.
@@ -143,7 +169,7 @@ struct Session {
 
 impl Session {
     fn settled(&self) -> bool {
-        self.taken == Some(self.desired.borrow().revision)
+        !self.probation && self.taken == Some(self.desired.borrow().revision)
     }
 }
 
@@ -161,6 +187,10 @@ struct State {
     rehearsals: BTreeMap<RunId, mpsc::UnboundedSender<Rehearsal>>,
     claims: Claims,
     rails: Arc<GuardRails>,
+    /// The certificates of each host.
+    serials: BTreeMap<HostId, Serials>,
+    /// The agents of each host, as long as this controller has lived.
+    instances: BTreeMap<HostId, Instances>,
     /// Hosts that were taken out of the fleet.
     forgotten: BTreeSet<HostId>,
     /// What agents offer, each kind once, whoever it comes from.
@@ -182,6 +212,8 @@ impl Fleet {
             rehearsals: BTreeMap::new(),
             claims: Claims::new(),
             rails: Arc::default(),
+            serials: BTreeMap::new(),
+            instances: BTreeMap::new(),
             forgotten: BTreeSet::new(),
             offers: BTreeMap::new(),
         };
@@ -275,15 +307,28 @@ impl Fleet {
         self.changed.send_replace(());
     }
 
+    /// Opens a session of an agent that says nothing of itself; see [`connect_as`](Self::connect_as).
+    pub fn connect(&self, host: &HostId, facts: HostFacts, offer: Offer, now: Stamp) -> Result<Connection, HostError> {
+        self.connect_as(host, Caller::default(), facts, offer, now)
+    }
+
     /// Opens a session; an older one of the same host no longer counts.
     ///
     /// # Errors
-    /// [`HostError::Forgotten`].
-    pub fn connect(&self, host: &HostId, facts: HostFacts, offer: Offer, now: Stamp) -> Result<Connection, HostError> {
+    /// [`HostError::Forgotten`], [`HostError::Revoked`], [`HostError::Duplicate`].
+    pub fn connect_as(
+        &self,
+        host: &HostId,
+        caller: Caller,
+        facts: HostFacts,
+        offer: Offer,
+        now: Stamp,
+    ) -> Result<Connection, HostError> {
         let mut state = self.lock();
         if state.forgotten.contains(host) {
             return Err(HostError::Forgotten(host.clone()));
         }
+        let probation = state.takes_over(host, &caller)?;
         state.next_session += 1;
         let number = state.next_session;
         let record = state.hosts.entry(host.clone()).or_default();
@@ -292,16 +337,22 @@ impl Fleet {
         }
         record.facts = Some(facts);
         record.connected = true;
+        record.address.clone_from(&caller.address);
         record.last_seen = Some(now);
         record.offer = Some(offer.key);
         if state.offers.insert(offer.key, offer.catalogue).is_none() {
             state.prune_offers();
         }
-        let (sender, desired) = watch::channel(state.desired_for(host));
-        state.sessions.insert(host.clone(), Session { number, desired: sender, taken: None, clean: None });
+        let (sender, desired) = watch::channel(Desired::default());
+        let session = Session { number, desired: sender, caller, lives: false, probation, taken: None, clean: None };
+        state.sessions.insert(host.clone(), session);
+        let wanted = state.desired_for(host);
+        if let Some(session) = state.sessions.get(host) {
+            session.desired.send_replace(wanted);
+        }
         drop(state);
         self.changed.send_replace(());
-        Ok(Connection { desired, number })
+        Ok(Connection { desired, number, probation })
     }
 
     /// Closes a session, if it is still the host's newest.
@@ -313,6 +364,7 @@ impl Fleet {
         state.sessions.remove(host);
         if let Some(record) = state.hosts.get_mut(host) {
             record.connected = false;
+            record.address.clear();
         }
         drop(state);
         self.changed.send_replace(());
@@ -422,10 +474,14 @@ impl State {
     fn desired_for(&self, host: &HostId) -> Desired {
         let mut desired =
             Desired { epoch: self.epoch, revision: self.revision, lease: IDLE_LEASE, ..Desired::default() };
+        if self.hosts.get(host).is_some_and(|record| record.duplicate.is_some()) {
+            return desired;
+        }
+        let withheld = self.halted.is_some() || self.sessions.get(host).is_some_and(|session| session.probation);
         let mut lease = None;
         for (run_lease, wishes) in self.wishes.values() {
             let Some(wish) = wishes.get(host) else { continue };
-            let faults = wish.faults.iter().filter(|f| self.halted.is_none() || f.mode == Mode::Rehearse);
+            let faults = wish.faults.iter().filter(|f| !withheld || f.mode == Mode::Rehearse);
             let before = desired.faults.len();
             desired.faults.extend(faults.cloned());
             if desired.faults[before..].iter().any(|f| f.mode == Mode::Apply) {

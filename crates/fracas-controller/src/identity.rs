@@ -7,7 +7,7 @@ mod server;
 
 use std::{net::SocketAddr, path::PathBuf, sync::Arc};
 
-use fracas_model::id::HostId;
+use fracas_model::{id::HostId, units::Dur};
 use ring::{
     rand::{SecureRandom, SystemRandom},
     signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey},
@@ -17,7 +17,7 @@ use rustls::pki_types::CertificateDer;
 use self::authority::Authority;
 pub(crate) use self::server::provider;
 pub use self::{
-    authority::{HOST_CERTIFICATE_DAYS, HostCertificate, holds_until, peer_host, peer_serial},
+    authority::{HOST_CERTIFICATE_LIFE, HostCertificate, holds_until, peer_host, peer_serial, peer_validity},
     server::{SERVER_NAME, ServerCertificate},
 };
 use crate::{
@@ -134,17 +134,17 @@ impl Identity {
         self.server.renew(dir, &self.authority, now_ns)
     }
 
-    /// Signs a host's request: a client certificate for `host` that lives `days` days. Only the key is taken from the
-    /// request; name, use and life are ours.
+    /// Signs a host's request: a client certificate for `host` with this life, but no longer than the authority's. Only
+    /// the key is taken from the request; name, use and life are ours.
     pub fn sign_csr(
         &self,
         csr_pem: &str,
         host: &HostId,
         hostname: &str,
-        days: u32,
+        life: Dur,
         now_ns: i64,
     ) -> Result<HostCertificate, IdentityError> {
-        self.authority.sign_host(csr_pem, host, hostname, days, now_ns)
+        self.authority.sign_host(csr_pem, host, hostname, life, now_ns)
     }
 
     /// Signs the head of the audit stream, or anything else this controller vouches for (Ed25519, 64 bytes).

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use fracas_model::id::HostId;
+use fracas_model::{id::HostId, identity::Validity};
 use rustls::{
     RootCertStore, ServerConfig,
     server::{WebPkiClientVerifier, danger::ClientCertVerifier},
@@ -34,7 +34,7 @@ use tokio_stream::{Stream, wrappers::ReceiverStream};
 use tonic::transport::server::Connected;
 
 use crate::{
-    identity::{Identity, peer_host, peer_serial},
+    identity::{Identity, peer_host, peer_serial, peer_validity},
     metrics::{DoorMeters, Open},
 };
 
@@ -54,6 +54,8 @@ pub struct Peer {
     pub host: Option<HostId>,
     /// Serial number of that certificate, hexadecimal.
     pub serial: Option<String>,
+    /// When that certificate holds.
+    pub validity: Option<Validity>,
     /// Where it calls from.
     pub address: Option<SocketAddr>,
     /// Its connection's place.
@@ -384,6 +386,7 @@ impl Door {
         };
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let (host, serial) = (certificate.and_then(peer_host), certificate.and_then(peer_serial));
+        let validity = certificate.and_then(peer_validity);
         let places = if host.is_some() { &self.known } else { &self.strangers };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             self.meters.not_kept("full");
@@ -394,7 +397,7 @@ impl Door {
             None => (Place::Stranger((permit, share)), Some(Box::pin(sleep(self.limits.patience)))),
         };
         let pass = Pass(Some(Arc::new(Standing { known: Arc::clone(&self.known), place: Mutex::new(place) })));
-        let peer = Peer { host, serial, address: Some(address), pass };
+        let peer = Peer { host, serial, validity, address: Some(address), pass };
         let (meters, open) = (self.meters.clone(), Some(self.meters.open()));
         let conn = Conn { bytes: Box::new(stream), peer, limit, meters, _open: open };
         // Nobody listens any more when this fails.

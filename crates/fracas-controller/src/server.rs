@@ -146,7 +146,7 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
         controller.fleet().clone(),
         controller.audit().to_owned(),
         Arc::clone(&identity),
-        config.host_certificate_days,
+        config.host_certificate_life,
     ));
     let context = write_context(&dir, front_address)?;
     let resumed = controller.resume().await?;

@@ -546,6 +546,59 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// A host got its next certificate, asked for with a former one (stream `host/ID`).
+    HostRenewed {
+        /// Serial of the certificate, hex.
+        serial: String,
+        /// When it ends, seconds of Unix time.
+        until_s: i64,
+        /// When.
+        at: Stamp,
+    },
+    /// A host showed a later certificate than ever: from now on those before are not accepted any more (stream `host/ID`).
+    HostCertificateUsed {
+        /// Serial of the certificate, hex.
+        serial: String,
+        /// Serial of the one before.
+        superseded: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Less than a quarter of the life of a host's certificate is left, and its agent, which is in contact, did not renew it
+    /// (stream `host/ID`).
+    HostCertificateLow {
+        /// Serial of the certificate, hex.
+        serial: String,
+        /// When it ends, seconds of Unix time.
+        until_s: i64,
+        /// When.
+        at: Stamp,
+    },
+    /// None of a host's certificates is accepted any more (stream `host/ID`).
+    HostRevoked {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Two agents use the identity of one host: it gets no fault until a person has seen to it (stream `host/ID`).
+    HostDuplicated {
+        /// What was seen, with the address of each.
+        why: String,
+        /// When.
+        at: Stamp,
+    },
+    /// A host is one again, on the word of a person (stream `host/ID`).
+    HostTrusted {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+        /// When.
+        at: Stamp,
+    },
     /// Labels of a host were set (stream `host/ID`).
     HostLabelled {
         /// All labels that are not facts.

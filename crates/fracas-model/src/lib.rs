@@ -20,6 +20,7 @@ pub mod gameday;
 pub mod guard;
 pub mod ical;
 pub mod id;
+pub mod identity;
 pub mod notice;
 pub mod parameters;
 pub mod plan;

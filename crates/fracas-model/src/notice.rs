@@ -37,6 +37,21 @@ pub enum Kind {
     /// It is trusted again.
     #[serde(rename = "host.released")]
     HostReleased,
+    /// Two agents use the identity of one host, which gets no fault.
+    #[serde(rename = "host.duplicate")]
+    HostDuplicate,
+    /// It is one again, on the word of a person.
+    #[serde(rename = "host.trusted")]
+    HostTrusted,
+    /// No certificate of a host is accepted any more.
+    #[serde(rename = "host.revoked")]
+    HostRevoked,
+    /// Little is left of the life of a host's certificate, which its agent should have renewed.
+    #[serde(rename = "certificate.low")]
+    CertificateLow,
+    /// The host uses the next one.
+    #[serde(rename = "certificate.renewed")]
+    CertificateRenewed,
     /// Everything stopped, and nothing starts.
     #[serde(rename = "halt.set")]
     HaltSet,
@@ -65,7 +80,7 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that can happen by itself, in the order in which people are told of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::RunStarted,
         Self::RunAborted,
         Self::RunFinished,
@@ -75,6 +90,11 @@ impl Kind {
         Self::UndoDone,
         Self::HostQuarantined,
         Self::HostReleased,
+        Self::HostDuplicate,
+        Self::HostTrusted,
+        Self::HostRevoked,
+        Self::CertificateLow,
+        Self::CertificateRenewed,
         Self::HaltSet,
         Self::HaltCleared,
         Self::ScheduleStarted,
@@ -96,6 +116,11 @@ impl Kind {
             Self::UndoDone => "undo.done",
             Self::HostQuarantined => "host.quarantined",
             Self::HostReleased => "host.released",
+            Self::HostDuplicate => "host.duplicate",
+            Self::HostTrusted => "host.trusted",
+            Self::HostRevoked => "host.revoked",
+            Self::CertificateLow => "certificate.low",
+            Self::CertificateRenewed => "certificate.renewed",
             Self::HaltSet => "halt.set",
             Self::HaltCleared => "halt.cleared",
             Self::ScheduleStarted => "schedule.started",

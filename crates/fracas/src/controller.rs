@@ -18,7 +18,7 @@ use fracas_cli::{
     exit,
 };
 use fracas_controller::{
-    config::{Config, Given, Listen, read_file},
+    config::{CERTIFICATE_LIVES, Config, Given, Listen, days, read_file},
     datadir,
     server::{self, Ended, Running},
 };
@@ -80,8 +80,11 @@ pub(crate) struct ControllerArgs {
     /// Name or address under which clients reach this controller, for its certificate; may be repeated
     #[arg(long = "name", value_name = "NAME", env = "FRACAS_NAMES", value_delimiter = ',')]
     names: Vec<String>,
-    /// Life of hosts' certificates in days [default: 365]
-    #[arg(long, value_name = "DAYS", env = "FRACAS_HOST_CERTIFICATE_DAYS", value_parser = clap::value_parser!(u32).range(1..=3650))]
+    /// Life of hosts' certificates, 20s to 3650d [default: 365d]; agents renew them when half of it is over
+    #[arg(long, value_name = "DURATION", env = "FRACAS_HOST_CERTIFICATE_LIFE", value_parser = certificate_life)]
+    host_certificate_life: Option<Dur>,
+    /// The same in days, as older versions had it
+    #[arg(long, value_name = "DAYS", env = "FRACAS_HOST_CERTIFICATE_DAYS", value_parser = clap::value_parser!(u32).range(1..=3650), hide = true)]
     host_certificate_days: Option<u32>,
     /// How long active runs may go on after SIGTERM [default: 30s]
     #[arg(long, value_name = "DURATION", env = "FRACAS_DRAIN")]
@@ -137,7 +140,7 @@ impl ControllerArgs {
             fleet: self.fleet_listen,
             metrics: self.metrics_listen,
             names: self.names.clone(),
-            host_certificate_days: self.host_certificate_days,
+            host_certificate_life: self.host_certificate_life.or(self.host_certificate_days.map(|n| days(n.into()))),
             drain: self.drain,
             observer: self.no_observer.then_some(false),
             notifications: Vec::new(),
@@ -151,6 +154,12 @@ impl ControllerArgs {
 }
 
 /// The directory that was given, else the usual one.
+fn certificate_life(text: &str) -> Result<Dur, String> {
+    let life: Dur = text.parse().map_err(|error| format!("{error}"))?;
+    let (least, most) = CERTIFICATE_LIVES;
+    if (least..=most).contains(&life) { Ok(life) } else { Err(format!("give a duration from {least} to {most}")) }
+}
+
 fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, String> {
     let root = rustix::process::geteuid().is_root();
     match given {

@@ -242,6 +242,12 @@ fn histories() -> Vec<Vec<u8>> {
     let host = vec![
         enrolled,
         Body::HostCertified { serial: "01".into(), at: at() },
+        Body::HostRenewed { serial: "02".into(), until_s: 1_795_000_000, at: at() },
+        Body::HostCertificateUsed { serial: "02".into(), superseded: "01".into(), at: at() },
+        Body::HostCertificateLow { serial: "02".into(), until_s: 1_795_000_000, at: at() },
+        Body::HostDuplicated { why: why(), at: at() },
+        Body::HostTrusted { by: by(), reason: reason(), at: at() },
+        Body::HostRevoked { by: by(), reason: reason(), at: at() },
         Body::HostCordoned { by: by(), reason: reason(), at: at() },
         Body::HostUncordoned { by: by(), at: at() },
         Body::HostQuarantined { run: "r1".into(), at: at() },

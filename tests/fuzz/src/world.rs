@@ -137,7 +137,7 @@ pub(crate) fn gate(controller: &Controller) -> Arc<Enrolment> {
         controller.fleet().clone(),
         controller.audit().to_owned(),
         identity().clone(),
-        30,
+        fracas_model::units::Dur::from_secs(30 * 86_400),
     ))
 }
 

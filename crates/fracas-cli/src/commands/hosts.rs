@@ -21,6 +21,8 @@ pub(crate) async fn hosts(session: &Session<'_>, given: HostsArgs) -> Result<u8,
         Some(HostsCommand::Label { host, changes }) => label(session, &host, changes).await,
         Some(HostsCommand::Forget { host, reason }) => forget(session, &host, &reason).await,
         Some(HostsCommand::WriteOff { host, reason }) => write_off(session, &host, &reason).await,
+        Some(HostsCommand::Revoke { host, reason }) => revoke(session, &host, &reason).await,
+        Some(HostsCommand::Trust { host, reason }) => trust(session, &host, &reason).await,
         Some(HostsCommand::JoinToken { ttl, labels, environment }) => {
             join_token(session, ttl, labels, &environment).await
         }
@@ -54,12 +56,20 @@ async fn list(session: &Session<'_>, selector: &str) -> Result<u8, CliError> {
 
 fn row(host: &HostSummary, now: i64) -> Vec<String> {
     let state = match (host.connected, host.last_seen_wall_ns) {
+        _ if !host.revoked.is_empty() => format!("REVOKED: {}", host.revoked),
+        _ if !host.duplicate.is_empty() => format!("DUPLICATE: {}", host.duplicate),
         _ if !host.quarantined.is_empty() => format!("QUARANTINED: {}", host.quarantined),
         _ if !host.cordoned.is_empty() => format!("cordoned: {}", host.cordoned),
         (true, _) if host.observer => "connected, observer".to_owned(),
         (true, _) => "connected".to_owned(),
         (false, 0) => "never seen".to_owned(),
         (false, seen) => format!("out of contact for {}", times::running(Dur::from_ns(now - seen))),
+    };
+    let state = if host.certificate_low && host.revoked.is_empty() {
+        let left = Dur::from_secs(host.certificate_until_s.saturating_sub(now.div_euclid(1_000_000_000)).max(0));
+        format!("{state}; CERTIFICATE ENDS in {}, and its agent does not renew it", times::running(left))
+    } else {
+        state
     };
     let runs: Vec<String> = host.runs.iter().map(|run| format!("run {run}")).collect();
     // Facts are labels too, but would drown those that people gave.
@@ -109,6 +119,30 @@ async fn write_off(session: &Session<'_>, host: &str, reason: &str) -> Result<u8
         session.output.json("fracas.host/v1", &host)?;
     } else {
         session.output.notice(&format!("host {} is not quarantined any more: it may be drawn again", host.name));
+    }
+    Ok(exit::PASS)
+}
+
+async fn revoke(session: &Session<'_>, host: &str, reason: &str) -> Result<u8, CliError> {
+    let host = session.client()?.revoke_host(host, reason).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        session.output.notice(&format!(
+            "host {} is revoked; what is on it ends with its lease. To come back it needs a new join token; it is listed \
+             until fracas hosts forget",
+            host.name
+        ));
+    }
+    Ok(exit::PASS)
+}
+
+async fn trust(session: &Session<'_>, host: &str, reason: &str) -> Result<u8, CliError> {
+    let host = session.client()?.trust_host(host, reason).await?;
+    if session.output.json {
+        session.output.json("fracas.host/v1", &host)?;
+    } else {
+        session.output.notice(&format!("host {} may be drawn again", host.name));
     }
     Ok(exit::PASS)
 }
@@ -198,6 +232,11 @@ mod tests {
             observer: false,
             environment: "default".into(),
             cordoned: String::new(),
+            revoked: String::new(),
+            duplicate: String::new(),
+            address: String::new(),
+            certificate_until_s: 121,
+            certificate_low: false,
         };
         let now = 91_000_000_000;
         assert_eq!(
@@ -206,5 +245,11 @@ mod tests {
         );
         host.quarantined = "run r0 left its undo open".into();
         assert_eq!(row(&host, now)[3], "QUARANTINED: run r0 left its undo open");
+        host.duplicate = "two agents use its certificate, one at 10.0.0.1:5 and one at 10.0.0.2:5".into();
+        assert!(row(&host, now)[3].starts_with("DUPLICATE: two agents"), "{}", row(&host, now)[3]);
+        host.certificate_low = true;
+        assert!(row(&host, now)[3].contains("CERTIFICATE ENDS in 30s"), "{}", row(&host, now)[3]);
+        host.revoked = "by admin, stolen".into();
+        assert_eq!(row(&host, now)[3], "REVOKED: by admin, stolen");
     }
 }

@@ -69,8 +69,11 @@ fn hello(epoch: u64, revision: u64) -> Hello {
 
 /// Opens a session that says these things, and gives the first `count` answers, or why it ended before.
 async fn session(rig: &Rig, says: Vec<FromAgent>, count: usize) -> Result<Vec<ToAgent>, Status> {
+    session_of(rig, Peer { host: Some("h".into()), ..Peer::default() }, says, count).await
+}
+
+async fn session_of(rig: &Rig, peer: Peer, says: Vec<FromAgent>, count: usize) -> Result<Vec<ToAgent>, Status> {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
-    let peer = Peer { host: Some("h".into()), ..Peer::default() };
     let incoming = futures_util::StreamExt::chain(
         futures_util::stream::iter([Ok::<_, std::io::Error>(Conn::plain(theirs, peer))]),
         futures_util::stream::pending(),
@@ -169,12 +172,26 @@ async fn sessions_and_leases_are_counted() {
 #[test]
 fn every_end_of_a_session_has_a_word() {
     let words = |closing| {
-        let codes = [Code::Unavailable, Code::DeadlineExceeded, Code::Aborted, Code::InvalidArgument, Code::Unknown];
+        let codes = [
+            Code::Unavailable,
+            Code::DeadlineExceeded,
+            Code::Aborted,
+            Code::InvalidArgument,
+            Code::Unauthenticated,
+            Code::PermissionDenied,
+            Code::Unknown,
+        ];
         let ended = codes.map(|code| end_word(&Err(Status::new(code, "")), closing));
         (end_word(&Ok(()), closing), ended)
     };
-    assert_eq!(words(false), ("left", ["history", "silent", "superseded", "rules", "broken"]));
-    assert_eq!(words(true), ("left", ["shutdown", "silent", "superseded", "rules", "broken"]));
+    assert_eq!(
+        words(false),
+        ("left", ["history", "silent", "superseded", "rules", "certificate", "revoked", "broken"])
+    );
+    assert_eq!(
+        words(true),
+        ("left", ["shutdown", "silent", "superseded", "rules", "certificate", "revoked", "broken"])
+    );
     let meters = SessionMeters::default();
     for closing in [true, false] {
         let (left, ended) = words(closing);
@@ -204,6 +221,102 @@ async fn a_forgotten_host_is_told_so() {
     let refused = session(&rig, vec![FromAgent::Hello(hello(0, 0))], 1).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     assert!(refused.message().contains("was forgotten here"), "{refused}");
+}
+
+fn renew() -> FromAgent {
+    FromAgent::Renew(Renew::default())
+}
+
+/// Says hello as this process from that address, and answers.
+async fn lives(rig: &Rig, instance: &str, port: u16) -> Result<Vec<ToAgent>, Status> {
+    let peer = Peer { host: Some("h".into()), address: Some(([10, 0, 0, 1], port).into()), ..Peer::default() };
+    let hello = Hello { instance: instance.into(), ..hello(0, 0) };
+    session_of(rig, peer, vec![FromAgent::Hello(hello), renew()], 3).await
+}
+
+fn duplicated(events: &[fracas_model::event::Event]) -> Vec<&str> {
+    let why = |event: &fracas_model::event::Event| match &event.body {
+        Body::HostDuplicated { why, .. } => Some(why.clone()),
+        _ => None,
+    };
+    events
+        .iter()
+        .filter(|event| why(event).is_some())
+        .map(|event| match &event.body {
+            Body::HostDuplicated { why, .. } => why.as_str(),
+            _ => unreachable!("filtered"),
+        })
+        .collect()
+}
+
+#[tokio::test]
+async fn two_agents_with_one_identity_are_seen_and_any_number_of_restarts_is_one() {
+    let rig = rig().await;
+    for life in 0..30 {
+        for _ in 0..2 {
+            lives(&rig, &format!("life-{life}"), 1).await.unwrap();
+        }
+    }
+    // An older agent says nothing of itself.
+    lives(&rig, "", 1).await.unwrap();
+    lives(&rig, "", 1).await.unwrap();
+    lives(&rig, "a", 1).await.unwrap();
+    assert_eq!(rig.fleet.hosts()[&"h".into()].duplicate, None);
+    lives(&rig, "b", 2).await.unwrap();
+    lives(&rig, "a", 1).await.unwrap();
+    let why = "two agents use its certificate, one at 10.0.0.1:1 and one at 10.0.0.1:2";
+    assert_eq!(rig.fleet.hosts()[&"h".into()].duplicate.as_deref(), Some(why));
+    assert_eq!(duplicated(&rig.history.read("host/h", 0).await.unwrap()), [why]);
+    // After the next start too, until a person has seen to it.
+    let next = crate::controller::Controller::open(rig.history.clone(), &"c".into(), 1).await.unwrap();
+    assert_eq!(next.fleet().hosts()[&"h".into()].duplicate.as_deref(), Some(why));
+}
+
+#[tokio::test]
+async fn an_earlier_certificate_opens_nothing_and_one_of_a_later_life_of_the_controller_does() {
+    let rig = rig().await;
+    let with = |serial: &str| Peer { host: Some("h".into()), serial: Some(serial.into()), ..Peer::default() };
+    let open =
+        async |serial: &str| session_of(&rig, with(serial), vec![FromAgent::Hello(hello(0, 0)), renew()], 3).await;
+    for serial in ["01", "02"] {
+        rig.fleet.certificate_signed(&"h".into(), serial, None, 0);
+    }
+    open("01").await.unwrap();
+    open("02").await.unwrap();
+    open("02").await.unwrap();
+    let used = rig.history.read("host/h", 0).await.unwrap();
+    assert!(
+        matches!(&used[..], [event] if matches!(&event.body, Body::HostCertificateUsed { serial, superseded, .. }
+        if serial == "02" && superseded == "01")),
+        "{used:?}"
+    );
+    let refused = open("01").await.unwrap_err();
+    assert!(refused.code() == Code::PermissionDenied && refused.message().contains("was renewed"), "{refused}");
+    assert!(rig.fleet.hosts()[&"h".into()].duplicate.is_some());
+    // This history is a copy from before that one was signed.
+    open("77").await.unwrap();
+    assert_eq!(open("02").await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn a_session_ends_with_its_certificate_and_little_life_is_told_once() {
+    let rig = rig().await;
+    let until = |until_s| Peer {
+        host: Some("h".into()),
+        serial: Some("01".into()),
+        validity: Some(fracas_model::identity::Validity { from_s: -1000, until_s }),
+        ..Peer::default()
+    };
+    let says = || vec![FromAgent::Hello(hello(0, 0)), renew(), renew()];
+    let answers = session_of(&rig, until(100), says(), 4).await.unwrap();
+    let ToAgent::Welcome(welcome) = &answers[0] else { panic!("{answers:?}") };
+    assert_eq!((welcome.certificate_left_ms, welcome.certificate_life_ms), (100_000, 550_000));
+    session_of(&rig, until(100), says(), 4).await.unwrap();
+    let told = rig.history.read("host/h", 0).await.unwrap();
+    let low = told.iter().filter(|event| matches!(event.body, Body::HostCertificateLow { until_s: 100, .. }));
+    assert_eq!(low.count(), 1);
+    let over = session_of(&rig, until(-1), says(), 1).await.unwrap_err();
+    assert!(over.code() == Code::Unauthenticated && over.message().contains("is over"), "{over}");
 }
 
 #[test]

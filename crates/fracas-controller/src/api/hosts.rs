@@ -18,13 +18,16 @@ use fracas_proto::{
 use tonic::{Response, Status};
 
 use super::{Act, Api, Reply, environment, reasoned, status};
-use crate::{access::Principal, driver::stream_of_host, enrol::ENVIRONMENT_LABEL, fleet::HostRecord};
+use crate::{
+    access::Principal, controller::revocation, driver::stream_of_host, enrol::ENVIRONMENT_LABEL, fleet::HostRecord,
+};
 
 /// Life of a join token when none is asked for, and the longest, seconds.
 const TOKEN_SECONDS: (u32, u32) = (1800, 30 * 86_400);
 
 impl Api {
     fn host_view(&self, id: &HostId, record: &HostRecord) -> Host {
+        let now_s = self.history.now().wall_ns.div_euclid(1_000_000_000);
         Host {
             id: id.to_string(),
             name: record.name.clone(),
@@ -37,6 +40,11 @@ impl Api {
             observer: record.observer,
             environment: record.environment().to_owned(),
             cordoned: record.cordoned.clone().unwrap_or_default(),
+            revoked: record.revoked.clone().unwrap_or_default(),
+            duplicate: record.duplicate.clone().unwrap_or_default(),
+            address: record.address.clone(),
+            certificate_until_s: record.certificate.map_or(0, |validity| validity.until_s),
+            certificate_low: record.certificate.is_some_and(|validity| validity.is_low(now_s)),
         }
     }
 
@@ -187,6 +195,35 @@ impl Api {
         self.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
         self.fleet.record(&id, |record| record.quarantined = None);
         tracing::warn!(host = %id, run = ?quarantined, "quarantine ended on the word of a person");
+        self.host_reply(&id)
+    }
+
+    pub(super) async fn revoked(&self, by: &Principal, wire: HostRequest) -> Reply<Host> {
+        let (id, record) = self.acts_on(by, "RevokeHost", &wire.host).await?;
+        let reason = reasoned(wire.reason)?;
+        if let Some(why) = record.revoked {
+            return Err(Status::failed_precondition(format!("host {} is revoked already: {why}", record.name)));
+        }
+        if record.observer {
+            let why = "the controller's observer runs within the controller: start that with --no-observer instead";
+            return Err(Status::failed_precondition(why));
+        }
+        let body = Body::HostRevoked { by: by.id.clone(), reason: reason.clone(), at: self.history.now() };
+        self.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
+        self.fleet.revoke(&id, &revocation(&by.id, &reason));
+        tracing::warn!(host = %id, name = record.name, reason, "host revoked");
+        self.host_reply(&id)
+    }
+
+    pub(super) async fn trusted(&self, by: &Principal, wire: HostRequest) -> Reply<Host> {
+        let (id, record) = self.acts_on(by, "TrustHost", &wire.host).await?;
+        let reason = reasoned(wire.reason)?;
+        if record.duplicate.is_none() {
+            return Err(Status::failed_precondition(format!("host {} does not seem to be two", record.name)));
+        }
+        let body = Body::HostTrusted { by: by.id.clone(), reason, at: self.history.now() };
+        self.history.append(&stream_of_host(&id), vec![body]).await.map_err(|e| status(&e))?;
+        self.fleet.trust(&id);
         self.host_reply(&id)
     }
 

@@ -163,6 +163,50 @@ async fn a_host_is_forgotten_for_good_and_on_the_record() {
 }
 
 #[tokio::test]
+async fn a_host_is_revoked_for_good_by_who_may_and_on_the_record() {
+    let store = MemoryStore::new();
+    let api = self::api(&store).await;
+    enrolled(&api).await;
+    api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
+    api.fleet.record(&"o".into(), |record| (record.name, record.observer) = ("o".into(), true));
+    let ask = |host: &str, reason: &str| HostRequest { host: host.into(), reason: reason.into() };
+    for roles in [&[(Role::Operator, "default")][..], &[(Role::Admin, "prod"), (Role::Viewer, "default")]] {
+        let refused = api.revoke_host(asked_by(ask("db-1", "stolen"), roles)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+        let refused = api.trust_host(asked_by(ask("db-1", "stolen"), roles)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::PermissionDenied, "{refused}");
+    }
+    assert_eq!(api.revoke_host(asked(ask("db-1", ""))).await.unwrap_err().code(), Code::InvalidArgument);
+    assert_eq!(api.revoke_host(asked(ask("o", "x"))).await.unwrap_err().code(), Code::FailedPrecondition);
+    store.set_full(true);
+    assert!(api.revoke_host(asked(ask("db-1", "stolen"))).await.is_err());
+    assert!(api.fleet.admitted(&"h".into()).is_ok(), "what is not written down has not happened");
+    store.set_full(false);
+    let admin = [(Role::Admin, "default")];
+    let host = api.revoke_host(asked_by(ask("db-1", "stolen"), &admin)).await.unwrap().into_inner();
+    assert_eq!(host.revoked, "by p-1, stolen");
+    let again = api.revoke_host(asked(ask("db-1", "stolen"))).await.unwrap_err();
+    assert!(again.code() == Code::FailedPrecondition && again.message().contains("revoked already"), "{again}");
+    let history = History::open(Arc::new(store), Arc::new(ManualClock::new(stamp()))).await.unwrap();
+    let next = crate::controller::Controller::open(history, &"c".into(), 1).await.unwrap();
+    assert_eq!(next.fleet().hosts()[&"h".into()].revoked.as_deref(), Some("by p-1, stolen"));
+}
+
+#[tokio::test]
+async fn a_host_that_seemed_to_be_two_is_one_on_the_word_of_a_person() {
+    let api = api(&MemoryStore::new()).await;
+    enrolled(&api).await;
+    api.fleet.record(&"h".into(), |record| record.name = "db-1".into());
+    let trust = || asked(HostRequest { host: "db-1".into(), reason: "the clone is off".into() });
+    let none = api.trust_host(trust()).await.unwrap_err();
+    assert!(none.message().contains("does not seem to be two"), "{none}");
+    api.fleet.duplicate(&"h".into(), "two agents").unwrap();
+    assert_eq!(api.trust_host(trust()).await.unwrap().into_inner().duplicate, "");
+    let told = api.history.read("host/h", 0).await.unwrap();
+    assert!(matches!(&told[1].body, Body::HostTrusted { reason, .. } if reason == "the clone is off"));
+}
+
+#[tokio::test]
 async fn a_quarantine_ends_on_the_word_of_a_person() {
     let api = api(&MemoryStore::new()).await;
     api.fleet.record(&"h".into(), |record| {

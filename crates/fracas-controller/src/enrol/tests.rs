@@ -2,18 +2,23 @@
 
 use rcgen::{CertificateParams, KeyPair};
 
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+
 use super::*;
 use crate::{
     clock::ManualClock,
     datadir::DataDir,
+    identity::{peer_host, peer_serial, peer_validity},
     store::{Store, memory::MemoryStore},
 };
 use fracas_model::time::{ClockId, Stamp};
 
 const AUDIT: &str = "audit/c";
+const LIFE: Dur = Dur::from_secs(1000);
 
 struct Rig {
     _folder: tempfile::TempDir,
+    clock: Arc<ManualClock>,
     store: MemoryStore,
     fleet: Fleet,
     gate: Enrolment,
@@ -27,10 +32,10 @@ async fn rig() -> Rig {
     let clock = Arc::new(ManualClock::new(Stamp { clock, boot_ns: 0, wall_ns, bound_ns: -1 }));
     let identity = Arc::new(Identity::open(&dir, &[], wall_ns).unwrap());
     let store = MemoryStore::new();
-    let history = History::open(Arc::new(store.clone()), clock).await.unwrap();
+    let history = History::open(Arc::new(store.clone()), clock.clone()).await.unwrap();
     let fleet = Fleet::new(history.epoch());
-    let gate = Enrolment::new(history, fleet.clone(), AUDIT.to_owned(), identity, 30);
-    Rig { _folder: folder, store, fleet, gate }
+    let gate = Enrolment::new(history, fleet.clone(), AUDIT.to_owned(), identity, LIFE);
+    Rig { _folder: folder, clock, store, fleet, gate }
 }
 
 impl Rig {
@@ -99,4 +104,105 @@ async fn nothing_is_signed_for_who_has_no_good_token() {
     let bad = EnrolRequest { signing_request_pem: "nothing".into(), ..request(&token, &key) };
     assert_eq!(rig.gate.enrol(bad).await.unwrap_err().code(), tonic::Code::InvalidArgument);
     rig.gate.enrol(request(&token, &key)).await.unwrap();
+}
+
+/// The connection that the holder of a certificate makes.
+fn shows(pem: &str) -> Peer {
+    let der = CertificateDer::from_pem_slice(pem.as_bytes()).unwrap();
+    let (host, serial, validity) = (peer_host(&der), peer_serial(&der), peer_validity(&der));
+    Peer { host, serial, validity, address: Some("10.0.0.9:1".parse().unwrap()), ..Peer::default() }
+}
+
+fn next_key() -> RenewCertificateRequest {
+    let csr = CertificateParams::default().serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+    RenewCertificateRequest { signing_request_pem: csr }
+}
+
+/// A host that has joined, and the certificate it got.
+async fn joined(rig: &Rig) -> (HostId, String) {
+    let reply = rig.gate.enrol(request(&rig.token().await, &KeyPair::generate().unwrap())).await.unwrap();
+    (HostId::new(reply.host_id), reply.certificate_pem)
+}
+
+#[tokio::test]
+async fn a_certificate_is_renewed_for_whom_it_names_and_for_nobody_else() {
+    let rig = rig().await;
+    let (host, first) = joined(&rig).await;
+    let early = rig.gate.renew(shows(&first), next_key()).await.unwrap_err();
+    assert!(early.message().contains("it is renewed at half its life"), "{early}");
+    rig.clock.advance(Dur::from_secs(500));
+    let next = rig.gate.renew(shows(&first), next_key()).await.unwrap().certificate_pem;
+    let (old, new) = (shows(&first), shows(&next));
+    assert_eq!((new.host.as_ref(), new.validity.unwrap().life()), (Some(&host), LIFE));
+    assert_ne!(new.serial, old.serial);
+    let told = rig.gate.history.read(&stream_of_host(&host), 0).await.unwrap();
+    let Body::HostRenewed { serial, .. } = &told.last().unwrap().body else { panic!("{told:?}") };
+    assert_eq!(Some(serial), new.serial.as_ref());
+    // Its answer may be lost, so the former one still counts; but nobody gets them by the dozen.
+    let soon = rig.gate.renew(shows(&first), next_key()).await.unwrap_err();
+    assert_eq!(soon.code(), tonic::Code::ResourceExhausted, "{soon}");
+    rig.clock.advance(Dur::from_secs(20));
+    rig.gate.renew(shows(&first), next_key()).await.unwrap();
+    for (peer, code) in [
+        (Peer::default(), tonic::Code::Unauthenticated),
+        (Peer { host: Some("somebody".into()), ..shows(&first) }, tonic::Code::PermissionDenied),
+    ] {
+        assert_eq!(rig.gate.renew(peer, next_key()).await.unwrap_err().code(), code);
+    }
+    rig.clock.advance(Dur::from_secs(481));
+    let over = rig.gate.renew(shows(&first), next_key()).await.unwrap_err();
+    assert!(over.code() == tonic::Code::Unauthenticated && over.message().contains("is over"), "{over}");
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_not_signed() {
+    let rig = rig().await;
+    let (host, first) = joined(&rig).await;
+    rig.clock.advance(Dur::from_secs(500));
+    rig.store.set_full(true);
+    let full = rig.gate.renew(shows(&first), next_key()).await.unwrap_err();
+    assert_eq!(full.code(), tonic::Code::Unavailable, "{full}");
+    let bad = RenewCertificateRequest { signing_request_pem: "nothing".into() };
+    rig.store.set_full(false);
+    rig.clock.advance(Dur::from_secs(20));
+    assert_eq!(rig.gate.renew(shows(&first), bad).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+    assert_eq!(rig.gate.history.read(&stream_of_host(&host), 0).await.unwrap().len(), 1, "it was enrolled, no more");
+}
+
+#[tokio::test]
+async fn whoever_shows_a_certificate_that_was_renewed_gets_nothing_and_is_told_of() {
+    let rig = rig().await;
+    let (host, first) = joined(&rig).await;
+    rig.clock.advance(Dur::from_secs(500));
+    let next = rig.gate.renew(shows(&first), next_key()).await.unwrap().certificate_pem;
+    rig.fleet.certificate_used(&host, shows(&next).serial.as_deref().unwrap());
+    for _ in 0..3 {
+        let refused = rig.gate.renew(shows(&first), next_key()).await.unwrap_err();
+        assert!(refused.message().contains("the next one was used since"), "{refused}");
+    }
+    let why = rig.fleet.hosts()[&host].duplicate.clone().unwrap();
+    assert!(why.contains("was shown from 10.0.0.9:1; its agent is out of contact"), "{why}");
+    let told = rig.gate.history.read(&stream_of_host(&host), 0).await.unwrap();
+    assert_eq!(told.iter().filter(|event| matches!(event.body, Body::HostDuplicated { .. })).count(), 1, "once");
+    // The later one does not spread either, as long as nobody knows whose it is.
+    rig.clock.advance(Dur::from_secs(500));
+    assert_eq!(rig.gate.renew(shows(&next), next_key()).await.unwrap_err().code(), tonic::Code::PermissionDenied);
+    rig.fleet.trust(&host);
+    rig.gate.renew(shows(&next), next_key()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_revoked_host_gets_no_certificate_by_any_way() {
+    let rig = rig().await;
+    let (token, key) = (rig.token().await, KeyPair::generate().unwrap());
+    let reply = rig.gate.enrol(request(&token, &key)).await.unwrap();
+    let host = HostId::new(reply.host_id);
+    rig.clock.advance(Dur::from_secs(500));
+    rig.fleet.revoke(&host, "by admin, stolen");
+    let refused = rig.gate.renew(shows(&reply.certificate_pem), next_key()).await.unwrap_err();
+    assert!(refused.message().contains("is revoked: by admin, stolen; if it is to come back"), "{refused}");
+    let again = rig.gate.enrol(request(&token, &key)).await.unwrap_err();
+    assert_eq!(again.code(), tonic::Code::PermissionDenied, "{again}");
+    let (other, _) = joined(&rig).await;
+    assert_ne!(other, host);
 }

@@ -17,6 +17,12 @@ pub struct Census {
     pub in_trouble: usize,
     /// Hosts that a person has cordoned.
     pub cordoned: usize,
+    /// Hosts whose certificates are revoked.
+    pub revoked: usize,
+    /// Hosts that seem to be two.
+    pub duplicate: usize,
+    /// When the first certificate of a host that is not revoked ends, as far as it was seen; seconds of Unix time.
+    pub first_end_s: Option<i64>,
     /// Observers in contact.
     pub observers: usize,
     /// Observers out of contact.
@@ -42,6 +48,10 @@ impl Fleet {
             *place += 1;
             census.quarantined += usize::from(record.quarantined.is_some());
             census.cordoned += usize::from(record.cordoned.is_some());
+            census.revoked += usize::from(record.revoked.is_some());
+            census.duplicate += usize::from(record.duplicate.is_some());
+            let ends = record.certificate.filter(|_| record.revoked.is_none()).map(|validity| validity.until_s);
+            census.first_end_s = census.first_end_s.into_iter().chain(ends).min();
             census.in_trouble += usize::from(!record.trouble.is_empty());
         }
         if !census.halted {

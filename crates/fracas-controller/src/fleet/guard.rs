@@ -34,9 +34,12 @@ impl Fleet {
         self.lock().admit(run, wants)
     }
 
-    /// Why a run that has its hosts must not go on, if so.
+    /// Why a run that has its hosts must not go on, if so: guard-rails, or a host that is not what it was.
     pub fn broken(&self, run: &RunId) -> Option<String> {
         let state = self.lock();
+        if let Some(why) = state.duplicated(run) {
+            return Some(why);
+        }
         if !state.rails.limits.iter().any(|limit| limit.min_healthy.is_some()) {
             return None;
         }
@@ -46,6 +49,14 @@ impl Fleet {
 }
 
 impl State {
+    /// Which host that a run has for a fault seems to be two, and why.
+    fn duplicated(&self, run: &RunId) -> Option<String> {
+        self.claims.get(run)?.iter().find_map(|host| {
+            let record = self.hosts.get(host)?;
+            record.duplicate.as_ref().map(|why| format!("host {} seems to be two: {why}", record.name))
+        })
+    }
+
     pub(super) fn admit(&self, run: &RunId, wants: &BTreeSet<HostId>) -> Vec<Refusal> {
         if self.rails.limits.is_empty() || wants.is_empty() {
             return Vec::new();

@@ -29,6 +29,30 @@ pub enum HostError {
     /// It was taken out of the fleet.
     #[error("host {0} was forgotten here: if it is to come back, enrol it anew with a new token")]
     Forgotten(HostId),
+    /// None of its certificates is accepted any more.
+    #[error(
+        "host {host} is revoked: {why}; if it is to come back, remove key.pem, cert.pem, ca.pem and host_id from the agent's \
+         state directory and enrol it anew with a new token"
+    )]
+    Revoked {
+        /// The host.
+        host: HostId,
+        /// As a person said.
+        why: String,
+    },
+    /// Another agent of the same identity is in contact.
+    #[error(
+        "host {host} seems to be two, so only one agent of it is served: {why}; stop the copy, then say so with `fracas hosts trust`"
+    )]
+    Duplicate {
+        /// The host.
+        host: HostId,
+        /// What was seen.
+        why: String,
+    },
+    /// It is none of ours.
+    #[error("host {0} was never enrolled here: enrol it anew")]
+    Unknown(HostId),
     /// Its agent still runs.
     #[error("host {0} is in contact: stop its agent first")]
     Connected(String),
@@ -103,6 +127,8 @@ impl Fleet {
         let mut state = self.lock();
         state.forgotten.insert(host.clone());
         state.hosts.remove(host);
+        state.serials.remove(host);
+        state.instances.remove(host);
         state.prune_offers();
     }
 

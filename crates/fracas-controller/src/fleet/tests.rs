@@ -222,3 +222,63 @@ fn guard_rails_hold_over_all_runs_and_a_run_taken_up_keeps_what_it_had() {
     fleet.forget(&"r2".into());
     assert_eq!(fleet.broken(&"r1".into()), None);
 }
+
+fn caller(instance: &str) -> Caller {
+    Caller { instance: instance.into(), address: format!("{instance}:1") }
+}
+
+#[test]
+fn whoever_takes_over_from_an_agent_that_may_live_is_asked_for_nothing_at_first() {
+    let fleet = Fleet::new(1);
+    let host = HostId::from("h");
+    let connect = |instance: &str| {
+        let facts = HostFacts::default();
+        fleet.connect_as(&host, caller(instance), facts, Offer::default(), now())
+    };
+    let faults = |connection: &Connection| connection.desired.borrow().faults.len();
+    let wishes = [(host.clone(), Wish { faults: vec![fault("r", "h")], probes: vec![] })];
+    fleet.wish(&"r".into(), IDLE_LEASE, wishes.into());
+    let first = connect("a").unwrap();
+    assert_eq!((faults(&first), first.probation), (1, false));
+    assert_eq!(fleet.lives(&host, first.number), None);
+    // A copy, or a restart of which the connection knows nothing yet.
+    let second = connect("b").unwrap();
+    assert_eq!((faults(&second), second.probation), (0, true));
+    let revision = second.desired.borrow().revision;
+    fleet.taken(&host, 1, revision);
+    assert!(!fleet.contact(&host).settled, "what it took is not what is wished");
+    fleet.end_probation(&host, first.number);
+    assert_eq!(faults(&second), 0, "that was the other session");
+    fleet.end_probation(&host, second.number);
+    assert_eq!(faults(&second), 1);
+    assert_eq!(fleet.lives(&host, second.number), None);
+    // Who was there before is asked at once, and that it lives proves that there are two.
+    let back = connect("a").unwrap();
+    assert_eq!((faults(&back), back.probation), (1, false));
+    let why = fleet.lives(&host, back.number).unwrap();
+    assert_eq!(why, "two agents use its certificate, one at a:1 and one at b:1");
+    assert_eq!(faults(&back), 0, "withdrawn");
+    assert_eq!(fleet.lives(&host, back.number), None, "said once");
+    assert!(matches!(connect("b").unwrap_err(), HostError::Duplicate { .. }), "one of them is served, and told");
+    let again = connect("a").unwrap();
+    assert_eq!(faults(&again), 0);
+    fleet.claim(&"r".into(), [host.clone()].into()).unwrap();
+    assert!(fleet.broken(&"r".into()).unwrap().contains("seems to be two"));
+    fleet.trust(&host);
+    assert_eq!((faults(&again), fleet.broken(&"r".into())), (1, None));
+}
+
+#[test]
+fn a_revoked_host_is_gone() {
+    let fleet = Fleet::new(1);
+    let host = HostId::from("h");
+    let connect = || fleet.connect(&host, HostFacts::default(), Offer::default(), now());
+    let session = connect().unwrap();
+    fleet.revoke(&host, "by admin, stolen");
+    assert!(session.desired.has_changed().is_err(), "its session is told at once");
+    assert!(matches!(connect().unwrap_err(), HostError::Revoked { .. }));
+    assert!(fleet.admitted(&host).unwrap_err().to_string().contains("by admin, stolen"));
+    let views = fleet.views(&"r".into());
+    assert!(!views[0].connected && views[0].quarantined.as_deref() == Some("revoked, by admin, stolen"));
+    fleet.forget_host(&host).unwrap();
+}

@@ -2,7 +2,7 @@
 //!
 //! It remembers nothing of what it signed; that is the history's business.
 
-use fracas_model::id::HostId;
+use fracas_model::{id::HostId, identity::Validity, units::Dur};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType,
@@ -18,8 +18,8 @@ use crate::{
     datadir::{Access, DataDir},
 };
 
-/// How long a host's certificate lives unless configured. Long, because a host cannot renew it by itself yet.
-pub const HOST_CERTIFICATE_DAYS: u32 = 365;
+/// How long a host's certificate lives unless configured. Long, because agents of older versions do not renew it.
+pub const HOST_CERTIFICATE_LIFE: Dur = Dur::from_secs(365 * 86_400);
 
 /// How long the authority lives: longer than anybody keeps a fleet without touching it.
 const AUTHORITY_DAYS: i64 = 3650;
@@ -45,6 +45,8 @@ pub struct HostCertificate {
     pub serial: String,
     /// SHA-256 of the public key it is about, hexadecimal.
     pub key: String,
+    /// When it holds.
+    pub validity: Validity,
 }
 
 pub(super) struct Authority {
@@ -129,7 +131,7 @@ impl Authority {
         csr_pem: &str,
         host: &HostId,
         hostname: &str,
-        days: u32,
+        life: Dur,
         now_ns: i64,
     ) -> Result<HostCertificate, IdentityError> {
         let refused = |why: String| IdentityError::Request(why);
@@ -144,7 +146,11 @@ impl Authority {
         let plain = |name: &str| {
             !name.is_empty() && name.len() <= MAX_COMMON_NAME && name.bytes().all(|b| b.is_ascii_graphic())
         };
-        let mut ours = params(if plain(hostname) { hostname } else { host.as_str() }, now_ns, days.into());
+        let mut ours = params(if plain(hostname) { hostname } else { host.as_str() }, now_ns, 0);
+        let now_s = now_ns.div_euclid(1_000_000_000);
+        let validity = Validity::signed_at(now_s, life, holds_until(&self.der).unwrap_or(i64::MAX));
+        let second = |s: i64| moment(s.saturating_mul(1_000_000_000));
+        (ours.not_before, ours.not_after) = (second(validity.from_s), second(validity.until_s));
         let uri = format!("{HOST_URI}{host}").try_into().map_err(crypto("a host's name"))?;
         ours.subject_alt_names = vec![SanType::URI(uri)];
         ours.is_ca = IsCa::ExplicitNoCa;
@@ -154,7 +160,7 @@ impl Authority {
         let key = hex(&sha256(&request.public_key.subject_public_key_info()));
         request.params = ours;
         let signed = request.signed_by(&self.issuer).map_err(crypto("a host's certificate"))?;
-        Ok(HostCertificate { pem: signed.pem(), serial, key })
+        Ok(HostCertificate { pem: signed.pem(), serial, key, validity })
     }
 
     pub(super) fn sign_server(&self, params: &CertificateParams, key: &KeyPair) -> Result<String, IdentityError> {
@@ -202,6 +208,13 @@ pub fn peer_host(der: &CertificateDer<'_>) -> Option<HostId> {
 pub fn peer_serial(der: &CertificateDer<'_>) -> Option<String> {
     let (_, cert) = parse_x509_certificate(der).ok()?;
     Some(hex(cert.raw_serial()))
+}
+
+/// When a certificate holds.
+pub fn peer_validity(der: &CertificateDer<'_>) -> Option<Validity> {
+    let (_, cert) = parse_x509_certificate(der).ok()?;
+    let validity = cert.validity();
+    Some(Validity { from_s: validity.not_before.timestamp(), until_s: validity.not_after.timestamp() })
 }
 
 /// Until when a certificate holds, seconds since the Unix epoch.

@@ -10,6 +10,7 @@ use super::*;
 
 const DAY: i64 = 86_400_000_000_000;
 const NOW: i64 = 1_795_000_000_000_000_000;
+const MONTH: Dur = Dur::from_ns(30 * DAY);
 const HOST: &str = "0b9e4c1e-55d4-4b53-9f30-5e1c63b4b0aa";
 
 fn dir() -> (tempfile::TempDir, DataDir) {
@@ -106,7 +107,7 @@ fn an_authority_that_does_not_fit_is_refused_and_an_interrupted_start_goes_on() 
 fn a_host_certificate_says_what_we_say_and_not_what_was_asked() {
     let (_folder, dir) = dir();
     let identity = Identity::open(&dir, &[], NOW).unwrap();
-    let signed = identity.sign_csr(&csr(), &HOST.into(), "web-1", 30, NOW).unwrap();
+    let signed = identity.sign_csr(&csr(), &HOST.into(), "web-1", MONTH, NOW).unwrap();
     let der = der(&signed.pem);
     assert_eq!(peer_host(&der), Some(HOST.into()));
     assert_eq!(peer_serial(&der), Some(signed.serial.clone()));
@@ -120,7 +121,10 @@ fn a_host_certificate_says_what_we_say_and_not_what_was_asked() {
     assert_eq!(validity.not_after.timestamp(), seconds + 30 * 86_400);
     assert_eq!(validity.not_before.timestamp(), seconds - 3600);
     assert_eq!(cert.subject().iter_common_name().next().unwrap().as_str(), Ok("web-1"));
-    let again = identity.sign_csr(&csr(), &HOST.into(), "web\n1", 30, NOW).unwrap();
+    assert_eq!(peer_validity(&der), Some(signed.validity));
+    let late = identity.sign_csr(&csr(), &HOST.into(), "web-1", MONTH, NOW + 3649 * DAY).unwrap();
+    assert_eq!(Some(late.validity.until_s), holds_until(identity.ca_der()), "none outlives its authority");
+    let again = identity.sign_csr(&csr(), &HOST.into(), "web\n1", MONTH, NOW).unwrap();
     assert_ne!(again.serial, signed.serial);
     assert_eq!(peer_host(&identity.server().leaf()), None);
 }
@@ -139,10 +143,10 @@ fn hostile_signing_requests_are_refused() {
         lines.join("\n")
     };
     for bad in ["", "garbage", &turned, &"A".repeat(20_000), identity.ca_pem()] {
-        let refused = identity.sign_csr(bad, &HOST.into(), "h", 30, NOW);
+        let refused = identity.sign_csr(bad, &HOST.into(), "h", MONTH, NOW);
         assert!(matches!(refused, Err(IdentityError::Request(_))), "{bad}");
     }
-    assert!(identity.sign_csr(&csr, &"not-a-uuid".into(), "h", 30, NOW).is_err());
+    assert!(identity.sign_csr(&csr, &"not-a-uuid".into(), "h", MONTH, NOW).is_err());
 }
 
 #[test]

@@ -37,7 +37,10 @@ impl Rig {
     fn host(&self) -> (KeyPair, String) {
         let key = KeyPair::generate().unwrap();
         let csr = CertificateParams::default().serialize_request(&key).unwrap().pem().unwrap();
-        let signed = self.identity.sign_csr(&csr, &HOST.into(), "web-1", 30, NOW_NS()).unwrap();
+        let signed = self
+            .identity
+            .sign_csr(&csr, &HOST.into(), "web-1", fracas_model::units::Dur::from_secs(30 * 86_400), NOW_NS())
+            .unwrap();
         (key, signed.pem)
     }
 

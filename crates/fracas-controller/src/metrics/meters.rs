@@ -251,8 +251,9 @@ impl DoorMeters {
 
 /// Why a session of an agent ended: the agent left; nothing was heard of it; a newer session of the host, or another
 /// controller, took over; the controller ends; the history could not be written; the agent broke the rules; the
-/// connection broke.
-const SESSION_ENDS: &[&str] = &["left", "silent", "superseded", "shutdown", "history", "rules", "broken"];
+/// host's certificate was over; the host was revoked; the connection broke.
+const SESSION_ENDS: &[&str] =
+    &["left", "silent", "superseded", "shutdown", "history", "rules", "certificate", "revoked", "broken"];
 
 /// What sessions of agents count. Clones are one.
 #[derive(Clone, Debug)]

@@ -60,14 +60,19 @@ impl Collector for Now {
         gauge(out, "faults_desired", "Faults that hosts should suffer now.", census.desired as u64)?;
         let hosts = [("connected", census.connected), ("away", census.away)];
         gauges(out, "hosts", "Hosts of the fleet, by contact; without observers.", "state", hosts)?;
-        let withheld =
-            [("quarantined", census.quarantined), ("journal", census.in_trouble), ("cordoned", census.cordoned)];
+        let withheld = [
+            ("quarantined", census.quarantined),
+            ("journal", census.in_trouble),
+            ("cordoned", census.cordoned),
+            ("revoked", census.revoked),
+            ("duplicate", census.duplicate),
+        ];
         gauges(out, "hosts_withheld", "Hosts that get no fault, by reason.", "reason", withheld)?;
         let observers = [("connected", census.observers), ("away", census.observers_away)];
         gauges(out, "observers", "Observers of the controller, by contact.", "state", observers)?;
         self.schedules(out)?;
         self.history(out)?;
-        self.certificates(out)
+        self.certificates(out, census.first_end_s)
     }
 }
 
@@ -103,12 +108,17 @@ impl Now {
         gauge(out, "audit_unsigned_records", help, head.saturating_sub(signed))
     }
 
-    fn certificates(&self, out: &mut DescriptorEncoder<'_>) -> std::fmt::Result {
-        let (help, unit) = ("When certificates of the controller expire, Unix time.", Unit::Seconds);
+    fn certificates(&self, out: &mut DescriptorEncoder<'_>, hosts: Option<i64>) -> std::fmt::Result {
+        let help = "When certificates of the controller expire, and the first one of its hosts, Unix time.";
+        let unit = Unit::Seconds;
         let mut encoder =
             out.encode_descriptor("certificate_expiry_timestamp", help, Some(&unit), MetricType::Gauge)?;
         let identity = &self.parts.identity;
-        let until = [("server", holds_until(&identity.server().leaf())), ("authority", holds_until(identity.ca_der()))];
+        let until = [
+            ("server", holds_until(&identity.server().leaf())),
+            ("authority", holds_until(identity.ca_der())),
+            ("host", hosts),
+        ];
         for (which, until) in until {
             if let Some(seconds) = until {
                 encoder.encode_family(&[("certificate", which)])?.encode_gauge(&seconds)?;

@@ -30,6 +30,11 @@ pub(super) fn matters(body: &Body) -> bool {
             | Body::HostEnrolled { .. }
             | Body::HostQuarantined { .. }
             | Body::HostReleased { .. }
+            | Body::HostDuplicated { .. }
+            | Body::HostTrusted { .. }
+            | Body::HostRevoked { .. }
+            | Body::HostCertificateLow { .. }
+            | Body::HostCertificateUsed { .. }
             | Body::Halted { .. }
             | Body::HaltCleared { .. }
             | Body::Schedule { .. }
@@ -41,6 +46,8 @@ pub(super) fn matters(body: &Body) -> bool {
 pub struct Known {
     runs: BTreeMap<RunId, KnownRun>,
     hosts: BTreeMap<HostId, String>,
+    /// Hosts of whose certificate little was left.
+    low: BTreeSet<HostId>,
     /// Environment of each schedule.
     schedules: BTreeMap<String, String>,
 }
@@ -74,7 +81,13 @@ impl Known {
             | Body::Resumed { .. }
             | Body::UndoFailed { .. }
             | Body::Undone { .. } => named(event, "run/").is_some_and(|run| !self.runs.contains_key(&RunId::from(run))),
-            Body::HostQuarantined { .. } | Body::HostReleased { .. } => {
+            Body::HostQuarantined { .. }
+            | Body::HostReleased { .. }
+            | Body::HostDuplicated { .. }
+            | Body::HostTrusted { .. }
+            | Body::HostRevoked { .. }
+            | Body::HostCertificateLow { .. }
+            | Body::HostCertificateUsed { .. } => {
                 named(event, "host/").is_some_and(|host| !self.hosts.contains_key(&HostId::from(host)))
             }
             Body::Schedule { .. } => named(event, "schedule/").is_some_and(|name| !self.schedules.contains_key(name)),
@@ -135,6 +148,7 @@ impl Known {
         // A host that has no name in its history is called by its id from here on.
         let name = self.hosts.entry(id.clone()).or_insert_with(|| id.to_string()).clone();
         let (stream, of) = (event.stream.clone(), Kind::HostQuarantined);
+        let (twins, low) = (format!("{stream}/duplicate"), format!("{stream}/certificate"));
         let notice = |kind, severity, summary: &str| {
             let notice = Notice::new(event, kind, severity, stream.clone(), summary);
             notice.with("host", name.clone()).with("hostId", id.as_str())
@@ -148,6 +162,32 @@ impl Known {
                 let summary = format!("host {name} is not quarantined any more: {why}");
                 let notice = notice(Kind::HostReleased, Severity::Info, &summary);
                 notice.with("reason", text(why)).closing(stream.clone(), of)
+            }
+            Body::HostDuplicated { why, .. } => {
+                let summary = format!("host {name} seems to be two, and gets no fault: {why}");
+                notice(Kind::HostDuplicate, Severity::Critical, &summary).with("reason", text(why)).opening(twins)
+            }
+            Body::HostTrusted { by, reason, .. } => {
+                let summary = format!("host {name} is one again, says {by}: {reason}");
+                let notice = notice(Kind::HostTrusted, Severity::Info, &summary).with("by", text(by));
+                notice.with("reason", text(reason)).closing(twins, Kind::HostDuplicate)
+            }
+            Body::HostRevoked { by, reason, .. } => {
+                let summary = format!("host {name} is revoked by {by}: {reason}");
+                let notice = notice(Kind::HostRevoked, Severity::Warning, &summary).with("by", text(by));
+                let notice = notice.with("reason", text(reason)).closing(twins, Kind::HostDuplicate);
+                notice.closing(low, Kind::CertificateLow)
+            }
+            Body::HostCertificateLow { until_s, .. } => {
+                self.low.insert(id.clone());
+                let until = instant(until_s.saturating_mul(1_000_000_000));
+                let summary =
+                    format!("the certificate of host {name} ends at {until}, and its agent does not renew it");
+                notice(Kind::CertificateLow, Severity::Warning, &summary).opening(low)
+            }
+            Body::HostCertificateUsed { .. } if self.low.remove(id) => {
+                let summary = format!("host {name} uses its next certificate");
+                notice(Kind::CertificateRenewed, Severity::Info, &summary).closing(low, Kind::CertificateLow)
             }
             _ => return None,
         })

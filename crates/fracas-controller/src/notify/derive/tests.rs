@@ -317,6 +317,20 @@ fn aborted_by_fault() -> Body {
     aborted(AbortKind::Fault)
 }
 
+fn certificate_used(serial: &str) -> Body {
+    Body::HostCertificateUsed { serial: serial.into(), superseded: "00".into(), at: stamp(1) }
+}
+
+#[test]
+fn a_certificate_is_told_of_only_if_it_was_not_renewed_in_time() {
+    let low = Body::HostCertificateLow { serial: "02".into(), until_s: 1_795_488_300, at: stamp(1) };
+    let told = told_of("host/h1", vec![certificate_used("02"), low, certificate_used("03"), certificate_used("04")]);
+    let kinds: Vec<Kind> = told.iter().map(|notice| notice.kind).collect();
+    assert_eq!(kinds, [Kind::CertificateLow, Kind::CertificateRenewed]);
+    assert!(told[0].summary.contains("2026-11-24T02:45:00"), "{}", told[0].summary);
+    assert_eq!(incidents(&told[1]), [("host/h1/certificate", Kind::CertificateLow, false)]);
+}
+
 #[test]
 fn a_template_can_name_every_field_of_every_notice() {
     let run = vec![
@@ -331,6 +345,12 @@ fn a_template_can_name_every_field_of_every_notice() {
     let host = vec![
         Body::HostQuarantined { run: "r1".into(), at: stamp(1) },
         Body::HostReleased { why: "w".into(), at: stamp(1) },
+        certificate_used("01"),
+        Body::HostCertificateLow { serial: "01".into(), until_s: 1_795_000_000, at: stamp(1) },
+        certificate_used("02"),
+        Body::HostDuplicated { why: "w".into(), at: stamp(1) },
+        Body::HostTrusted { by: "a".into(), reason: "r".into(), at: stamp(1) },
+        Body::HostRevoked { by: "a".into(), reason: "r".into(), at: stamp(1) },
     ];
     let audit = vec![
         Body::Halted { by: "a".into(), reason: "r".into(), at: stamp(1) },
