@@ -20,6 +20,7 @@ mod guard;
 mod guest;
 mod halt_trial;
 mod history;
+mod identity;
 mod join;
 mod journal;
 mod keep;
@@ -93,6 +94,7 @@ fn main() -> ExitCode {
         refused::trials(),
         trouble::trials(),
         join::trials(),
+        identity::trials(),
         journal::trials(),
         clock::trials(),
         lives::trials(),

@@ -164,7 +164,7 @@ pub enum Renewing {
     CertificateMoved,
     /// All is in its place; nothing was opened with it.
     Settled,
-    /// The first session with it has begun; the former one is still open.
+    /// The first session with it has begun, and takes over.
     Turned,
 }
 

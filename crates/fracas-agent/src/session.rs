@@ -300,7 +300,10 @@ impl<D: Disk> Session<D> {
         welcomed: &mut bool,
     ) -> Result<Ended, Broken> {
         let open = match open {
-            Some(open) => *open,
+            Some(open) => {
+                crash::renewing(Renewing::Turned);
+                *open
+            }
             None => self.open(address).await?,
         };
         self.lets_pass(&open);
@@ -418,10 +421,7 @@ impl<D: Disk> Session<D> {
                 change.opens(opened(self.contact.clone(), self.hello(), address.to_owned()));
             }
             Done::NotRenewed(why) => change.not_renewed(&why, now_ns, random),
-            Done::Opened(open) => {
-                crash::renewing(Renewing::Turned);
-                return Some(open);
-            }
+            Done::Opened(open) => return Some(open),
             Done::NotOpened(why) => {
                 tracing::warn!(%why, "no session could be opened with the host's next certificate yet; this one goes on");
                 change.opens_later();

@@ -51,6 +51,8 @@ const HELLO_TEXTS: (usize, usize) = (64 << 10, 512 << 10);
 /// How long an agent whose place another took may need to come back, if it lives: it tries again within a second, dials,
 /// and answers.
 const PROBATION: Duration = Duration::from_secs(3);
+/// Reports that are kept for so long: agents have at most four on their way.
+const UNHEARD: usize = 16;
 /// Longest wait for the end of a certificate; then it is looked at again.
 const LONGEST_LEFT: Duration = Duration::from_hours(1);
 /// No controller starts so often, and sums with it stay far from any limit.
@@ -281,6 +283,7 @@ impl Session {
         let Connection { mut desired, number, probation } = connection;
         desired.mark_changed();
         let mut probation = probation.then(|| Instant::now() + PROBATION);
+        let mut unheard = Vec::new();
         let mut closing = self.agents.closing.clone();
         // A host with faults renews several times within its lease. Once it should have undone everything for want of
         // contact, it is out of contact, whatever the network's own timers say.
@@ -312,7 +315,17 @@ impl Session {
                             if let Some(why) = self.agents.fleet.lives(&self.host, number) {
                                 self.is_two(&why).await?;
                             }
-                            self.take(message).await?;
+                            match message {
+                                // A copy tells what became of the faults that it was copied with, and they are elsewhere.
+                                FromAgent::Report(report) if probation.is_some() && unheard.len() < UNHEARD => {
+                                    unheard.push(report);
+                                }
+                                FromAgent::Report(_) if probation.is_some() => {
+                                    return Err(Status::invalid_argument("more reports at once than any agent sends"));
+                                }
+                                FromAgent::Renew(renew) => self.renew(renew, probation.is_none()).await?,
+                                message => self.take(message).await?,
+                            }
                         }
                         Some(_) => {}
                         None => return Ok(()),
@@ -322,6 +335,9 @@ impl Session {
                 () = sleep_until(probation.unwrap_or(over)), if probation.is_some() => {
                     probation = None;
                     self.agents.fleet.end_probation(&self.host, number);
+                    for report in unheard.drain(..) {
+                        self.report(report).await?;
+                    }
                 }
                 () = sleep_until(since + silence) => {
                     return Err(Status::deadline_exceeded(format!("nothing was heard of the host for {silence:?}")));
@@ -333,7 +349,7 @@ impl Session {
     async fn take(&self, message: FromAgent) -> Result<(), Status> {
         match message {
             FromAgent::Hello(_) => Err(Status::invalid_argument("Hello comes once")),
-            FromAgent::Renew(renew) => self.renew(renew).await,
+            FromAgent::Renew(renew) => self.renew(renew, true).await,
             FromAgent::Report(report) => self.report(report).await,
             FromAgent::Rehearsed(rehearsed) => {
                 let rehearsal: Rehearsal = from_json("rehearsal", &rehearsed.rehearsal_json).map_err(malformed)?;
@@ -350,7 +366,8 @@ impl Session {
         }
     }
 
-    async fn renew(&self, renew: Renew) -> Result<(), Status> {
+    /// `counts`: whether its word that it is clean is the host's.
+    async fn renew(&self, renew: Renew, counts: bool) -> Result<(), Status> {
         let received = self.agents.history.now();
         self.look_at_certificate().await?;
         let mut quarantined = false;
@@ -360,7 +377,7 @@ impl Session {
             quarantined = record.quarantined.is_some();
         });
         self.agents.fleet.says_clean(&self.host, says_clean(&renew), &received);
-        if quarantined && says_clean(&renew) {
+        if counts && quarantined && says_clean(&renew) {
             self.release().await?;
         }
         let lease = self.agents.fleet.lease_of(&self.host).unwrap_or(IDLE_LEASE);

@@ -235,18 +235,13 @@ async fn lives(rig: &Rig, instance: &str, port: u16) -> Result<Vec<ToAgent>, Sta
 }
 
 fn duplicated(events: &[fracas_model::event::Event]) -> Vec<&str> {
-    let why = |event: &fracas_model::event::Event| match &event.body {
-        Body::HostDuplicated { why, .. } => Some(why.clone()),
-        _ => None,
-    };
-    events
-        .iter()
-        .filter(|event| why(event).is_some())
-        .map(|event| match &event.body {
-            Body::HostDuplicated { why, .. } => why.as_str(),
-            _ => unreachable!("filtered"),
-        })
-        .collect()
+    let mut found = Vec::new();
+    for event in events {
+        if let Body::HostDuplicated { why, .. } = &event.body {
+            found.push(why.as_str());
+        }
+    }
+    found
 }
 
 #[tokio::test]
@@ -270,6 +265,29 @@ async fn two_agents_with_one_identity_are_seen_and_any_number_of_restarts_is_one
     // After the next start too, until a person has seen to it.
     let next = crate::controller::Controller::open(rig.history.clone(), &"c".into(), 1).await.unwrap();
     assert_eq!(next.fleet().hosts()[&"h".into()].duplicate.as_deref(), Some(why));
+}
+
+#[tokio::test]
+async fn what_a_copy_tells_of_the_faults_it_was_copied_with_is_not_believed() {
+    let rig = rig().await;
+    let caller = Caller { instance: "a".into(), address: "10.0.0.1:1".into() };
+    let connect = |caller| {
+        let (facts, at) = (HostFacts::default(), rig.history.now());
+        rig.fleet.connect_as(&"h".into(), caller, facts, Offer::default(), at).unwrap()
+    };
+    let first = connect(caller.clone());
+    rig.fleet.lives(&"h".into(), first.number);
+    rig.fleet.record(&"h".into(), |record| record.quarantined = Some("r".into()));
+    let report = FromAgent::Report(Report { outbox: "o".into(), events: vec![] });
+    let hello = || FromAgent::Hello(Hello { instance: "b".into(), ..hello(0, 0) });
+    let answers = session(&rig, vec![hello(), report.clone(), renew()], 3).await.unwrap();
+    assert!(matches!(answers[2], ToAgent::Grant(_)), "no report is acknowledged: {answers:?}");
+    assert!(rig.fleet.hosts()[&"h".into()].quarantined.is_some(), "nor is it clean on its word");
+    // Unless nobody else is heard of: an honest one is only late.
+    connect(caller);
+    let says = vec![FromAgent::Hello(Hello { instance: "c".into(), ..self::hello(0, 0) }), report, renew()];
+    let answers = session(&rig, says, 5).await.unwrap();
+    assert!(answers.iter().any(|answer| matches!(answer, ToAgent::Ack(_))), "{answers:?}");
 }
 
 #[tokio::test]
