@@ -229,7 +229,7 @@ fn revoked() {
     }
     assert!(took.iter().all(|took| *took < Duration::from_secs(1)), "{took:?}");
     // Only its lease is left to it.
-    let (_, undone) = timed(|| until("the fault ends", || !stands_still(&rig, "box", &crew)));
+    let ((), undone) = timed(|| until("the fault ends", || !stands_still(&rig, "box", &crew)));
     assert!(undone < LEASE + Duration::from_secs(2), "{undone:?}");
     eprintln!(
         "n = {}: sessions ended within {:?} of the answer; the fault {undone:?} later",

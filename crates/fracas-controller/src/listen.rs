@@ -316,6 +316,18 @@ pub fn accept(
     limits: Limits,
     meters: DoorMeters,
 ) -> impl Stream<Item = io::Result<Conn>> + Send + Unpin {
+    accept_hosts(listener, tls, limits, meters, |_| true)
+}
+
+/// The same, where only hosts that are `admitted` are more than strangers: whoever shows the certificate of another gets a
+/// stranger's place, to be told why, and loses it soon.
+pub fn accept_hosts(
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    limits: Limits,
+    meters: DoorMeters,
+    admitted: impl Fn(&HostId) -> bool + Send + Sync + 'static,
+) -> impl Stream<Item = io::Result<Conn>> + Send + Unpin {
     let (ready, connections) = mpsc::channel(64);
     let door = Arc::new(Door {
         tls: TlsAcceptor::from(tls),
@@ -323,6 +335,7 @@ pub fn accept(
         known: Arc::new(Semaphore::new(limits.known)),
         strangers: Arc::new(Semaphore::new(limits.strangers)),
         sources: Arc::default(),
+        admitted: Box::new(admitted),
         ready,
         meters,
     });
@@ -365,6 +378,7 @@ struct Door {
     known: Arc<Semaphore>,
     strangers: Arc<Semaphore>,
     sources: Arc<Sources>,
+    admitted: Box<dyn Fn(&HostId) -> bool + Send + Sync>,
     ready: mpsc::Sender<io::Result<Conn>>,
     meters: DoorMeters,
 }
@@ -387,14 +401,16 @@ impl Door {
         let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
         let (host, serial) = (certificate.and_then(peer_host), certificate.and_then(peer_serial));
         let validity = certificate.and_then(peer_validity);
-        let places = if host.is_some() { &self.known } else { &self.strangers };
+        let known = host.as_ref().is_some_and(|host| (self.admitted)(host));
+        let places = if known { &self.known } else { &self.strangers };
         let Ok(permit) = Arc::clone(places).try_acquire_owned() else {
             self.meters.not_kept("full");
             return tracing::warn!(%address, ?host, "connection refused, the listener is full");
         };
-        let (place, limit) = match &host {
-            Some(_) => (Place::Known(permit), None),
-            None => (Place::Stranger((permit, share)), Some(Box::pin(sleep(self.limits.patience)))),
+        let (place, limit) = if known {
+            (Place::Known(permit), None)
+        } else {
+            (Place::Stranger((permit, share)), Some(Box::pin(sleep(self.limits.patience))))
         };
         let pass = Pass(Some(Arc::new(Standing { known: Arc::clone(&self.known), place: Mutex::new(place) })));
         let peer = Peer { host, serial, validity, address: Some(address), pass };

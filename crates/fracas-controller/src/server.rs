@@ -21,7 +21,7 @@ use crate::{
     history::{History, HistoryError},
     identity::{Identity, IdentityError, write_context},
     keep::{BackupError, COPY, Keeper, Rules, forget},
-    listen::{Limits, ListenError, accept, bind, fleet_tls, front_tls},
+    listen::{Limits, ListenError, accept, accept_hosts, bind, fleet_tls, front_tls},
     metrics::{AuditMeters, Metrics, Parts, serve},
     people::{Directory, DirectoryError},
     store::{StoreError, sqlite::SqliteStore},
@@ -153,7 +153,9 @@ pub async fn start(config: &Config, bound_ns: fn() -> i64) -> Result<Running, St
 
     let [front_door, fleet_door, _] = metrics.doors().map(Clone::clone);
     let incoming_front = accept(front, front_tls(&identity)?, FRONT_LIMITS, front_door);
-    let incoming_fleet = accept(fleet, fleet_tls(&identity)?, FLEET_LIMITS, fleet_door);
+    let hosts = controller.fleet().clone();
+    let admitted = move |host: &HostId| hosts.admitted(host).is_ok();
+    let incoming_fleet = accept_hosts(fleet, fleet_tls(&identity)?, FLEET_LIMITS, fleet_door, admitted);
     let serve_front = {
         let (controller, gate, doors, closed) =
             (controller.clone(), Arc::clone(&gate), Arc::clone(&identity), until(&closing));

@@ -131,6 +131,20 @@ async fn strangers_cannot_take_the_hosts_places() {
 }
 
 #[tokio::test]
+async fn a_host_that_is_none_any_more_has_a_strangers_place_for_a_strangers_time() {
+    let rig = Rig::new();
+    let listener = bind((Ipv4Addr::LOCALHOST, 0).into(), "the fleet", "--fleet-listen").await.unwrap();
+    let (address, tls) = (listener.local_addr().unwrap(), fleet_tls(&rig.identity).unwrap());
+    let limits = Limits { known: 0, strangers: 1, patience: Duration::from_millis(300), ..ROOMY };
+    let mut incoming = accept_hosts(listener, tls, limits, DoorMeters::default(), |host| host.as_str() != HOST);
+    let _revoked = connect(&rig.client(Some(rig.host())), address).await.unwrap();
+    let mut conn = incoming.next().await.unwrap().unwrap();
+    assert_eq!(conn.peer().host, Some(HOST.into()), "so that it can be told why");
+    let let_go = tokio::time::timeout(Duration::from_secs(20), conn.read_u8()).await.expect("not for ever");
+    assert_eq!(let_go.unwrap_err().kind(), io::ErrorKind::TimedOut);
+}
+
+#[tokio::test]
 async fn who_proves_who_he_is_keeps_no_place_of_strangers_and_stays() {
     let rig = Rig::new();
     let patience = Duration::from_millis(300);
