@@ -266,12 +266,17 @@ impl Session {
     async fn look_at_certificate(&self) -> Result<(), Status> {
         let (Some(validity), Some(serial)) = (self.peer.validity, &self.peer.serial) else { return Ok(()) };
         let Agents { history, fleet, .. } = &self.agents;
-        let mut told = !validity.is_low(self.now_s());
-        fleet.record(&self.host, |record| told |= record.certificate_low == *serial);
+        if !validity.is_low(self.now_s()) {
+            return Ok(());
+        }
+        let mut told = false;
+        fleet.record(&self.host, |record| {
+            told = record.certificate_low == *serial;
+            record.certificate_low.clone_from(serial);
+        });
         if told {
             return Ok(());
         }
-        fleet.record(&self.host, |record| record.certificate_low.clone_from(serial));
         let (serial, until_s, at) = (serial.clone(), validity.until_s, history.now());
         tracing::warn!(host = %self.host, serial, "little is left of the life of the host's certificate, and its agent did not renew it");
         let body = Body::HostCertificateLow { serial, until_s, at };

@@ -286,7 +286,7 @@ async fn what_a_copy_tells_of_the_faults_it_was_copied_with_is_not_believed() {
     // Unless nobody else is heard of: an honest one is only late.
     connect(caller);
     let says = vec![FromAgent::Hello(Hello { instance: "c".into(), ..self::hello(0, 0) }), report, renew()];
-    let answers = session(&rig, says, 5).await.unwrap();
+    let answers = session(&rig, says, 4).await.unwrap();
     assert!(answers.iter().any(|answer| matches!(answer, ToAgent::Ack(_))), "{answers:?}");
 }
 
