@@ -92,6 +92,7 @@ pub enum OnLoss {
 }
 
 impl OnLoss {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
     fn is_default(&self) -> bool {
         *self == Self::Abort
     }

@@ -1,6 +1,6 @@
 //! Probe `prometheus`: asks a Prometheus server for the value of an expression and compares it. It keeps no history.
 
-use std::rc::Rc;
+use std::{cmp::Ordering, rc::Rc};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
@@ -160,10 +160,11 @@ impl Limits {
     fn judge_one(self, text: &str) -> Seen {
         let value: f64 = text.parse().map_err(|_| brief(format_args!("{text:?} is no number")))?;
         // What is no number compares with nothing.
-        if self.above.is_some_and(|limit| !(value > limit)) {
+        let beyond = |limit: f64, wanted| value.partial_cmp(&limit) != Some(wanted);
+        if self.above.is_some_and(|limit| beyond(limit, Ordering::Greater)) {
             return Err(brief(format_args!("{} is not above {}", figures(value), self.above.unwrap_or_default())));
         }
-        if self.below.is_some_and(|limit| !(value < limit)) {
+        if self.below.is_some_and(|limit| beyond(limit, Ordering::Less)) {
             return Err(brief(format_args!("{} is not below {}", figures(value), self.below.unwrap_or_default())));
         }
         Ok(())

@@ -16,6 +16,7 @@ use hyper::{
     body::Incoming,
     client::conn::http1,
     header::{CONNECTION, HOST, HeaderName, HeaderValue, USER_AGENT},
+    http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
@@ -120,7 +121,7 @@ impl Web {
                 secret => secrets.push((name, secret)),
             }
         }
-        let port = authority.and_then(|a| a.port_u16()).unwrap_or(if secure { 443 } else { 80 });
+        let port = authority.and_then(Authority::port_u16).unwrap_or(if secure { 443 } else { 80 });
         Ok(Self { request, host, port, tls, secrets })
     }
 

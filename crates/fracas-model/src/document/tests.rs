@@ -8,6 +8,7 @@ use crate::{
     experiment::{Action, AfterWhat, Trigger},
     id::{EntryId, ServiceId, TargetId},
     shape::Field,
+    stop::AbortWhen,
     units::{Dur, Percent},
 };
 
@@ -160,7 +161,7 @@ fn stop_conditions_and_canaries_are_read_with_their_mistakes() {
     let with = |from: &str, to: &str| TASTE.replace(from, to);
     let rails = "abortWhen:\n  - { vantage: edge, lostFor: 5s }\n  - { probe: checkout-up, errorBudget: { allow: 5%, within: 1m }, onLoss: continue }";
     let read_rails = read(&with("abortWhen:", rails)).unwrap();
-    let texts: Vec<String> = read_rails.experiment.abort_when.iter().map(|rail| rail.text()).collect();
+    let texts: Vec<String> = read_rails.experiment.abort_when.iter().map(AbortWhen::text).collect();
     assert_eq!(
         texts,
         [

@@ -455,12 +455,12 @@ fn many(events: usize) -> String {
 fn a_thousand_rules_answer_at_once_however_far_away() {
     let begun = busy();
     let calendar = good(&many(1000), Tz::UTC);
-    let reading = busy() - begun;
+    let reading = busy().saturating_sub(begun);
     let from = utc("2027-01-01T00:00:00");
     let step = 10 * 366 * 86_400 / 2000 * SECOND;
     let begun = busy();
     let closed = (0..2000).filter(|n| calendar.at(from + n * step).is_some()).count();
-    let each = (busy() - begun) / 2000;
+    let each = busy().saturating_sub(begun) / 2000;
     eprintln!(
         "1000 events: read in {reading:?}, {each:?} for each of 2000 instants of 10 years, {closed} of them closed"
     );
@@ -503,5 +503,6 @@ fn a_hostile_file_costs_little() {
     // What may be looked at for one answer, all of it.
     let full = good(&rules("FREQ=DAILY;UNTIL=20270101T000000Z").replace("PT1H", "PT1M"), Tz::UTC);
     assert_eq!(full.at(utc("2026-06-01T12:00:00")), None);
-    assert!((busy() - begun) < Time::from_secs(20), "{:?}", (busy() - begun));
+    let took = busy().saturating_sub(begun);
+    assert!(took < Time::from_secs(20), "{took:?}");
 }
