@@ -135,13 +135,15 @@ pub struct ClockMap {
 pub const DRIFT_PPM: i64 = 1000;
 
 impl ClockMap {
-    /// Where `stamp` (of `from`) lies on `to`: nanoseconds of boot time, earliest and latest.
+    /// Where `stamp` (of `from`) lies on `to`: nanoseconds of boot time, earliest and latest. What no clock can show stays
+    /// at the end of what can be told.
     pub fn translate(&self, stamp: &Stamp) -> Option<(i64, i64)> {
         if stamp.clock != self.from {
             return None;
         }
-        let drift = (stamp.boot_ns - self.at_ns).abs() / 1_000_000 * DRIFT_PPM;
-        Some((stamp.boot_ns + self.lo_ns - drift, stamp.boot_ns + self.hi_ns + drift))
+        let drift = stamp.boot_ns.saturating_sub(self.at_ns).saturating_abs() / 1_000_000 * DRIFT_PPM;
+        let (lo, hi) = (stamp.boot_ns.saturating_add(self.lo_ns), stamp.boot_ns.saturating_add(self.hi_ns));
+        Some((lo.saturating_sub(drift), hi.saturating_add(drift)))
     }
 
     /// The map the other way round.
@@ -150,9 +152,9 @@ impl ClockMap {
         Self {
             from: self.to.clone(),
             to: self.from.clone(),
-            at_ns: self.at_ns + i64::midpoint(self.lo_ns, self.hi_ns),
-            lo_ns: -self.hi_ns,
-            hi_ns: -self.lo_ns,
+            at_ns: self.at_ns.saturating_add(i64::midpoint(self.lo_ns, self.hi_ns)),
+            lo_ns: self.hi_ns.saturating_neg(),
+            hi_ns: self.lo_ns.saturating_neg(),
         }
     }
 }
@@ -164,6 +166,19 @@ mod tests {
     fn stamp(host: &str, boot_ns: i64) -> Stamp {
         let clock = ClockId { host: host.into(), boot: "b".into() };
         Stamp { clock, boot_ns, wall_ns: 0, bound_ns: 0 }
+    }
+
+    #[test]
+    fn instants_that_no_clock_shows_are_translated_too() {
+        let (from, to) = (stamp("a", 0).clock, stamp("b", 0).clock);
+        for ns in [i64::MIN, -1, 0, i64::MAX] {
+            let map = ClockMap { from: from.clone(), to: to.clone(), at_ns: ns, lo_ns: ns, hi_ns: ns };
+            for at in [i64::MIN, -1, 0, i64::MAX] {
+                let (lo, hi) = map.translate(&stamp("a", at)).unwrap();
+                assert!(lo <= hi, "{ns} {at}");
+                assert!(map.inverse().translate(&stamp("b", at)).is_some());
+            }
+        }
     }
 
     #[test]

@@ -7,21 +7,22 @@ use std::{
     path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     sync::Mutex,
-    time::Instant,
+    time::{Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
 
 use crate::codegen::root;
 
-const HELP: &str = "usage: cargo xtask fuzz [--target NAME]... [--seconds N] [--runs N] [--jobs N] [--seed N] [--list] [--seeds]
+const HELP: &str = "usage: cargo xtask fuzz [--target NAME]... [--seconds N] [--runs N] [--jobs N] [--seed N] [--ci] [--list] [--seeds]
 
 Gives every fuzz target (or those named) random bytes for N seconds (10 unless told), and at least as many inputs as
 --runs says (10000 unless told), --jobs of them at once (2 unless told). Prints for each target: inputs, inputs per second,
 edges that were covered, how many inputs are worth keeping, and crashes. Fails on a crash, and where there were fewer inputs.
 
 Inputs to begin with are in tests/fuzz/corpus; what was found beside them is kept in target/fuzz/found, and inputs that
-crash in target/fuzz/crashes. With --seeds the inputs to begin with are made anew from the product's own examples. Needs a
+crash in target/fuzz/crashes. --ci is for every change: each target for 5 seconds with a seed of its own time, and fails
+where all of them together had fewer than 10000 inputs. With --seeds the inputs to begin with are made anew from the product's own examples. Needs a
 nightly toolchain (`rustup toolchain install nightly --profile minimal`) and a C++ compiler.
 
 Example: cargo xtask fuzz --target journal --seconds 60";
@@ -52,6 +53,8 @@ struct Asked {
     targets: Vec<String>,
     seconds: u64,
     runs: u64,
+    /// Least inputs of all targets together.
+    total: u64,
     jobs: usize,
     seed: u64,
     list: bool,
@@ -97,7 +100,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let waiting: VecDeque<&str> = if named.is_empty() { known.into() } else { named.into() };
     let ran = all(&program, &place, waiting, &asked)?;
     println!("seed {}, {} s in all", asked.seed, begun.elapsed().as_secs());
-    tell(&ran, asked.runs)
+    tell(&ran, asked.runs, asked.total)
 }
 
 /// Plays the compiler for cargo, which gives its path first: crates that are to count their edges are told so. Others are
@@ -116,8 +119,8 @@ pub(crate) fn compile() -> Option<ExitCode> {
 }
 
 fn read(words: &[String]) -> Result<Asked> {
-    let mut asked =
-        Asked { targets: Vec::new(), seconds: 10, runs: 10_000, jobs: 2, seed: 1, list: false, seeds: false };
+    let (targets, list, seeds) = (Vec::new(), false, false);
+    let mut asked = Asked { targets, seconds: 10, runs: 10_000, total: 0, jobs: 2, seed: 1, list, seeds };
     let mut words = words.iter();
     while let Some(word) = words.next() {
         let mut value = || words.next().with_context(|| format!("{word} needs a value\n{HELP}"));
@@ -128,6 +131,10 @@ fn read(words: &[String]) -> Result<Asked> {
             "--runs" => asked.runs = number(value()?)?,
             "--jobs" => asked.jobs = number(value()?)?.clamp(1, 64) as usize,
             "--seed" => asked.seed = number(value()?)?,
+            "--ci" => {
+                let seed = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?.as_secs() & u64::from(u32::MAX);
+                (asked.seconds, asked.runs, asked.total, asked.seed) = (5, 0, 10_000, seed);
+            }
             "--list" => asked.list = true,
             "--seeds" => asked.seeds = true,
             other => bail!("unknown word {other:?}\n{HELP}"),
@@ -269,7 +276,7 @@ fn figures(said: &str) -> Figures {
     figures
 }
 
-fn tell(ran: &[Ran], least: u64) -> Result<()> {
+fn tell(ran: &[Ran], least: u64, total: u64) -> Result<()> {
     let crashes = ran.iter().filter(|one| one.crash.is_some()).count();
     let few: Vec<&str> = ran.iter().filter(|one| one.runs < least).map(|one| one.target.as_str()).collect();
     let (runs, edges) = ran.iter().fold((0, 0), |(runs, edges), one| (runs + one.runs, edges + one.edges));
@@ -278,6 +285,9 @@ fn tell(ran: &[Ran], least: u64) -> Result<()> {
         bail!(
             "{crashes} targets crashed: FRACAS_FUZZ_TARGET=NAME target/fuzz/x86_64-unknown-linux-gnu/debug/fuzz FILE repeats one"
         );
+    }
+    if runs < total {
+        bail!("{runs} inputs in all, fewer than {total}");
     }
     if !few.is_empty() {
         bail!("fewer than {least} inputs: {}", few.join(", "));
@@ -304,6 +314,11 @@ mod tests {
         let words = |text: &str| read(&text.split(' ').map(str::to_owned).collect::<Vec<_>>());
         let asked = words("--target a --target b --seconds 5 --jobs 1").unwrap();
         assert_eq!((asked.targets.len(), asked.seconds, asked.jobs, asked.runs), (2, 5, 1, 10_000));
+        let asked = words("--ci --seconds 7").unwrap();
+        assert_eq!((asked.seconds, asked.runs, asked.total), (7, 0, 10_000));
+        let ran = |runs| Ran { target: "a".into(), seconds: 1.0, runs, edges: 1, kept: 1, crash: None };
+        assert!(tell(&[ran(9_999), ran(1)], 0, 10_000).is_ok() && tell(&[ran(9_999)], 0, 10_000).is_err());
+        assert!(tell(&[Ran { crash: Some("x".into()), ..ran(20_000) }], 0, 10_000).is_err());
         assert!(words("--seconds").is_err() && words("--fast").is_err() && words("--seconds x").is_err());
     }
 }

@@ -15,7 +15,7 @@ use fracas_model::{
     access,
     diagnostic::Diagnostic,
     digest,
-    document::{read_experiment, starter},
+    document::{self, read_experiment, starter},
     guard::{self, read_guard_rails},
     id::HostId,
     policy::{Policy, read_policy},
@@ -48,6 +48,9 @@ fn experiment(data: &[u8]) {
     let (given, text) = text.split_once('\0').unwrap_or(("", &text));
     let given: BTreeMap<String, String> =
         given.lines().filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+    if text.contains("GameDay") {
+        return game_day(text, &given);
+    }
     let read = match read_experiment("fuzz.yaml", text, &given, catalogue()) {
         Ok(read) => read,
         Err(mistakes) => return told(&mistakes),
@@ -64,6 +67,30 @@ fn experiment(data: &[u8]) {
     // Refusals are as good as hosts.
     let _ = draw(&read.experiment, &hosts(), 7);
 }
+
+/// A document of several experiments, of which one is always there.
+fn game_day(text: &str, given: &BTreeMap<String, String>) {
+    let files = [("one.yaml".to_owned(), world::SMALL.to_owned())].into();
+    let read = match document::read("fuzz.yaml", text, &files, given, catalogue()) {
+        Ok(read) => read,
+        Err(mistakes) => return told(&mistakes),
+    };
+    read.warnings.iter().for_each(|warning| drop(warning.render()));
+    let typed = serde_json::from_value(read.canonical.clone());
+    assert_eq!(typed.ok().as_ref(), Some(&read.experiment), "the history would tell another day");
+    let _ = draw(&read.experiment, &hosts(), 7);
+}
+
+const DAY: &str = "apiVersion: fracas/v1
+kind: GameDay
+name: day
+sections:
+  - { id: first, experiment: one.yaml, onFailure: continue }
+  - id: second
+    experiment: one.yaml
+    waitBefore: 10m
+    approval: { question: Is on-call ready?, deadline: 30m, otherwise: skip }
+";
 
 fn hosts() -> Vec<HostView> {
     let labels = |role: &str| [("role".to_owned(), role.to_owned()), ("tier".to_owned(), "primary".to_owned())].into();
@@ -90,7 +117,8 @@ fn experiments() -> Vec<Vec<u8>> {
     let probe = |info: &fracas_model::catalogue::ProbeInfo| {
         let named = format!("{}: {}", info.name, info.example.trim());
         format!(
-            "{head}services: {{ s: {{ rto: 30s }} }}\nprobes:\n  up: {{ service: s, from: box, every: 100ms, timeout: 1s, {named} }}\ntimeline: []\n"
+            "{head}services: {{ s: {{ rto: 30s }} }}\nprobes:\n  up: {{ service: s, from: box, every: 100ms, timeout: 1s, {named} }}\n\
+             timeline:\n  - {{ id: one, at: 0s, wait: 1s }}\n"
         )
     };
     let mut all: Vec<String> = world::EXAMPLES.iter().map(|text| (*text).to_owned()).collect();
@@ -102,6 +130,9 @@ fn experiments() -> Vec<Vec<u8>> {
     let parameters =
         all[5].replace("name: small", with).replace("for: 2s", "for: \"${length}\"").replace("web }", "\"${who}\" }");
     all.push(format!("length=3s\nwho=web\0{parameters}"));
+    let files = [("one.yaml".to_owned(), world::SMALL.to_owned())].into();
+    good(DAY, &document::read("seed", DAY, &files, &BTreeMap::new(), catalogue()));
+    all.push(DAY.to_owned());
     all.into_iter().map(String::into_bytes).collect()
 }
 

@@ -165,7 +165,7 @@ fn history(data: &[u8]) {
             store.commit(Commit { epoch, batches, ..Commit::default() }).await.expect("in order");
             heads[at] = Head { seq: expected_seq + 1, hash };
         }
-        verify(&store, &[], &[]).await.expect("a finding, not an error");
+        verify(&store, Vec::new(), &[]).await.expect("a finding, not an error");
         let clock = Arc::new(ManualClock::new(world::stamp("c", 5_000_000_000)));
         let history = History::open(Arc::new(store), clock).await.expect("opened");
         // A record that cannot be read is an error that names it.

@@ -49,7 +49,7 @@ async fn with_run(store: &MemoryStore) -> Controller {
 async fn aftermath(history: &History, store: &MemoryStore) {
     let events = history.read(RUN, 0).await.expect("readable");
     judge(&events, &blobs(history, &events).await.expect("readable"));
-    let found = verify(store, &[], &[]).await.expect("verified");
+    let found = verify(store, Vec::new(), &[]).await.expect("verified");
     assert!(found.whole(), "{found:?}");
 }
 

@@ -35,7 +35,7 @@ impl Clocks {
         *worst = if *worst < 0 || at.bound_ns < 0 { -1 } else { (*worst).max(at.bound_ns) };
         // A controller that was booted anew counts differently: then only wall time links the two.
         let received = if event.received.clock == controller { event.received.boot_ns } else { return };
-        let offset = received - at.boot_ns;
+        let offset = received.saturating_sub(at.boot_ns);
         self.guess.entry(at.clock.clone()).and_modify(|known| *known = (*known).min(offset)).or_insert(offset);
     }
 
@@ -78,7 +78,7 @@ impl Clocks {
         if let Some((lo, hi)) = self.controller.as_ref().and_then(|c| self.to(&stamp, c)) {
             return i64::midpoint(lo, hi);
         }
-        boot_ns + self.guess.get(clock).copied().unwrap_or_default()
+        boot_ns.saturating_add(self.guess.get(clock).copied().unwrap_or_default())
     }
 
     pub(super) fn lines(&self, story: &Story) -> Vec<ClockLine> {
@@ -88,7 +88,7 @@ impl Clocks {
             let maps: Vec<&ClockMap> = self.maps.iter().filter(|(c, _)| c.host == *host).flat_map(|(_, m)| m).collect();
             ClockLine {
                 host: host.clone(),
-                map_width: maps.iter().map(|m| m.hi_ns - m.lo_ns).min().map(Dur::from_ns),
+                map_width: maps.iter().map(|m| m.hi_ns.saturating_sub(m.lo_ns)).min().map(Dur::from_ns),
                 maps: maps.len() as u64,
                 wall_bound: self.wall.get(host).filter(|b| **b >= 0).map(|b| Dur::from_ns(*b)),
             }

@@ -160,7 +160,7 @@ impl Story {
 
     /// Offset of an instant of any clock, for drawing and for lists.
     pub(super) fn offset(&self, clock: &ClockId, boot_ns: i64) -> i64 {
-        self.clocks.place(clock, boot_ns) - self.origin().map_or(0, |o| o.boot_ns)
+        self.clocks.place(clock, boot_ns).saturating_sub(self.origin().map_or(0, |o| o.boot_ns))
     }
 
     /// Offset of a stamp.
