@@ -26,6 +26,7 @@ pub(crate) fn trials() -> Vec<Trial> {
             by_calendar,
         ),
         trial("a_schedule_outlives_its_controller_and_starts_nothing_twice", &[Need::Lab], outlives),
+        trial("a_schedule_takes_hosts_from_other_schedules_and_never_from_people", &[Need::Lab], takes_over),
         trial("scheduled_runs_start_in_time", &[Need::Lab], in_time),
         trial("a_schedule_with_mistakes_is_refused_with_all_of_them", &[Need::Lab], refused),
     ]
@@ -205,6 +206,65 @@ fn outlives() {
     assert!(!facts(&shown, "skipped").is_empty());
     rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
     rig.fracas(&["stop", "last"]).good();
+    rig.stop();
+}
+
+fn takes_over() {
+    let (rig, path) = prepared("whenHostsAreTaken: replace\n");
+    let page = || rig.shell("box", &format!("cat {PAGE}"));
+    let long = schedule("parameters: { length: 1h }\n").replace("name: often", "name: long");
+    let run_of = |name: &str| {
+        let show = ["schedule", "show", name, "--limit", "1000", "--output", "json"];
+        let started = facts(&rig.fracas(&show).good().json()[0], "started");
+        started.first().and_then(|fact| fact["run"].as_str()).map(str::to_owned)
+    };
+    rig.fracas(&["schedule", "set", &rig.document("long", &long)]).good();
+    until("the long one has the host", || page().contains("broken"));
+    let taken = run_of("long").expect("a run");
+    // It is not to come again.
+    rig.fracas(&["schedule", "pause", "long", "--reason", "once is enough"]).good();
+
+    rig.fracas(&["schedule", "set", &path]).good();
+    until("the other one has started", || !facts(&show(&rig), "started").is_empty());
+    let shown = show(&rig);
+    let queued = facts(&shown, "queued").remove(0);
+    let reason = queued["reason"].as_str().expect("a reason");
+    assert_eq!(reason, format!("run {taken} is being stopped for it, to have its hosts"));
+    assert_eq!(facts(&shown, "started")[0]["due"], queued["due"], "the due that waited is the one that started");
+    let ended = rig.fracas(&["show", &taken, "--output", "json"]).good().out;
+    assert!(ended.contains("schedule often takes its hosts"), "{ended}");
+    // It began when the other one had undone everything.
+    let history = rig.fracas(&["watch", &taken, "--output", "json"]).json();
+    let undone = history.iter().find(|line| line["body"]["kind"] == "undone").expect("undone");
+    let begins = rig.fracas(&["watch", &run_of("often").expect("a run"), "--output", "json"]).json();
+    let at = |line: &Value| line["received"]["bootNs"].as_i64().expect("a stamp");
+    assert!(at(undone) < at(&begins[0]), "{undone} {}", begins[0]);
+
+    // What a person started stays.
+    rig.fracas(&["schedule", "pause", "often", "--reason", "a moment"]).good();
+    until("its runs are over", || {
+        let runs = rig.fracas(&["runs", "--output", "json"]).good().json().remove(0);
+        runs["runs"].as_array().expect("runs").iter().all(|run| run["state"] == "finished")
+    });
+    let by_hand = rig.document("by-hand", &EXPERIMENT.replace("300ms", "1h"));
+    let started = rig.fracas(&["run", &by_hand, "--yes", "--detach", "--output", "json"]).good().json().remove(0);
+    let mine = started["run"].as_str().expect("run").to_owned();
+    until("it has the host", || page().contains("broken"));
+    let before = facts(&show(&rig), "started").len();
+    rig.fracas(&["schedule", "resume", "often"]).good();
+    let kept = |fact: &Value| {
+        let text = fact["reason"].to_string();
+        text.contains(&mine) && text.contains("was not started by a schedule in environment default")
+    };
+    until("its times are skipped, with the reason", || {
+        facts(&show(&rig), "skipped").iter().filter(|fact| kept(fact)).count() >= 1
+    });
+    assert_eq!(facts(&show(&rig), "started").len(), before);
+    assert!(page().contains("broken"), "the run of a person goes on");
+    rig.fracas(&["stop", &mine]).good();
+    until("then it starts again", || facts(&show(&rig), "started").len() > before);
+    settled_once(&show(&rig));
+    rig.fracas(&["schedule", "remove", "often", "--reason", "enough"]).good();
     rig.stop();
 }
 

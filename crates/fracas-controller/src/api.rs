@@ -50,7 +50,7 @@ use crate::{
     approvals::Approvals,
     audit::{Audit, Call},
     enrol::Gate,
-    feeds::Feeds,
+    feeds::{self as links, Feeds},
     fleet::Fleet,
     history::{History, HistoryError},
     keep::Keeper,
@@ -467,12 +467,14 @@ impl operator_server::Operator for Api {
     async fn revoke_feed(&self, request: Request<RevokeFeedRequest>) -> Reply<Feed> {
         let by = principal(&request)?;
         let wire = request.into_inner();
-        let made = self.feeds.one(&wire.id).ok();
+        // Whoever pastes the whole link gives its signature away to nobody.
+        let id = links::public_part(&wire.id);
+        let made = self.feeds.one(id).ok();
         let own = made.as_ref().is_some_and(|made| made.by == by.id);
         let environment = made.map_or_else(|| access::DEFAULT_ENVIRONMENT.to_owned(), |made| made.environment);
         let needs: &[Right] = if own { &[] } else { &[Right::Govern] };
-        self.may(&by, Act { method: "RevokeFeed", needs, environment: &environment, about: &wire.id }).await?;
-        self.unlinked(&wire.id, reasoned(wire.reason)?, by).await
+        self.may(&by, Act { method: "RevokeFeed", needs, environment: &environment, about: id }).await?;
+        self.unlinked(id, reasoned(wire.reason)?, by).await
     }
 
     async fn get_catalogue(&self, request: Request<GetCatalogueRequest>) -> Reply<GetCatalogueReply> {

@@ -18,8 +18,12 @@ use crate::{
     history::{Extra, History, HistoryError},
 };
 
-/// Most requests of a controller; those that are over count too.
-const MOST: usize = 100_000;
+/// Most requests that are kept at hand; of those that are over the oldest make room, and stay in the history.
+const MOST: usize = 10_000;
+/// Most open ones of whoever asks.
+const MOST_OF_ONE: usize = 100;
+/// Most bytes of documents that are kept at hand.
+const BYTES: usize = 64 << 20;
 
 /// Why a request was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +40,17 @@ pub enum ApprovalError {
     /// What was shown is not what was asked.
     #[error("what you were shown is not what was asked: look at it again with `fracas approval show`")]
     OtherDigest,
-    /// There are too many.
-    #[error("there are {MOST} approvals already")]
+    /// Whoever asks has too many open.
+    #[error(
+        "you have {MOST_OF_ONE} open approvals: withdraw some (`fracas approval withdraw ID`), use them, or wait until they \
+         expire"
+    )]
+    TooManyOfOne,
+    /// There are too many open, or their documents are too large together.
+    #[error(
+        "the open approvals are as many, or their documents as large together, as the controller keeps at hand: have some \
+         withdrawn (`fracas approval list`, `fracas approval withdraw ID`), or wait until some expire"
+    )]
     TooMany,
     /// The history cannot be written or read.
     #[error(transparent)]
@@ -72,6 +85,7 @@ impl Approvals {
             for event in self.history.read(&stream, 0).await? {
                 self.take(&id, event.seq, &event.body);
             }
+            self.make_room(0);
         }
         Ok(())
     }
@@ -88,32 +102,58 @@ impl Approvals {
         request.apply(fact, at.wall_ns);
     }
 
-    /// Every request by id.
+    /// Lets go of those that are over, the oldest first, until there is room for one more of so many bytes. False: there
+    /// is none, because too many are open.
+    fn make_room(&self, bytes: usize) -> bool {
+        let now_ns = self.history.now().wall_ns;
+        let size = |request: &Request| request.asked.as_ref().map_or(0, |asked| asked.size());
+        let mut requests = self.lock();
+        let mut kept: usize = requests.values().map(|(_, request)| size(request)).sum();
+        if requests.len() < MOST && kept + bytes <= BYTES {
+            return true;
+        }
+        let over = requests.iter().filter(|(_, (_, request))| !request.is_open(now_ns));
+        let mut over: Vec<(i64, String)> = over.map(|(id, (_, request))| (request.at_ns, id.clone())).collect();
+        over.sort_unstable();
+        for (_, id) in over {
+            if requests.len() < MOST && kept + bytes <= BYTES {
+                break;
+            }
+            kept -= requests.remove(&id).map_or(0, |(_, request)| size(&request));
+        }
+        requests.len() < MOST && kept + bytes <= BYTES
+    }
+
+    /// Every request that is kept at hand, by id. Their documents are shared.
     pub fn all(&self) -> Vec<(String, Request)> {
         self.lock().iter().map(|(id, (_, request))| (id.clone(), request.clone())).collect()
     }
 
     /// The one of this id, or of which this is the only start.
     pub fn find(&self, id: &str) -> Result<(String, Request), ApprovalError> {
-        let mut found: Vec<_> = self.all().into_iter().filter(|(known, _)| known.starts_with(id)).collect();
-        if let Some(exact) = found.iter().position(|(known, _)| known == id) {
-            return Ok(found.remove(exact));
+        let requests = self.lock();
+        let mut found = requests.range(id.to_owned()..).take_while(|(known, _)| known.starts_with(id));
+        let first = found.next().ok_or_else(|| ApprovalError::Unknown(id.to_owned()))?;
+        // What is written whole comes before what it is the start of.
+        if first.0 != id && (id.is_empty() || found.next().is_some()) {
+            return Err(ApprovalError::Several(id.to_owned()));
         }
-        match found.len() {
-            1 if !id.is_empty() => Ok(found.remove(0)),
-            0 => Err(ApprovalError::Unknown(id.to_owned())),
-            _ => Err(ApprovalError::Several(id.to_owned())),
-        }
+        Ok((first.0.clone(), first.1.1.clone()))
     }
 
     /// Asks for an approval.
     pub async fn ask(&self, asked: Asked, by: &str) -> Result<(String, Request), ApprovalError> {
         let _changing = self.changing.lock().await;
+        let now_ns = self.history.now().wall_ns;
+        let open = |request: &Request| request.by == by && request.is_open(now_ns);
+        if self.lock().values().filter(|(_, request)| open(request)).count() >= MOST_OF_ONE {
+            return Err(ApprovalError::TooManyOfOne);
+        }
+        if !self.make_room(asked.size()) {
+            return Err(ApprovalError::TooMany);
+        }
         let id = {
             let requests = self.lock();
-            if requests.len() >= MOST {
-                return Err(ApprovalError::TooMany);
-            }
             loop {
                 let id = format!("a-{}", hex(&crate::identity::random::<4>()));
                 if !requests.contains_key(&id) {
@@ -223,3 +263,6 @@ impl Approvals {
         request.apply(&Fact::Used { run: run.clone() }, 0);
     }
 }
+
+#[cfg(test)]
+mod tests;

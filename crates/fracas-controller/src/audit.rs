@@ -17,8 +17,10 @@ use crate::history::{History, HistoryError};
 const COUNTED: Duration = Duration::from_mins(1);
 /// How often it is looked whether some are to be told.
 const PACE: Duration = Duration::from_secs(10);
-/// Kinds of looks that are counted apart; those beyond are counted as one.
+/// Kinds of looks that are counted apart; those beyond are counted as one for each caller and method.
 const KINDS: usize = 512;
+/// Most of all of them together; those beyond are counted as one.
+const MOST_KINDS: usize = 8 * KINDS;
 /// Longest text kept of a call, characters.
 const TEXT: usize = 200;
 
@@ -99,8 +101,12 @@ impl Audit {
         let now = self.history.now();
         let mut looks = self.looks.lock().unwrap_or_else(PoisonError::into_inner);
         let full = looks.len() >= KINDS && !looks.contains_key(call);
+        // Strangers are many and choose their words; of those who are known, who did what is kept.
+        let known = !call.by.is_empty() && looks.len() < MOST_KINDS;
         let others = || Call {
-            method: "(others)".to_owned(),
+            by: if known { call.by.clone() } else { String::new() },
+            method: if known { call.method.clone() } else { "(others)".to_owned() },
+            about: if known { "(others)".to_owned() } else { String::new() },
             refused: call.refused.clone().map(|_| String::new()),
             ..Call::default()
         };
@@ -176,9 +182,26 @@ fn called(call: Call, times: u64, at: Stamp) -> Body {
     Body::Called { by, method, environment, about, refused, times, at }
 }
 
-/// Texts of callers are cut, and hold nothing that a terminal would obey.
+/// What our secrets begin with: whoever pastes one where a name is asked for is not to find it on record.
+const SECRETS: [&str; 4] = ["fjt1.", "fpt1.", "fat1.", "signature="];
+
+/// The text without what follows the beginnings of secrets.
+fn without_secrets(text: &str) -> String {
+    let (mut kept, mut rest) = (String::new(), text);
+    while let Some((at, begins)) = SECRETS.iter().filter_map(|begins| Some((rest.find(begins)?, *begins))).min() {
+        let secret = &rest[at + begins.len()..];
+        let end = secret.find(|c: char| !c.is_ascii_alphanumeric() && c != '.').unwrap_or(secret.len());
+        kept.push_str(&rest[..at + begins.len()]);
+        kept.push_str("(secret)");
+        rest = &secret[end..];
+    }
+    kept + rest
+}
+
+/// Texts of callers are cut, hold nothing that a terminal would obey, and none of our secrets.
 fn bounded(call: Call) -> Call {
-    let cut = |text: String| text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(TEXT).collect();
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    let cut = |text: String| without_secrets(&text).chars().map(plain).take(TEXT).collect();
     Call {
         by: cut(call.by),
         method: cut(call.method),
@@ -230,6 +253,59 @@ mod tests {
         assert_eq!(told(&audit).await[2..], [("anna".into(), 4)], "nothing is told of what did not repeat");
         audit.looked(look("anna")).await;
         assert_eq!(told(&audit).await.len(), 4, "a new minute begins");
+    }
+
+    #[tokio::test]
+    async fn who_did_what_is_kept_when_there_are_too_many_kinds_of_looks() {
+        let (audit, _, _) = audit().await;
+        for i in 0..2 * KINDS {
+            audit.stranger("Plan", &format!("10.0.0.{i}"), "unknown");
+        }
+        for about in ["r1", "r2", "r3"] {
+            audit.looked(Call { about: about.into(), ..look("anna") }).await;
+        }
+        audit.looked(Call { refused: Some("no".into()), ..look("bert") }).await;
+        audit.tell(true).await.unwrap();
+        let events = audit.history.read("audit/c", 0).await.unwrap();
+        let of = |who: &str| {
+            let told = events.iter().filter_map(|event| match &event.body {
+                Body::Called { by, method, about, refused, times, .. } if by == who => {
+                    Some((method.as_str(), about.as_str(), refused.is_some(), *times))
+                }
+                _ => None,
+            });
+            told.collect::<Vec<_>>()
+        };
+        assert_eq!(of("anna"), [("ListRuns", "(others)", false, 3)]);
+        assert_eq!(of("bert"), [("ListRuns", "(others)", true, 1)]);
+        // Not without end.
+        for i in 0..2 * MOST_KINDS {
+            audit.looked(look(&format!("p-{i}"))).await;
+        }
+        assert!(audit.looks.lock().unwrap().len() <= MOST_KINDS + 2);
+    }
+
+    #[test]
+    fn secrets_in_the_wrong_place_are_not_on_record() {
+        let token = format!("fpt1.0a1b2c3d4e5f6071.{}", "5".repeat(64));
+        let link = format!("https://c/schedules.ics?id=0a&signature={}", "5".repeat(64));
+        let told =
+            |text: &str| bounded(Call { about: text.to_owned(), refused: Some(text.to_owned()), ..Call::default() });
+        for (text, kept) in [
+            (token.clone(), "fpt1.(secret)".to_owned()),
+            (format!("no run `{token}` here: or {token}"), "no run `fpt1.(secret)` here: or fpt1.(secret)".to_owned()),
+            (
+                format!("{} x {link}", token.replace("fpt1", "fjt1")),
+                format!("fjt1.(secret) x {}(secret)", &link[..link.len() - 64]),
+            ),
+            ("fat1.".to_owned(), "fat1.(secret)".to_owned()),
+            ("plain".to_owned(), "plain".to_owned()),
+        ] {
+            let call = told(&text);
+            assert_eq!((call.about.as_str(), call.refused.as_deref()), (kept.as_str(), Some(kept.as_str())));
+        }
+        // Nor is half of one, where it would be cut.
+        assert!(!told(&format!("{}{token}", "x".repeat(TEXT - 30))).about.contains('5'));
     }
 
     #[tokio::test]

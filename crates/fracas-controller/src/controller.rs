@@ -99,6 +99,7 @@ impl Controller {
         let people = People::new(history.clone(), &audit, Directory::default(), &events);
         let schedules = Schedules::new(history.clone(), runs.clone()).answering_to(people.clone());
         let feeds = Feeds::new(history.clone(), schedules.clone(), audit.clone(), links);
+        let feeds = feeds.answering_to(people.clone());
         let notices = Notices::begin(&history, id, Vec::new());
         let audit = Audit::new(history.clone(), &audit);
         let sign_in = SignIn::new(None, people.clone(), history.clone());

@@ -15,6 +15,7 @@ use std::{
 };
 
 use fracas_model::{
+    access::Right,
     event::{Body, Event},
     schedule::{self, State},
 };
@@ -24,17 +25,30 @@ pub use self::{http::PATH, key::FeedKey};
 use self::{key::LONGEST_QUERY, link::Link};
 use crate::{
     history::{History, HistoryError},
+    people::People,
     schedules::{ScheduleError, Schedules},
 };
 
 /// Life of a link when none is asked for, and the longest, seconds.
 pub const FEED_SECONDS: (u32, u32) = (365 * 86_400, 10 * 366 * 86_400);
+/// Random bytes of a link's id.
+const ID_BYTES: usize = 8;
+
+/// The id of a link, of what may be the whole of it or the id alone. Empty: there is none in it.
+pub fn public_part(text: &str) -> &str {
+    let text = text.trim();
+    let query = text.split_once('?').map_or(text, |(_, query)| query);
+    let id = query.split('&').find_map(|pair| pair.strip_prefix("id=")).unwrap_or(text);
+    let fits = id.len() == 2 * ID_BYTES && id.bytes().all(|byte| byte.is_ascii_hexdigit());
+    if fits { id } else { "" }
+}
 
 /// The links of a controller. Clones are one and the same.
 #[derive(Clone, Debug)]
 pub struct Feeds {
     history: History,
     schedules: Schedules,
+    people: Option<People>,
     audit: String,
     key: Arc<FeedKey>,
     links: Arc<Mutex<Links>>,
@@ -133,6 +147,7 @@ impl Feeds {
         Self {
             history,
             schedules,
+            people: None,
             audit,
             key: Arc::new(FeedKey::passing()),
             links: Arc::new(Mutex::new(links)),
@@ -145,6 +160,12 @@ impl Feeds {
     #[must_use]
     pub fn signed_by(self, key: FeedKey, reached: Reached) -> Self {
         Self { key: Arc::new(key), reached: Arc::new(reached), ..self }
+    }
+
+    /// The same links, each of which shows what whoever made it may see now.
+    #[must_use]
+    pub fn answering_to(self, people: People) -> Self {
+        Self { people: Some(people), ..self }
     }
 
     /// How clients reach the page.
@@ -175,7 +196,7 @@ impl Feeds {
         }
         let at = self.history.now();
         let expires_s = at.wall_ns / 1_000_000_000 + i64::from(ttl_seconds);
-        let id = crate::chain::hex(&crate::identity::random::<8>());
+        let id = crate::chain::hex(&crate::identity::random::<ID_BYTES>());
         let link = Link { id, environment, schedule, expires_s, key: self.key.id().to_owned() };
         let query = self.key.query(&link);
         if query.len() > LONGEST_QUERY {
@@ -242,7 +263,11 @@ impl Feeds {
         let in_time = now_ns < link.expires_s.saturating_mul(1_000_000_000);
         // Not even of a link that is signed: the history must have it.
         let alive = made.is_some_and(|made| made.revoked.is_none());
-        (signed & in_time & alive).then_some(link)
+        let sees = |made: &Made| {
+            let may = |people: &People| people.still_may(&made.by, Right::View, &made.environment);
+            self.people.as_ref().is_none_or(may)
+        };
+        (signed & in_time & alive & made.is_some_and(sees)).then_some(link)
     }
 
     /// The calendar of a link.

@@ -186,7 +186,8 @@ impl People {
     pub fn find(&self, name: &str) -> Result<Known, PeopleError> {
         let unknown = || PeopleError::Unknown(name.to_owned());
         let mut found: Vec<Known> = self.all();
-        found.retain(|known| known.entry.handle == name || known.id.as_str() == name);
+        // Those who were erased are called nothing.
+        found.retain(|known| (!name.is_empty() && known.entry.handle == name) || known.id.as_str() == name);
         // Somebody else may be called by now as one was who has left.
         found.sort_by_key(|known| known.removed);
         found.into_iter().next().ok_or_else(unknown)
@@ -197,10 +198,13 @@ impl People {
         self.all().into_iter().find(|known| !known.removed && known.entry.subject.as_deref() == Some(subject))
     }
 
-    /// Whether whoever an identity provider knows by this name was removed, and is not here again.
+    /// Whether whoever an identity provider knows by this name was removed, erased or not, and is not here again.
     pub fn was_removed(&self, subject: &str) -> bool {
-        self.by_subject(subject).is_none()
-            && self.all().iter().any(|known| known.removed && known.entry.subject.as_deref() == Some(subject))
+        let digest = directory::subject_digest(subject);
+        let same = |entry: &Entry| {
+            entry.subject.as_deref() == Some(subject) || entry.subject_digest.as_deref() == Some(digest.as_str())
+        };
+        self.by_subject(subject).is_none() && self.all().iter().any(|known| known.removed && same(&known.entry))
     }
 
     /// A new person, with these roles.

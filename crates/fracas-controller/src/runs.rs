@@ -257,17 +257,25 @@ impl Runs {
         self.fleet.catalogue()
     }
 
-    /// A run that has a host which this request needs for a fault, where nothing else stands in the way of the draw.
-    pub fn holder(&self, request: &Request) -> Option<RunId> {
-        let read = request.read(&self.fleet.catalogue());
-        let (experiment, views) = (read.ok()?.experiment, self.views(&RunId::new(""), &request.environment));
-        let free: Vec<HostView> = views.iter().map(|host| HostView { taken: None, ..host.clone() }).collect();
-        let drawn = |hosts: &[HostView]| target::draw(&experiment, hosts, request.seed).is_ok();
-        if drawn(&views) || !drawn(&free) {
-            return None;
+    /// The runs that have hosts which this request needs for a fault, where nothing else stands in the way of the draw.
+    pub fn holders(&self, request: &Request) -> Vec<RunId> {
+        let views = self.views(&RunId::new(""), &request.environment);
+        let all: BTreeSet<RunId> = views.iter().filter_map(|host| host.taken.clone()).collect();
+        let Ok(read) = request.read(&self.fleet.catalogue()) else { return Vec::new() };
+        if draws(&read.experiment, &views, request, &BTreeSet::new()) || !draws(&read.experiment, &views, request, &all)
+        {
+            return Vec::new();
         }
-        let wanted = target::might_suffer(&experiment, &views);
-        views.into_iter().filter(|host| wanted.contains(&host.id)).find_map(|host| host.taken)
+        let wanted = target::might_suffer(&read.experiment, &views);
+        let held = views.into_iter().filter(|host| wanted.contains(&host.id)).filter_map(|host| host.taken);
+        held.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// Whether the request would find its hosts if these runs had none.
+    pub fn draws_without(&self, request: &Request, gone: &BTreeSet<RunId>) -> bool {
+        let views = self.views(&RunId::new(""), &request.environment);
+        let read = request.read(&self.fleet.catalogue());
+        read.is_ok_and(|read| draws(&read.experiment, &views, request, gone))
     }
 
     /// Whether every host is in contact that is known.
@@ -484,6 +492,7 @@ impl Runs {
             environment: &request.environment,
             hosts: target::suffering(&planned.experiment, &planned.targets).len(),
             count: asking.iter().map(|rule| rule.count).max().unwrap_or(1),
+            valid_ns: asking.iter().map(|rule| rule.valid_for.ns()).min().unwrap_or(i64::MAX),
         };
         let rules: Vec<&str> = asking.iter().map(|rule| rule.name.as_str()).collect();
         self.approvals.covering(&about, &rules).map(Some)
@@ -582,6 +591,13 @@ pub(crate) async fn whole<T: Send + 'static>(work: impl Future<Output = T> + Sen
         // The process ends, and with it whoever waits.
         Err(Err(_)) => std::future::pending().await,
     }
+}
+
+/// Whether the hosts of an experiment could be drawn if these runs had none.
+fn draws(experiment: &Experiment, hosts: &[HostView], request: &Request, gone: &BTreeSet<RunId>) -> bool {
+    let taken = |host: &HostView| host.taken.clone().filter(|run| !gone.contains(run));
+    let hosts: Vec<HostView> = hosts.iter().map(|host| HostView { taken: taken(host), ..host.clone() }).collect();
+    target::draw(experiment, &hosts, request.seed).is_ok()
 }
 
 fn items(run: &RunId, experiment: &Experiment, drawn: &Drawn) -> Vec<FaultItem> {

@@ -17,7 +17,7 @@ use fracas_model::{
     document,
     event::{Body, Event, Gone},
     id::RunId,
-    schedule::{self, Act, Calendars, Clockwork, Due, Fact, Now, Schedule, Skip, State, Summary},
+    schedule::{self, Act, Calendars, Clockwork, Concurrency, Due, Fact, Now, Schedule, Skip, State, Summary},
     time::Stamp,
 };
 use tokio::sync::{Mutex as AsyncMutex, Notify};
@@ -165,11 +165,16 @@ impl Schedules {
         clockwork.after(state.settled_ns).skip_while(|due| due.at_ns <= after_ns).take(many).collect()
     }
 
-    /// The latest facts of a schedule, newest last.
-    pub async fn facts(&self, name: &str, many: usize) -> Result<Vec<Event>, HistoryError> {
+    /// The latest facts of a schedule, newest last: those since it is what `state` says, where that says it.
+    pub async fn facts(&self, name: &str, state: &State, many: usize) -> Result<Vec<Event>, HistoryError> {
         let stream = stream_of(name);
         let head = self.history.store().head(&stream).await?.seq;
-        self.history.read(&stream, head.saturating_sub(many as u64)).await
+        let since = state.placed_by.saturating_sub(1);
+        let mut facts = self.history.read(&stream, head.saturating_sub(many as u64).max(since)).await?;
+        // A summary says again what was before.
+        let before = |body: &Body| matches!(body, Body::Schedule { fact: Fact::Summary(summary), .. } if summary.upto < state.placed_by);
+        facts.retain(|event| !before(&event.body));
+        Ok(facts)
     }
 
     /// Whether somebody is among those who ever set this schedule, removed or not.
@@ -179,7 +184,7 @@ impl Schedules {
             return Ok(true);
         }
         let set = |event: &Event| matches!(&event.body, Body::Schedule { fact: Fact::Set { by, .. }, .. } if by.as_str() == person);
-        Ok(self.facts(name, usize::MAX).await?.iter().any(set))
+        Ok(self.history.read(&stream_of(name), 0).await?.iter().any(set))
     }
 
     /// Makes a schedule, or changes the one of its name: document, experiment and calendars together, or nothing. Where its
@@ -433,12 +438,7 @@ impl Schedules {
                     }
                     notes.push(fact);
                 }
-                Act::Stop(runs) => {
-                    for run in runs {
-                        let why = "the next run of its schedule takes its place";
-                        self.runs.stop(&run, &by(name), why).await?;
-                    }
-                }
+                Act::Stop(runs) => self.stop_for(name, &runs, "the next run of its schedule takes its place").await?,
                 Act::Start(due) => {
                     self.append(name, std::mem::take(&mut notes)).await?;
                     notes.extend(self.start(name, life, due).await?);
@@ -459,6 +459,63 @@ impl Schedules {
         self.append(name, found).await?;
         life.unsure = false;
         self.read(name, life).await
+    }
+
+    /// Asks runs to end because a due of this schedule takes their place; it waits until they have.
+    async fn stop_for(&self, name: &str, runs: &[RunId], why: &str) -> Result<(), HistoryError> {
+        for run in runs {
+            tracing::info!(schedule = name, %run, why, "a run is stopped for a due");
+            self.runs.stop(run, &by(name), why).await?;
+        }
+        Ok(())
+    }
+
+    /// What comes of a due whose hosts these runs have, where it may take the place of some.
+    async fn take_over(
+        &self,
+        name: &str,
+        due: Due,
+        request: &Request,
+        holders: Vec<RunId>,
+    ) -> Result<Result<Fact, String>, HistoryError> {
+        let (mut stopped, mut kept) = (BTreeSet::new(), Vec::new());
+        for run in holders {
+            if !stopped.is_empty() && self.runs.draws_without(request, &stopped) {
+                break;
+            }
+            match self.protected(&run, &request.environment).await? {
+                Some(why) => kept.push(why),
+                None => drop(stopped.insert(run)),
+            }
+        }
+        if !self.runs.draws_without(request, &stopped) {
+            return Ok(Err(kept.join("; ")));
+        }
+        let stopped: Vec<RunId> = stopped.into_iter().collect();
+        self.stop_for(name, &stopped, &format!("schedule {name} takes its hosts")).await?;
+        let named: Vec<String> = stopped.iter().map(|run| format!("run {run}")).collect();
+        let reason = match &named[..] {
+            // They have ended since.
+            [] => "its hosts were taken".to_owned(),
+            [one] => format!("{one} is being stopped for it, to have its hosts"),
+            several => format!("{} are being stopped for it, to have their hosts", several.join(", ")),
+        };
+        Ok(Ok(Fact::Queued { due, reason }))
+    }
+
+    /// Why a run is not stopped for a due of this environment, if so: what somebody started by hand is theirs.
+    async fn protected(&self, run: &RunId, environment: &str) -> Result<Option<String>, HistoryError> {
+        let rows = self.history.store().run_prefix(run.as_str()).await?;
+        let Some((row, _)) = rows.into_iter().find(|(row, _)| row.run == *run) else {
+            return Ok(Some(format!("run {run} has hosts of its targets")));
+        };
+        let schedule = of(&row.by).filter(|_| row.environment == environment);
+        Ok(schedule.is_none().then(|| {
+            format!(
+                "run {run} has hosts of its targets, and was not started by a schedule in environment {environment}: it is \
+                 not stopped for this one"
+            )
+        }))
     }
 
     /// Starts a run for a due; what came of it. Nothing: it waits on, or is still owed.
@@ -499,15 +556,20 @@ impl Schedules {
             Err(RunError::Refused(refusals)) => {
                 let reasons: Vec<String> = refusals.iter().map(ToString::to_string).collect();
                 tracing::warn!(schedule = name, reasons = reasons.join("; "), "a scheduled run was refused");
-                let queues = rules.when_hosts_are_taken == schedule::Concurrency::Queue;
-                match self.runs.holder(&request).filter(|_| queues) {
-                    Some(_) if life.state.waiting.iter().any(|waiting| waiting.due == due) => Ok(None),
-                    Some(run) => {
-                        let reason = format!("{}; run {run} has hosts of its targets", reasons.join("; "));
-                        Ok(Some(Fact::Queued { due, reason }))
-                    }
-                    None => Ok(Some(skipped(reasons))),
+                let holders = match rules.when_hosts_are_taken {
+                    Concurrency::Forbid => Vec::new(),
+                    Concurrency::Queue | Concurrency::Replace => self.runs.holders(&request),
+                };
+                let Some(first) = holders.first().cloned() else { return Ok(Some(skipped(reasons))) };
+                if life.state.waiting.iter().any(|waiting| waiting.due == due) {
+                    return Ok(None);
                 }
+                if rules.when_hosts_are_taken == Concurrency::Replace {
+                    let taken_over = self.take_over(name, due, &request, holders).await?;
+                    return Ok(Some(taken_over.unwrap_or_else(|why| skipped([reasons, vec![why]].concat()))));
+                }
+                let reason = format!("{}; run {first} has hosts of its targets", reasons.join("; "));
+                Ok(Some(Fact::Queued { due, reason }))
             }
             Err(RunError::History(error)) => Err(error),
         }
@@ -588,6 +650,11 @@ impl Life {
         if matches!(fact, Fact::SetBack { .. }) {
             // What was started for a due of that time is no run of it now.
             self.timed_by = seq;
+        }
+        if let Fact::Set { environment, .. } = fact
+            && (self.state.schedule.is_none() || self.state.environment != *environment)
+        {
+            self.state.placed_by = seq;
         }
         self.state.take(fact, at_ns);
         if matches!(fact, Fact::Set { .. }) {

@@ -6,10 +6,11 @@
 //!
 //! ```text
 //! begin  ->  provider: a code  ->  the person types it in a browser, and agrees
-//! finish ->  provider: not yet | no | an ID token  ->  claims  ->  person and roles  ->  access token
+//! finish ->  provider: not yet | no | an ID token, signed  ->  claims  ->  person and roles  ->  access token
 //! ```
 
 mod claims;
+mod keys;
 mod provider;
 mod settings;
 
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 pub use self::settings::{Settings, read, shape, written};
 use self::{
     claims::Claims,
+    keys::Keys,
     provider::{Answer, Provider, ProviderError},
 };
 use crate::{
@@ -113,13 +115,14 @@ pub struct SignIn {
     settings: Option<Arc<Settings>>,
     people: People,
     history: History,
+    keys: Keys,
     pending: Arc<Mutex<BTreeMap<String, Pending>>>,
 }
 
 impl SignIn {
     /// With this provider, or none.
     pub fn new(settings: Option<Settings>, people: People, history: History) -> Self {
-        Self { settings: settings.map(Arc::new), people, history, pending: Arc::default() }
+        Self { settings: settings.map(Arc::new), people, history, keys: Keys::default(), pending: Arc::default() }
     }
 
     fn provider(&self) -> Result<(Arc<Settings>, Provider), SignInError> {
@@ -193,6 +196,7 @@ impl SignIn {
             Answer::SlowDown => Ok(Stand::Waiting(self.pace(handle, Duration::from_secs(5)))),
             Answer::Denied(why) => Err(over(SignInError::Denied(why))),
             Answer::Token(id_token) => {
+                self.keys.check(&provider, &id_token).await.map_err(over)?;
                 let now_ns = self.history.now().wall_ns;
                 let claims = Claims::read(&id_token, &settings.issuer, &settings.client_id, now_ns)
                     .map_err(|why| over(SignInError::Denied(why)))?;
@@ -260,6 +264,7 @@ impl SignIn {
                 name: claims.name.clone(),
                 email: claims.email.clone(),
                 subject: Some(subject.clone()),
+                subject_digest: None,
             };
             let entry = entry.checked().map_err(SignInError::Denied)?;
             match self.people.add(entry, grants.clone(), "sign-in").await {

@@ -237,6 +237,9 @@ pub trait Store: Send + Sync {
     /// The run index, the row that was inserted last first whatever the clock said, at most `limit`, with the number of the last record of each run's stream.
     fn runs(&self, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>>;
 
+    /// The same of these environments alone.
+    fn runs_in(&self, environments: Vec<String>, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>>;
+
     /// Rows of the runs whose id begins with `prefix`, oldest first, at most 16.
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>>;
 

@@ -153,6 +153,12 @@ impl Grants {
         self.allow(right, EVERYWHERE)
     }
 
+    /// Where they give it: names of environments, among them perhaps [`EVERYWHERE`].
+    pub fn environments(&self, right: Right) -> BTreeSet<&str> {
+        let gives = self.0.iter().filter(|grant| grant.role.rights().contains(&right));
+        gives.map(|grant| grant.environment.as_str()).collect()
+    }
+
     /// Whether they give it in any environment.
     pub fn allow_somewhere(&self, right: Right) -> bool {
         self.0.iter().any(|grant| grant.role.rights().contains(&right))

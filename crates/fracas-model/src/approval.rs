@@ -8,7 +8,7 @@
 //!       -> rejected, withdrawn, expired
 //! ```
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -112,7 +112,7 @@ pub enum Fact {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Request {
     /// What was asked for.
-    pub asked: Option<Asked>,
+    pub asked: Option<Arc<Asked>>,
     /// Who asked.
     pub by: String,
     /// When, wall time, nanoseconds since the epoch.
@@ -159,13 +159,27 @@ impl Standing {
     }
 }
 
+impl Asked {
+    /// About how many bytes it takes to keep it.
+    pub fn size(&self) -> usize {
+        let pairs = self.files.iter().chain(&self.parameters).map(|(name, text)| name.len() + text.len());
+        let hosts = self.hosts.iter().map(|(id, name)| id.as_str().len() + name.len());
+        self.source.len() + pairs.chain(hosts).chain(self.steps.iter().map(String::len)).sum::<usize>()
+    }
+}
+
 impl Request {
+    /// Whether it may still let a run start at wall time `now_ns`, now or once others have approved.
+    pub fn is_open(&self, now_ns: i64) -> bool {
+        matches!(self.standing(now_ns), Standing::Waiting | Standing::Approved)
+    }
+
     /// Takes one fact, recorded at wall time `at_ns`. What came after the end of a request changes nothing, nor does the
     /// approval of whoever asked, or of something else than was asked.
     pub fn apply(&mut self, fact: &Fact, at_ns: i64) {
         match fact {
             Fact::Asked { asked, by } if self.asked.is_none() => {
-                (self.asked, self.by, self.at_ns) = (Some((**asked).clone()), by.clone(), at_ns);
+                (self.asked, self.by, self.at_ns) = (Some(Arc::new((**asked).clone())), by.clone(), at_ns);
             }
             Fact::Approved { by, digest, note } => {
                 if self.may_approve(by).is_ok() && self.digest().as_ref() == Some(digest) {
@@ -183,7 +197,7 @@ impl Request {
 
     /// What an approver agrees to: SHA-256 over the canonical JSON of what was asked, hex.
     pub fn digest(&self) -> Option<String> {
-        let asked = serde_json::to_value(self.asked.as_ref()?).ok()?;
+        let asked = serde_json::to_value(self.asked.as_deref()?).ok()?;
         Some(crate::digest::intent(&asked))
     }
 
@@ -228,7 +242,8 @@ impl Request {
             Subject::Plan { plan, .. } => plan == about.plan,
             Subject::Intent { max_hosts } => about.hosts <= *max_hosts as usize,
         };
-        same && bound && asked.count >= about.count && self.standing(now_ns) == Standing::Approved
+        let fresh = now_ns < self.at_ns.saturating_add(about.valid_ns);
+        same && bound && fresh && asked.count >= about.count && self.standing(now_ns) == Standing::Approved
     }
 }
 
@@ -245,6 +260,9 @@ pub struct About<'a> {
     pub hosts: usize,
     /// So many people must have approved.
     pub count: u32,
+    /// An approval that was asked for longer ago than this, nanoseconds, does not hold for it. What was drawn when it was
+    /// asked may have met a more patient rule.
+    pub valid_ns: i64,
 }
 
 /// Why a run may not start for want of approval, from the requests there are about its document; `None`: one covers it.
@@ -263,6 +281,9 @@ pub fn wanting<'a>(
     });
     let told: Vec<String> = near
         .map(|(id, request)| match (request.standing(now_ns), request.asked.as_ref().map(|asked| &asked.subject)) {
+            (Standing::Approved, _) if now_ns >= request.at_ns.saturating_add(about.valid_ns) => {
+                format!("{id} was asked for longer ago than it may hold for these hosts")
+            }
             (Standing::Approved, Some(Subject::Plan { .. })) => {
                 format!("{id} was approved for another plan: hosts or what they would do have changed since")
             }
@@ -320,7 +341,8 @@ mod tests {
         request.apply(&Fact::Approved { by: by.into(), digest, note: String::new() }, 2);
     }
 
-    const ABOUT: About<'static> = About { intent: "i", plan: "p", environment: "prod", hosts: 1, count: 1 };
+    const ABOUT: About<'static> =
+        About { intent: "i", plan: "p", environment: "prod", hosts: 1, count: 1, valid_ns: i64::MAX };
 
     #[test]
     fn others_approve_exactly_what_was_asked_and_any_change_voids_it() {
@@ -357,6 +379,11 @@ mod tests {
         often.apply(&Fact::Used { run: "r1".into() }, 3);
         assert!(often.covers(&About { plan: "any", hosts: 2, ..ABOUT }, 5));
         assert!(!often.covers(&About { hosts: 3, ..ABOUT }, 5));
+        // Other hosts may be drawn later, of which a stricter rule says how long it holds.
+        let strict = About { plan: "any", valid_ns: 10, ..ABOUT };
+        assert_eq!([10, 11].map(|now_ns| often.covers(&strict, now_ns)), [true, false]);
+        let why = wanting([("a-1", &often)].into_iter(), &strict, &["databases"], 11).unwrap().to_string();
+        assert!(why.contains("a-1 was asked for longer ago than it may hold"), "{why}");
     }
 
     #[test]

@@ -19,6 +19,12 @@ pub enum Kind {
     /// A run has its verdict.
     #[serde(rename = "run.finished")]
     RunFinished,
+    /// A run asks a question, and waits for the answer.
+    #[serde(rename = "decision.wanted")]
+    DecisionWanted,
+    /// It was answered, or waits for no answer any more.
+    #[serde(rename = "decision.made")]
+    DecisionMade,
     /// A host of a run went out of contact.
     #[serde(rename = "host.lost")]
     HostLost,
@@ -80,10 +86,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind that can happen by itself, in the order in which people are told of them.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 23] = [
         Self::RunStarted,
         Self::RunAborted,
         Self::RunFinished,
+        Self::DecisionWanted,
+        Self::DecisionMade,
         Self::HostLost,
         Self::HostBack,
         Self::UndoFailed,
@@ -110,6 +118,8 @@ impl Kind {
             Self::RunStarted => "run.started",
             Self::RunAborted => "run.aborted",
             Self::RunFinished => "run.finished",
+            Self::DecisionWanted => "decision.wanted",
+            Self::DecisionMade => "decision.made",
             Self::HostLost => "host.lost",
             Self::HostBack => "host.back",
             Self::UndoFailed => "undo.failed",

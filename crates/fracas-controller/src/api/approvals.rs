@@ -27,9 +27,14 @@ const NOTE: usize = 500;
 
 impl Api {
     fn approval_view(&self, id: String, request: &Request) -> Approval {
+        let asked_json = request.asked.as_deref().map(to_json).unwrap_or_default();
+        self.approval_without(id, request, asked_json)
+    }
+
+    fn approval_without(&self, id: String, request: &Request, asked_json: String) -> Approval {
         Approval {
             id,
-            asked_json: request.asked.as_ref().map(to_json).unwrap_or_default(),
+            asked_json,
             digest: request.digest().unwrap_or_default(),
             standing: request.standing(self.history.now().wall_ns).word().to_owned(),
             by: request.by.clone(),
@@ -125,7 +130,16 @@ impl Api {
         let mut all: Vec<(String, Request)> = self.approvals.all();
         all.retain(|(_, request)| seen(request));
         all.sort_by_key(|(_, request)| std::cmp::Reverse(request.at_ns));
-        let approvals = all.into_iter().map(|(id, request)| self.approval_view(id, &request)).collect();
+        // Documents are shown one at a time.
+        let listed = |asked: &Asked| {
+            let (source, files) = (String::new(), BTreeMap::new());
+            to_json(&Asked { source, files, ..asked.clone() })
+        };
+        let view = |(id, request): (String, Request)| {
+            let asked = request.asked.as_deref().map(listed).unwrap_or_default();
+            self.approval_without(id, &request, asked)
+        };
+        let approvals = all.into_iter().map(view).collect();
         Ok(Response::new(ListApprovalsReply { approvals }))
     }
 
@@ -203,7 +217,7 @@ fn refused(error: ApprovalError) -> Status {
         ApprovalError::Unknown(_) => Status::not_found(text),
         ApprovalError::Several(_) => Status::invalid_argument(text),
         ApprovalError::Not(_) | ApprovalError::OtherDigest => Status::failed_precondition(text),
-        ApprovalError::TooMany => Status::resource_exhausted(text),
+        ApprovalError::TooManyOfOne | ApprovalError::TooMany => Status::resource_exhausted(text),
         ApprovalError::History(error) => status(&error),
     }
 }

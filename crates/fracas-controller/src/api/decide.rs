@@ -10,7 +10,10 @@ use crate::{access::Principal, runs::AnswerError, schedules};
 impl Api {
     /// Whoever started the run does not decide, nor does whoever set the schedule that did.
     pub(super) async fn decided_entry(&self, by: &Principal, wire: DecideRequest) -> Reply<DecideReply> {
-        let (row, _) = self.find(by, &wire.run).await?;
+        let row = match self.find(by, &wire.run).await {
+            Ok((row, _)) => row,
+            Err(why) => return Err(self.missing(by, "Decide", &wire.run, why).await),
+        };
         let needs = &[Right::Approve];
         let act = Act { method: "Decide", needs, environment: &row.environment, about: row.run.as_str() };
         self.may(by, act.clone()).await?;

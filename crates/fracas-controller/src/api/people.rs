@@ -50,7 +50,7 @@ impl Api {
         for grant in &grants.0 {
             self.gives(by, "AddPerson", grant, "somebody new").await?;
         }
-        let entry = Entry { handle: wire.handle, name: wire.name, email: wire.email, subject: None };
+        let entry = Entry { handle: wire.handle, name: wire.name, email: wire.email, ..Entry::default() };
         let entry = entry.checked().map_err(Status::invalid_argument)?;
         let known = self.people.add(entry, grants, &by.id).await.map_err(refused)?;
         Ok(Response::new(person(known)))

@@ -41,17 +41,12 @@ const HALT_HEAD_START: Duration = Duration::from_millis(200);
 impl Api {
     /// The run of this id, prefix or `last`, among those that the caller may see: the others are not there.
     pub(super) async fn find(&self, by: &Principal, run: &str) -> Result<(RunIndex, u64), Status> {
-        let store = self.history.store();
         let mut found = match run {
-            "last" => store.runs(LISTED.1 as usize).await,
+            "last" => self.seen_runs(by, 1).await?,
             "" => return Err(Status::invalid_argument("name a run: an id, a unique prefix of one, or `last`")),
-            prefix => store.run_prefix(prefix).await,
-        }
-        .map_err(|e| status(&e.into()))?;
+            prefix => self.history.store().run_prefix(prefix).await.map_err(|e| status(&e.into()))?,
+        };
         found.retain(|(row, _)| by.grants.allow(Right::View, &row.environment));
-        if run == "last" {
-            found.truncate(1);
-        }
         match found.len() {
             0 => Err(Status::not_found(format!("no run `{run}` here: `fracas runs` lists them"))),
             1 => Ok(found.remove(0)),
@@ -69,6 +64,17 @@ impl Api {
         let act = Act { method, needs: &[Right::View], environment: &row.environment, about: row.run.as_str() };
         self.sees(by, act).await?;
         Ok(found)
+    }
+
+    /// The newest runs that the caller may see.
+    async fn seen_runs(&self, by: &Principal, limit: usize) -> Result<Vec<(RunIndex, u64)>, Status> {
+        let (store, seen) = (self.history.store(), by.grants.environments(Right::View));
+        let rows = if seen.contains(access::EVERYWHERE) {
+            store.runs(limit).await
+        } else {
+            store.runs_in(seen.into_iter().map(str::to_owned).collect(), limit).await
+        };
+        rows.map_err(|e| status(&e.into()))
     }
 
     pub(super) async fn plan_of(&self, by: &Principal, wire: PlanRequest) -> Reply<PlanReply> {
@@ -182,11 +188,7 @@ impl Api {
             0 => LISTED.0,
             asked => asked.min(LISTED.1),
         };
-        let everything = by.grants.allow_everywhere(Right::View);
-        let looked_at = if everything { limit } else { LISTED.1 };
-        let mut rows = self.history.store().runs(looked_at as usize).await.map_err(|e| status(&e.into()))?;
-        rows.retain(|(row, _)| by.grants.allow(Right::View, &row.environment));
-        rows.truncate(limit as usize);
+        let rows = self.seen_runs(by, limit as usize).await?;
         Ok(Response::new(ListRunsReply { runs: rows.into_iter().map(|(row, head)| summary(row, head)).collect() }))
     }
 

@@ -112,15 +112,16 @@ impl Api {
     }
 
     pub(super) async fn shown_schedule(&self, by: &Principal, wire: GetScheduleRequest) -> Reply<GetScheduleReply> {
-        let environment = match self.visible(by, &wire.name) {
-            Ok(state) => state.environment.clone(),
+        let state = match self.visible(by, &wire.name) {
+            Ok(state) => state,
             Err(why) => return Err(self.missing(by, "GetSchedule", &wire.name, why).await),
         };
-        let act = Act { method: "GetSchedule", needs: &[Right::View], environment: &environment, about: &wire.name };
+        let environment = state.environment.as_str();
+        let act = Act { method: "GetSchedule", needs: &[Right::View], environment, about: &wire.name };
         self.sees(by, act).await?;
         let asked = |given: u32, (few, most): (u32, u32)| if given == 0 { few } else { given.min(most) };
-        let state = self.schedules.one(&wire.name).map_err(refused)?;
-        let events = self.schedules.facts(&wire.name, asked(wire.facts, FACTS) as usize).await;
+        // What it is by now may be elsewhere: shown is what was looked at above.
+        let events = self.schedules.facts(&wire.name, &state, asked(wire.facts, FACTS) as usize).await;
         let events_json = events.map_err(|e| status(&e))?.iter().map(to_json).collect();
         let schedule = Some(self.view(&state, asked(wire.next, DUES)));
         Ok(Response::new(GetScheduleReply { schedule, events_json }))

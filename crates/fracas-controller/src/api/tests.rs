@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use fracas_model::{
     access::{Grant, Grants, Role},
     event::VerdictWord,
+    id::RunId,
     time::{ClockId, Stamp},
 };
 use fracas_proto::v1::operator_server::Operator as _;
@@ -469,4 +470,83 @@ async fn a_schedule_of_somebody_who_may_not_any_more_starts_nothing() {
     api.people.remove("anna", "left", false, "admin").await.unwrap();
     assert!(!api.people.still_may(anna.id.as_str(), Right::Run, "default"));
     assert!(api.people.still_may("admin", Right::Run, "default") && !api.people.still_may("nobody", Right::View, "x"));
+}
+
+#[tokio::test]
+async fn an_answer_to_a_run_that_is_not_there_is_on_record() {
+    let api = api(&MemoryStore::new()).await;
+    ended(&api).await;
+    let decide = |run: &str| DecideRequest { run: run.into(), entry: "e".into(), go: true, note: String::new() };
+    let approver = [(Role::Approver, "elsewhere")];
+    for run in ["nothing", "r1"] {
+        let refused = api.decide(asked_by(decide(run), &approver)).await.unwrap_err();
+        assert_eq!(refused.code(), Code::NotFound, "{run}");
+    }
+    let tried =
+        calls(&api).await.into_iter().filter(|(by, method, _, refused)| by == "p-1" && method == "Decide" && *refused);
+    assert_eq!(tried.count(), 2);
+}
+
+#[tokio::test]
+async fn the_runs_of_a_quiet_environment_are_found_behind_those_of_a_busy_one() {
+    let api = api(&MemoryStore::new()).await;
+    ended(&api).await;
+    for number in 0..1200 {
+        let run = RunIndex {
+            run: RunId::new(format!("x{number}")),
+            name: "busy".into(),
+            state: "finished".into(),
+            verdict: "pass".into(),
+            exit_code: 0,
+            reason: String::new(),
+            started_wall_ns: 0,
+            ended_wall_ns: Some(1),
+            by: "admin".into(),
+            environment: "busy".into(),
+        };
+        let extra = Extra { index: Some(run), ..Extra::default() };
+        api.history
+            .append_with(&format!("run/x{number}"), vec![Body::GateStarted { at: stamp() }], extra)
+            .await
+            .unwrap();
+    }
+    let viewer = [(Role::Viewer, "default")];
+    let names = |reply: Response<ListRunsReply>| -> Vec<String> {
+        reply.into_inner().runs.into_iter().map(|run| run.run).collect()
+    };
+    assert_eq!(names(api.list_runs(asked_by(ListRunsRequest::default(), &viewer)).await.unwrap()), ["r1"]);
+    let last = api.get_run(asked_by(GetRunRequest { run: "last".into() }, &viewer)).await.unwrap();
+    assert_eq!(last.into_inner().run, "r1");
+    let everywhere = api.list_runs(asked(ListRunsRequest { limit: 5000 })).await.unwrap();
+    assert_eq!(names(everywhere).len(), 1000);
+    assert_eq!(names(api.list_runs(asked_by(ListRunsRequest::default(), &[])).await.unwrap()).len(), 0);
+}
+
+#[tokio::test]
+async fn what_a_schedule_of_that_name_did_elsewhere_is_not_shown_here() {
+    let api = api(&MemoryStore::new()).await;
+    let text =
+        "apiVersion: fracas/v1\nkind: Schedule\nname: nightly\nexperiment: e.yaml\nwhen: { cron: '0 2 1 1 *' }\n";
+    let set = |environment: &str, description: &str| SetScheduleRequest {
+        source: format!("{text}description: {description}\n"),
+        experiment: "apiVersion: fracas/v1\nkind: Experiment\nname: e\ntimeline:\n  - { id: w, at: 0s, wait: 1s }\n"
+            .into(),
+        environment: environment.into(),
+        ..SetScheduleRequest::default()
+    };
+    let of = |name: &str| ScheduleRequest { name: name.into(), reason: "secret of a".into() };
+    api.set_schedule(asked(set("a", "secret of a"))).await.unwrap();
+    api.pause_schedule(asked(of("nightly"))).await.unwrap();
+    api.remove_schedule(asked(of("nightly"))).await.unwrap();
+    api.set_schedule(asked(set("b", "of b"))).await.unwrap();
+    api.pause_schedule(asked(ScheduleRequest { reason: "of b".into(), ..of("nightly") })).await.unwrap();
+    let get = GetScheduleRequest { name: "nightly".into(), facts: 1000, ..GetScheduleRequest::default() };
+    let shown = api.get_schedule(asked_by(get.clone(), &[(Role::Viewer, "b")])).await.unwrap().into_inner();
+    let facts = shown.events_json.join("\n");
+    assert!(!facts.contains("secret of a") && facts.contains("of b"), "{facts}");
+    assert_eq!(shown.events_json.len(), 2);
+    // Set anew where it is it keeps what it did.
+    api.set_schedule(asked(set("b", "of b, again"))).await.unwrap();
+    let shown = api.get_schedule(asked_by(get, &[(Role::Viewer, "b")])).await.unwrap().into_inner();
+    assert_eq!(shown.events_json.len(), 3);
 }

@@ -25,7 +25,7 @@ pub const PATH: &str = "/schedules.ics";
 const CALENDAR: &str = "text/calendar; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 /// Said to whoever has no good link, whatever is wrong with his.
-const CLOSED: &str = "This link opens nothing: it was altered, has expired or was revoked. Have a new one made.\n";
+const CLOSED: &str = "This link opens nothing: it was altered, has expired or was revoked, or whoever made it may not look there any more. Have a new one made.\n";
 /// What is read of a body that nobody wants, bytes, and for how long.
 const MAX_BODY: usize = 4096;
 const BODY_PATIENCE: Duration = Duration::from_secs(1);

@@ -19,7 +19,7 @@ use crate::{
 
 const AUDIT: &str = "audit/c";
 const NOW_NS: i64 = 1_798_000_000_000_000_000;
-const CLOSED_TEXT: &str = "This link opens nothing: it was altered, has expired or was revoked. Have a new one made.\n";
+const CLOSED_TEXT: &str = "This link opens nothing: it was altered, has expired or was revoked, or whoever made it may not look there any more. Have a new one made.\n";
 const YEAR: u32 = 365 * 86_400;
 
 fn stamp(wall_ns: i64) -> Stamp {
@@ -61,7 +61,7 @@ impl Rig {
     }
 
     async fn link(&self, environment: &str, schedule: &str) -> (Made, String) {
-        self.feeds.make(environment.into(), schedule.into(), YEAR, "p".into()).await.unwrap()
+        self.feeds.make(environment.into(), schedule.into(), YEAR, "admin".into()).await.unwrap()
     }
 
     async fn ask(&self, method: Method, path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {
@@ -103,6 +103,44 @@ async fn a_link_shows_what_it_was_made_for_and_no_more() {
     for method in [Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS, Method::TRACE] {
         let (status, headers, _) = rig.ask(method, &all, &[]).await;
         assert_eq!((status, headers["allow"].to_str().unwrap()), (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD"));
+    }
+}
+
+#[tokio::test]
+async fn a_link_shows_what_whoever_made_it_may_see_now() {
+    use fracas_model::access::{Grant, Grants, Role};
+    let rig = Rig::new().await;
+    let people = People::new(rig.feeds.history.clone(), AUDIT, crate::people::Directory::default(), &[]);
+    let sees = |environment: &str| Grant { environment: environment.into(), role: Role::Viewer };
+    let entry = crate::people::Entry { handle: "anna".into(), ..Default::default() };
+    let grants = Grants([sees("prod"), sees("staging")].into());
+    let anna = people.add(entry, grants, "admin").await.unwrap();
+    let rig = Rig { feeds: rig.feeds.clone().answering_to(people.clone()), ..rig };
+    let made = async |by: &str| rig.feeds.make("prod".into(), String::new(), YEAR, by.into()).await.unwrap().1;
+    let (hers, strange, admins) = (made(anna.id.as_str()).await, made("p-nobody").await, made("admin").await);
+    let status = async |path: &str| rig.get(path).await.0;
+    assert_eq!((status(&hers).await, status(&admins).await), (StatusCode::OK, StatusCode::OK));
+    assert_eq!(rig.get(&strange).await, (StatusCode::FORBIDDEN, CLOSED_TEXT.to_owned()));
+    people.grant("anna", sees("prod"), false, "admin").await.unwrap();
+    assert_eq!(rig.get(&hers).await, (StatusCode::FORBIDDEN, CLOSED_TEXT.to_owned()), "she sees other places only");
+    people.grant("anna", sees("prod"), true, "admin").await.unwrap();
+    assert_eq!(status(&hers).await, StatusCode::OK);
+    people.remove("anna", "left", true, "admin").await.unwrap();
+    assert_eq!((status(&hers).await, status(&admins).await), (StatusCode::FORBIDDEN, StatusCode::OK));
+}
+
+#[test]
+fn of_a_whole_link_only_its_id_is_public() {
+    let id = "0a1b2c3d4e5f6071";
+    let link = format!("https://c:7766{PATH}?environment=prod&expires=1&id={id}&key=ff&signature={}", "5".repeat(64));
+    for text in [id, &format!(" {id}\n"), &link, link.split_once('?').unwrap().1] {
+        assert_eq!(public_part(text), id, "{text}");
+    }
+    let signature = "5".repeat(64);
+    for none in
+        ["", "nightly", &signature, "https://c/?signature=00", &link.replace(id, "0a"), &link.replace("id=", "")]
+    {
+        assert_eq!(public_part(none), "", "{none}");
     }
 }
 

@@ -108,6 +108,10 @@ impl Store for Brittle {
         self.inner.runs(limit)
     }
 
+    fn runs_in(&self, environments: Vec<String>, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
+        self.inner.runs_in(environments, limit)
+    }
+
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
         self.inner.run_prefix(prefix)
     }

@@ -83,6 +83,8 @@ impl To {
             Self::Webhook(_) | Self::Slack(_) | Self::Email(_) => &[
                 Kind::RunAborted,
                 Kind::RunFinished,
+                Kind::DecisionWanted,
+                Kind::DecisionMade,
                 Kind::HostLost,
                 Kind::HostBack,
                 Kind::UndoFailed,
@@ -98,9 +100,10 @@ impl To {
 }
 
 /// The kinds that open an incident.
-const INCIDENTS: [Kind; 7] = [
+const INCIDENTS: [Kind; 8] = [
     Kind::RunAborted,
     Kind::RunFinished,
+    Kind::DecisionWanted,
     Kind::HostLost,
     Kind::UndoFailed,
     Kind::HostQuarantined,

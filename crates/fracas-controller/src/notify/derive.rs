@@ -6,10 +6,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fracas_model::{
     event::{AbortKind, Body, Event, VerdictWord},
-    id::{HostId, ItemKey, RunId},
+    experiment::{Action, Experiment},
+    id::{EntryId, HostId, ItemKey, RunId},
     notice::Kind,
     schedule::{Due, Fact, Skip},
     time::Stamp,
+    units::Dur,
 };
 use serde_json::Value;
 
@@ -24,6 +26,11 @@ pub(super) fn matters(body: &Body) -> bool {
             | Body::HostContact { .. }
             | Body::UndoFailed { .. }
             | Body::Undone { .. }
+            | Body::EntryStarted { .. }
+            | Body::EntrySkipped { .. }
+            | Body::EntryEnded { .. }
+            | Body::EntryFailed { .. }
+            | Body::Decided { .. }
             | Body::Aborted { .. }
             | Body::Finished { .. }
             | Body::ReportSealed { .. }
@@ -60,6 +67,8 @@ struct KnownRun {
     experiment: String,
     environment: String,
     hosts: BTreeMap<HostId, String>,
+    /// What its entries ask, and how long each waits for an answer.
+    questions: BTreeMap<EntryId, (String, Dur)>,
     /// When a controller took it over last.
     resumed: Option<Stamp>,
     lost: BTreeSet<HostId>,
@@ -76,6 +85,11 @@ impl Known {
         }
         match &event.body {
             Body::Aborted { .. }
+            | Body::EntryStarted { .. }
+            | Body::EntrySkipped { .. }
+            | Body::EntryEnded { .. }
+            | Body::EntryFailed { .. }
+            | Body::Decided { .. }
             | Body::Finished { .. }
             | Body::HostContact { .. }
             | Body::Resumed { .. }
@@ -120,6 +134,7 @@ impl Known {
                 experiment: one_line(experiment, LONGEST),
                 environment: environment.clone(),
                 hosts: hosts.clone(),
+                questions: questions(document),
                 ..KnownRun::default()
             };
             let summary = format!("{} started by {by}", run.called(id));
@@ -290,8 +305,24 @@ impl KnownRun {
                 // What a person did, or what never began, needs no other person.
                 let meant = matches!(why, AbortKind::Gate | AbortKind::NoGo | AbortKind::Stop | AbortKind::Halt);
                 let severity = if meant { Severity::Warning } else { Severity::Error };
-                let notice = self.notice(id, event, Kind::RunAborted, severity, &summary).with("reason", text(cause));
+                let mut notice =
+                    self.notice(id, event, Kind::RunAborted, severity, &summary).with("reason", text(cause));
+                // It waits for no answer any more.
+                for (key, of) in self.open.extract_if(.., |_, of| *of == Kind::DecisionWanted) {
+                    notice = notice.closing(key, of);
+                }
                 Some(if meant { notice } else { self.opens(notice, event.stream.clone()) })
+            }
+            Body::EntryStarted { entry, at, .. } => self.asks(id, event, entry, at),
+            Body::Decided { entry, go, by, note, .. } => {
+                let answer = if *go { "go" } else { "no-go" };
+                let note = if note.is_empty() { String::new() } else { format!(": {note}") };
+                let told = self.answered(id, event, entry, &format!("{answer} by {by}{note}"))?;
+                Some(told.with("by", text(by)).with("reason", text(note.trim_start_matches(": "))))
+            }
+            Body::EntryEnded { entry, .. } => self.answered(id, event, entry, "it waits for no answer any more"),
+            Body::EntrySkipped { entry, why, .. } | Body::EntryFailed { entry, why, .. } => {
+                Some(self.answered(id, event, entry, why)?.with("reason", text(why)))
             }
             Body::Finished { verdict, exit_code, reasons, .. } => {
                 let reason = reasons.first().map(|reason| format!(": {reason}")).unwrap_or_default();
@@ -337,10 +368,44 @@ impl KnownRun {
         Some(notice.with("host", name).with("hostId", host.as_str()))
     }
 
+    /// An entry that asks begins to wait for its answer.
+    fn asks(&mut self, id: &RunId, event: &Event, entry: &EntryId, at: &Stamp) -> Option<Notice> {
+        let (question, deadline) = self.questions.get(entry)?;
+        let limit = instant(at.wall_ns.saturating_add(deadline.ns()));
+        let summary = format!("{} asks, until {limit}: {entry}: {question}", self.called(id));
+        let notice = self.notice(id, event, Kind::DecisionWanted, Severity::Warning, &summary);
+        let notice = notice.with("reason", text(question)).with("entry", text(entry.as_str())).with("due", limit);
+        Some(self.opens(notice, decision_key(id, entry)))
+    }
+
+    /// Nothing is told of an entry that waits for no answer.
+    fn answered(&mut self, id: &RunId, event: &Event, entry: &EntryId, how: &str) -> Option<Notice> {
+        let key = decision_key(id, entry);
+        let of = self.open.remove(&key)?;
+        let summary = format!("{}: {entry}: {how}", self.called(id));
+        let notice = self.notice(id, event, Kind::DecisionMade, Severity::Info, &summary);
+        Some(notice.with("entry", text(entry.as_str())).closing(key, of))
+    }
+
     fn opens(&mut self, notice: Notice, key: String) -> Notice {
         self.open.insert(key.clone(), notice.kind);
         notice.opening(key)
     }
+}
+
+/// What the entries of a document ask.
+fn questions(document: &Value) -> BTreeMap<EntryId, (String, Dur)> {
+    let experiment: Result<Experiment, _> = serde_json::from_value(document.clone());
+    let asks = |entry: fracas_model::experiment::Entry| match entry.action {
+        Action::Approval { question, deadline, .. } => Some((entry.id, (question, deadline))),
+        _ => None,
+    };
+    // A document that cannot be read is no run either, and its driver says so.
+    experiment.map(|experiment| experiment.timeline.into_iter().filter_map(asks).collect()).unwrap_or_default()
+}
+
+fn decision_key(id: &RunId, entry: &EntryId) -> String {
+    format!("run/{id}/decision/{entry}")
 }
 
 fn undo_key(id: &RunId, item: &ItemKey) -> String {

@@ -8,7 +8,10 @@ use std::{
 use fracas_model::id::PersonId;
 use serde::{Deserialize, Serialize};
 
-use crate::datadir::{Access, DataDir, DataDirError};
+use crate::{
+    chain::{hex, sha256},
+    datadir::{Access, DataDir, DataDirError},
+};
 
 /// The file in the data directory.
 const FILE: &str = "people.json";
@@ -30,6 +33,10 @@ pub struct Entry {
     /// Name by which an identity provider knows them: `ISSUER SUBJECT`.
     #[serde(default)]
     pub subject: Option<String>,
+    /// Of somebody who was erased, SHA-256 of that name, hexadecimal: whoever has left does not come back unseen, and it
+    /// tells nobody's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject_digest: Option<String>,
 }
 
 impl Entry {
@@ -56,6 +63,11 @@ impl Entry {
         }
         Ok(self)
     }
+}
+
+/// What is kept of the name of somebody at an identity provider after they were erased.
+pub(super) fn subject_digest(subject: &str) -> String {
+    hex(&sha256(subject.as_bytes()))
 }
 
 /// Why names could not be kept.
@@ -96,9 +108,15 @@ impl Directory {
         self.change(|entries| drop(entries.insert(person.clone(), entry)))
     }
 
-    /// Forgets an entry for good.
+    /// Forgets an entry for good, but for the digest of the name at an identity provider.
     pub fn erase(&self, person: &PersonId) -> Result<(), DirectoryError> {
-        self.change(|entries| drop(entries.remove(person)))
+        self.change(|entries| {
+            let Some(entry) = entries.remove(person) else { return };
+            let of_name = entry.subject.map(|subject| subject_digest(&subject));
+            if let Some(digest) = of_name.or(entry.subject_digest) {
+                entries.insert(person.clone(), Entry { subject_digest: Some(digest), ..Entry::default() });
+            }
+        })
     }
 
     fn change(&self, change: impl FnOnce(&mut BTreeMap<PersonId, Entry>)) -> Result<(), DirectoryError> {

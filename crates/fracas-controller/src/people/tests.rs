@@ -23,7 +23,7 @@ async fn people(history: &History) -> People {
 }
 
 fn anna() -> Entry {
-    Entry { handle: "anna".into(), name: "Anna".into(), email: "anna@example.org".into(), subject: None }
+    Entry { handle: "anna".into(), name: "Anna".into(), email: "anna@example.org".into(), ..Entry::default() }
 }
 
 fn operator(environment: &str) -> Grant {
@@ -108,6 +108,31 @@ async fn whoever_signs_in_twice_at_once_or_was_removed_is_nobody_else() {
     // An admin may take them back.
     people.add(entry("a-3"), Grants::default(), "admin").await.unwrap();
     assert!(!people.was_removed("https://id 7"));
+}
+
+#[tokio::test]
+async fn whoever_was_erased_does_not_come_back_by_their_name_at_the_provider() {
+    let folder = tempfile::tempdir().unwrap();
+    let dir = Arc::new(DataDir::open(&folder.path().join("d")).unwrap());
+    let (history, _, _) = history().await;
+    let people = people(&history).await.named_in(Directory::open(dir.clone()).unwrap());
+    let entry = Entry { subject: Some("https://id 7".into()), ..anna() };
+    people.add(entry, Grants::default(), "admin").await.unwrap();
+    let other = Entry { handle: "bert".into(), ..Entry::default() };
+    people.add(other, Grants::default(), "admin").await.unwrap();
+    assert!(!people.was_removed("https://id 7"));
+    people.remove("anna", "left", true, "admin").await.unwrap();
+    people.remove("bert", "left", true, "admin").await.unwrap();
+    assert!(people.was_removed("https://id 7") && !people.was_removed("https://id 8"));
+    // Erased twice is erased once, and nothing of a name is kept.
+    let erased = people.all().into_iter().find(|known| known.entry.subject_digest.is_some()).unwrap();
+    people.remove(erased.id.as_str(), "again", true, "admin").await.unwrap();
+    assert!(people.was_removed("https://id 7"));
+    let kept = std::fs::read_to_string(folder.path().join("d/people.json")).unwrap();
+    assert!(!kept.contains("https://id") && !kept.contains("anna") && !kept.contains("bert"), "{kept}");
+    assert!(people.find("").is_err(), "who was erased is called nothing");
+    let again = self::people(&history).await.named_in(Directory::open(dir).unwrap());
+    assert!(again.was_removed("https://id 7"), "nor after a restart");
 }
 
 #[test]

@@ -125,10 +125,12 @@ async fn a_request_that_comes_twice_is_one_run() {
 #[tokio::test]
 async fn a_run_is_in_the_way_only_where_nothing_else_is() {
     let (runs, _fleet) = rig().await;
-    assert_eq!(runs.holder(&request("two")), None, "nobody has the host");
+    assert_eq!(runs.holders(&request("two")), [], "nobody has the host");
     let run = runs.start(&request("one")).await.unwrap();
-    assert_eq!(runs.holder(&request("two")), Some(run));
+    assert_eq!(runs.holders(&request("two")), std::slice::from_ref(&run));
+    let without = |gone: &[RunId]| runs.draws_without(&request("two"), &gone.iter().cloned().collect());
+    assert!(!without(&[]) && without(&[run]));
     // The host is taken too, and that is not what a wait would help against.
     let source = DOCUMENT.replace("targets: {", "targets: { web: { select: role=web },");
-    assert_eq!(runs.holder(&Request { source, ..request("three") }), None);
+    assert_eq!(runs.holders(&Request { source, ..request("three") }), []);
 }

@@ -1,13 +1,11 @@
-//! What an ID token says, checked: for us, of this issuer, still good. Its signature is not looked at.
-//!
-//! The token comes straight from the issuer's token endpoint over TLS that names the issuer; OpenID Connect Core 1.0,
-//! 3.1.3.7, point 6, lets that stand for the signature. A token that came any other way must not be given to this.
+//! What an ID token says, checked: for us, of this issuer, still good (OpenID Connect Core 1.0, 3.1.3.7). That the issuer
+//! signed it is settled before, in [`super::keys`].
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::Value;
 
 /// Longest ID token, bytes.
-const LONGEST: usize = 64 << 10;
+pub(super) const LONGEST: usize = 64 << 10;
 /// How far the two clocks may be apart.
 const LEEWAY_NS: i64 = 60_000_000_000;
 

@@ -1,5 +1,5 @@
-//! Three questions to an identity provider: where things are (OpenID Connect Discovery 1.0), a code for a person (RFC 8628),
-//! and whether the person has agreed. Answers are bounded; redirects are not followed.
+//! Four questions to an identity provider: where things are (OpenID Connect Discovery 1.0), a code for a person (RFC 8628),
+//! whether the person has agreed, and which keys it signs with. Answers are bounded; redirects are not followed.
 
 use std::sync::Arc;
 
@@ -7,7 +7,10 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::Settings;
+use super::{
+    Settings,
+    keys::{self, Key},
+};
 use crate::outgoing::{self, Asked};
 
 /// What ends a name of an issuer to make the address of its discovery document.
@@ -53,6 +56,7 @@ pub(super) enum Answer {
 struct Places {
     issuer: String,
     token_endpoint: String,
+    jwks_uri: String,
     #[serde(default)]
     device_authorization_endpoint: Option<String>,
 }
@@ -108,6 +112,18 @@ impl Provider {
         })
     }
 
+    /// The keys by which it signs.
+    pub(super) async fn keys(&self) -> Result<Vec<Key>, ProviderError> {
+        let url = self.places().await?.jwks_uri;
+        let asked = Asked { url: &url, ca: self.0.ca.as_deref(), authorization: None, form: None };
+        let (status, text) = outgoing::ask(asked).await.map_err(|why| self.failed(why))?;
+        if status != 200 {
+            return Err(self.failed(format!("it tells its keys with status {status}")));
+        }
+        let published: Value = self.parse("a set of keys", &text)?;
+        Ok(keys::read(&published))
+    }
+
     async fn places(&self) -> Result<Places, ProviderError> {
         let url = format!("{}{DISCOVERY}", self.0.issuer.trim_end_matches('/'));
         let asked = Asked { url: &url, ca: self.0.ca.as_deref(), authorization: None, form: None };
@@ -121,7 +137,7 @@ impl Provider {
             return Err(self.failed(format!("it calls itself {:.200}", places.issuer)));
         }
         let sure = |url: &String| outgoing::is_sure(url);
-        let all = [Some(&places.token_endpoint), places.device_authorization_endpoint.as_ref()];
+        let all = [Some(&places.token_endpoint), Some(&places.jwks_uri), places.device_authorization_endpoint.as_ref()];
         if !all.into_iter().flatten().all(sure) {
             return Err(self.failed("it wants to be asked over plain HTTP"));
         }

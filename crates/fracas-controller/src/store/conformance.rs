@@ -152,9 +152,16 @@ async fn lists_runs_newest_first_and_by_prefix(store: &dyn Store) {
     let names = |rows: Vec<(RunIndex, u64)>| rows.into_iter().map(|(r, _)| r.run.to_string()).collect::<Vec<_>>();
     assert_eq!(names(store.runs(9).await.unwrap()), ["0b", "0abd", "0abc"]);
     assert_eq!(names(store.runs(2).await.unwrap()), ["0b", "0abd"]);
+    let elsewhere = RunIndex { environment: "it's \"there\"".to_owned(), ..row("c", 5) };
+    store.commit(with_index(elsewhere.clone())).await.unwrap();
+    let [here, there] = [row("0b", 20).environment, elsewhere.environment];
+    assert_eq!(names(store.runs_in(vec![here.clone()], 2).await.unwrap()), ["0b", "0abd"]);
+    assert_eq!(names(store.runs_in(vec![there.clone()], 2).await.unwrap()), ["c"]);
+    assert_eq!(names(store.runs_in(vec![there, here], 9).await.unwrap()), ["c", "0b", "0abd", "0abc"]);
+    assert_eq!(store.runs_in(vec![], 9).await, Ok(vec![]));
     assert_eq!(store.run_prefix("0abd").await, Ok(vec![(ended, 0)]));
     assert_eq!(names(store.run_prefix("0ab").await.unwrap()), ["0abc", "0abd"]);
-    assert_eq!(names(store.run_prefix("").await.unwrap()), ["0abc", "0abd", "0b"]);
+    assert_eq!(names(store.run_prefix("").await.unwrap()), ["0abc", "0abd", "0b", "c"]);
     assert_eq!(store.run_prefix("%").await, Ok(vec![]));
 }
 

@@ -226,6 +226,13 @@ impl Store for MemoryStore {
         Self::answer(Ok(rows.collect()))
     }
 
+    fn runs_in(&self, environments: Vec<String>, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
+        let contents = self.lock();
+        let rows = contents.order.iter().rev().map(|run| &contents.runs[run]);
+        let rows = rows.filter(|row| environments.contains(&row.environment)).take(limit);
+        Self::answer(Ok(rows.map(|row| contents.with_seq(row)).collect()))
+    }
+
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
         let contents = self.lock();
         let rows = contents.runs.values().filter(|row| row.run.as_str().starts_with(prefix)).take(PREFIX_ROWS);

@@ -288,6 +288,18 @@ impl Store for SqliteStore {
         })
     }
 
+    fn runs_in(&self, environments: Vec<String>, limit: usize) -> Answer<'_, Vec<(RunIndex, u64)>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        self.ask(move |connection| {
+            let wanted = serde_json::to_string(&environments).expect("texts");
+            let text = format!(
+                "SELECT {RUN_COLUMNS} FROM run WHERE environment IN (SELECT value FROM json_each(?1)) \
+                 ORDER BY rowid DESC LIMIT ?2"
+            );
+            connection.prepare_cached(&text)?.query_map((wanted, limit), run_row)?.collect()
+        })
+    }
+
     fn run_prefix<'a>(&'a self, prefix: &'a str) -> Answer<'a, Vec<(RunIndex, u64)>> {
         let range = (prefix.to_owned(), after_prefix(prefix), PREFIX_ROWS as i64);
         self.ask(move |connection| {

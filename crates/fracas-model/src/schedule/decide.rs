@@ -36,6 +36,8 @@ pub struct State {
     pub changed_ns: i64,
     /// In which environment its runs are started.
     pub environment: String,
+    /// Number of the record that put it there; what was recorded before is of another environment. 0: nobody knows.
+    pub placed_by: u64,
     /// Who made or changed it last.
     pub by: String,
     /// All dues up to this nominal instant are settled or wait; those after it are owed.

@@ -172,9 +172,11 @@ pub fn schedule_shape() -> Shape {
         ),
         Field::with_default(
             "whenHostsAreTaken",
-            Shape::choice(&["forbid", "queue"]),
+            policy(),
             "forbid",
-            "What when another run has its hosts: skip this time, or let it wait.",
+            "What when other runs have its hosts: skip this time, let it wait, or stop those runs for it, where schedules of \
+             the same environment started them. A run that somebody started by hand is never stopped for it: then this time \
+             is skipped.",
         ),
         Field::with_default(
             "waitAtMost",

@@ -125,6 +125,60 @@ fn a_run_from_its_start_to_its_verdict() {
     assert_eq!(incidents(&told[6]), [("run/r1", Kind::RunAborted, false), (series, Kind::RunFinished, true)]);
 }
 
+/// A run whose only entry asks something.
+fn asking() -> Vec<Body> {
+    let text = "apiVersion: fracas/v1\nkind: Experiment\nname: ask\ntimeline:\n  - { id: ready, at: 0s, approval: { question: \
+                Is on-call ready?, deadline: 30m, otherwise: skip } }\n";
+    let (none, catalogue) = (BTreeMap::new(), fracas_model::catalogue::Catalogue::default());
+    let read = fracas_model::document::read("x", text, &none, &none, &catalogue).unwrap();
+    let mut begins = planned("prod");
+    if let Body::Planned { document, .. } = &mut begins {
+        *document = read.canonical;
+    }
+    vec![begins, Body::EntryStarted { entry: "ready".into(), occurrence: 0, generation: 1, at: stamp(2) }]
+}
+
+fn answered(go: bool) -> Body {
+    Body::Decided { entry: "ready".into(), go, by: "p-1".into(), note: "all here".into(), at: stamp(3) }
+}
+
+#[test]
+fn a_question_is_told_until_it_is_answered() {
+    let (entry, at) = (EntryId::from("ready"), stamp(2));
+    let other = Body::EntryStarted { entry: "else".into(), occurrence: 0, generation: 1, at };
+    let ended = Body::EntryEnded { entry: entry.clone(), at: stamp(3) };
+    let failed = Body::EntryFailed { entry: entry.clone(), why: "nobody decided within 30m".into(), at: stamp(9) };
+    let told = |bodies: &[Body]| told_of("run/r1", [asking().as_slice(), bodies].concat());
+    let (run, key) = ("run r1 of ask in prod", "run/r1/decision/ready");
+
+    let well = told(&[other, answered(true), ended]);
+    assert_eq!(
+        said(&well)[1..],
+        [
+            (
+                "decision.wanted",
+                format!("{run} asks, until 2026-11-24T03:15:02.000Z: ready: Is on-call ready?").as_str()
+            ),
+            ("decision.made", format!("{run}: ready: go by p-1: all here").as_str()),
+        ]
+    );
+    assert_eq!(incidents(&well[1]), [(key, Kind::DecisionWanted, true)]);
+    assert_eq!(incidents(&well[2]), [(key, Kind::DecisionWanted, false)]);
+    assert_eq!((well[1].value("entry").as_str(), well[2].value("by").as_str()), ("ready", "p-1"));
+    // A no is one notice, though the entry fails by it; so is silence.
+    assert_eq!(said(&told(&[answered(false), failed.clone()]))[2].1, format!("{run}: ready: no-go by p-1: all here"));
+    assert_eq!(told(&[answered(false), failed.clone()]).len(), 3);
+    assert_eq!(
+        said(&told(&[failed]))[2],
+        ("decision.made", format!("{run}: ready: nobody decided within 30m").as_str())
+    );
+    // The end of the run is that of the question.
+    let stopped = told(&[aborted(AbortKind::Stop)]);
+    assert_eq!(incidents(&stopped[2]), [(key, Kind::DecisionWanted, false)]);
+    let over = told(&[finished(VerdictWord::Aborted, &[])]);
+    assert_eq!(incidents(&over[2]), [(key, Kind::DecisionWanted, false)]);
+}
+
 #[test]
 fn the_end_of_a_run_closes_what_is_open_in_it() {
     let bodies = vec![planned("default"), contact(false), undo_failed("no"), finished(VerdictWord::Pass, &[])];
@@ -365,7 +419,15 @@ fn a_template_can_name_every_field_of_every_notice() {
         Fact::Paused { reason: "r".into(), by: "b".into() },
         Fact::Resumed { by: "b".into() },
     ]);
-    let mut all = [told_of("run/r1", run), told_of("host/h", host), told_of("audit/c", audit), schedule].concat();
+    let asked = [asking(), vec![answered(true)]].concat();
+    let mut all = [
+        told_of("run/r1", run),
+        told_of("run/r1", asked),
+        told_of("host/h", host),
+        told_of("audit/c", audit),
+        schedule,
+    ]
+    .concat();
     let kinds: BTreeSet<Kind> = all.iter().map(|notice| notice.kind).collect();
     assert_eq!(kinds, Kind::ALL.into_iter().collect(), "every kind is here");
     all.push(Notice::test("test/1".into(), stamp(1), "ops", "admin"));
