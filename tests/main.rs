@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod attacks;
 mod branch;
 mod bugs;
 mod clock;
@@ -80,6 +81,7 @@ fn main() -> ExitCode {
         branch::trials(),
         halt_trial::trials(),
         gone::trials(),
+        attacks::trials(),
         keep::trials(),
         kill::trials(),
         pause::trials(),

@@ -59,6 +59,15 @@ impl<'a> Somebody<'a> {
         somebody
     }
 
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
+    /// The public part of the token.
+    pub(crate) fn token_id(&self) -> &str {
+        self.token.split('.').nth(1).expect("an id")
+    }
+
     fn program(&self, words: &[&str]) -> Program {
         part(&["fracas"]).args(words.iter().copied()).env("HOME", &self.home).env("TZ", "UTC")
     }

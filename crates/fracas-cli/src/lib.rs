@@ -30,7 +30,7 @@ mod words;
 
 use std::{collections::BTreeMap, future::Future, io::Write as _, pin::Pin};
 
-use fracas_model::catalogue::Catalogue;
+use fracas_model::{catalogue::Catalogue, diagnostic::harmless};
 
 use crate::{
     args::{Command, Global, KeepCommand},
@@ -136,5 +136,5 @@ fn said(error: &CliError, output: Output) -> String {
             .to_string();
     }
     let (red, plain) = if output.colour { ("\x1b[31m", "\x1b[0m") } else { ("", "") };
-    format!("{red}fracas:{plain} {}", error.text)
+    format!("{red}fracas:{plain} {}", harmless(&error.text))
 }

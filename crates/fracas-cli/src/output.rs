@@ -2,6 +2,7 @@
 
 use std::io::{self, IsTerminal as _, Write};
 
+use fracas_model::diagnostic::harmless;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -52,9 +53,14 @@ impl Output {
         }
     }
 
-    /// Writes text as it is.
-    #[expect(clippy::unused_self, reason = "all writing goes through the chosen output")]
+    /// Writes text for people: whatever it holds from elsewhere steers no terminal and turns no writing round.
     pub(crate) fn text(self, text: &str) -> io::Result<()> {
+        if self.json { self.raw(text) } else { self.raw(&safe(text, self.colour)) }
+    }
+
+    /// Writes text as it is, for programs.
+    #[expect(clippy::unused_self, reason = "all writing goes through the chosen output")]
+    pub(crate) fn raw(self, text: &str) -> io::Result<()> {
         let mut to = io::stdout().lock();
         to.write_all(text.as_bytes())?;
         to.flush()
@@ -73,7 +79,7 @@ impl Output {
     /// Says something beside the result, on standard error; nothing when quiet.
     pub(crate) fn notice(self, text: &str) {
         if !self.quiet {
-            let _ = writeln!(io::stderr().lock(), "{text}");
+            let _ = writeln!(io::stderr().lock(), "{}", harmless(text));
         }
     }
 
@@ -98,6 +104,22 @@ impl Output {
     }
 }
 
+/// Harmless text, in which only colours stay, where there are some.
+fn safe(text: &str, colour: bool) -> String {
+    let mut parts = text.split('\x1b');
+    let mut all = harmless(parts.next().unwrap_or_default());
+    for part in parts {
+        let end = part.find(|c: char| !matches!(c, '[' | ';' | '0'..='9')).unwrap_or(0);
+        if colour && part.starts_with('[') && part[end..].starts_with('m') {
+            all.push('\x1b');
+            all.push_str(&harmless(part));
+        } else {
+            all.push_str(&harmless(&format!("\x1b{part}")));
+        }
+    }
+    all
+}
+
 /// The value as an object that names its schema; what is no object stands under `value`.
 pub(crate) fn tagged(schema: &str, value: &impl Serialize) -> Value {
     let value = serde_json::to_value(value).unwrap_or(Value::Null);
@@ -115,6 +137,17 @@ mod tests {
 
     use super::*;
     use crate::args::Cli;
+
+    #[test]
+    fn only_colours_steer_the_terminal() {
+        let hostile = "a\x1b[31mred\x1b[0m\x1b[2J\x1b]0;x\x07\u{202e}\u{9b}1m\n\tb\x1b";
+        assert_eq!(
+            safe(hostile, true),
+            "a\x1b[31mred\x1b[0m\u{fffd}[2J\u{fffd}]0;x\u{fffd}\u{fffd}\u{fffd}1m\n\tb\u{fffd}"
+        );
+        assert!(!safe(hostile, false).contains('\x1b'));
+        assert_eq!(safe("plain, ünïcode\n", false), "plain, ünïcode\n");
+    }
 
     fn output(arguments: &[&str], surroundings: &Surroundings) -> Output {
         let arguments = ["fracas", "runs"].iter().chain(arguments);

@@ -70,8 +70,19 @@ impl Diagnostic {
         if let Some(help) = &self.help {
             text.push_str(&format!("\nhelp: {help}"));
         }
-        text
+        harmless(&text)
     }
+}
+
+/// Foreign text that may have several lines, made to steer no terminal and turn no writing round; each such character still
+/// takes one place.
+pub fn harmless(text: &str) -> String {
+    let steers = |c: char| {
+        let turns =
+            matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}');
+        turns || (c.is_control() && !matches!(c, '\n' | '\t'))
+    };
+    text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// More errors than this of one text are counted, not listed: nobody reads them.
@@ -224,6 +235,17 @@ fn distance(a: &[char], b: &[char]) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn hostile_text_is_shown_and_does_nothing() {
+        let text = "name: \"a\u{1b}[2J\u{202e}\u{9b}\"\n";
+        let mut findings = Findings::new("x\u{7}.yaml", text);
+        let span = Span { line: 1, column: 7, width: 3 };
+        findings.error(span, "a\u{0}b is no name", "write\u{2066} another");
+        let shown = findings.finish().unwrap_err()[0].render();
+        assert!(!shown.contains(['\u{0}', '\u{7}', '\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}']), "{shown:?}");
+        assert!(shown.contains("a\u{fffd}b is no name"), "{shown:?}");
+    }
 
     #[test]
     fn a_diagnostic_shows_the_line_and_the_way_out() {

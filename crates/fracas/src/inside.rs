@@ -53,6 +53,6 @@ pub(crate) fn runtime() -> io::Result<tokio::runtime::Runtime> {
 /// Tells why nothing works, and the exit code.
 pub(crate) fn fatal(error: &dyn std::fmt::Display) -> u8 {
     use std::io::Write as _;
-    let _ = writeln!(io::stderr(), "fracas: {error}");
+    let _ = writeln!(io::stderr(), "fracas: {}", fracas_model::diagnostic::harmless(&error.to_string()));
     fracas_cli::exit::ERROR
 }

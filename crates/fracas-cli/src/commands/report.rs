@@ -26,7 +26,8 @@ pub(crate) async fn report(session: &Session<'_>, given: &ReportArgs) -> Result<
         session.output.notice("the run has not ended: this report is a snapshot");
     }
     match &given.to {
-        None => session.output.text(&rendered(&report, form, session))?,
+        None if form == ReportForm::Text => session.output.text(&rendered(&report, form, session))?,
+        None => session.output.raw(&rendered(&report, form, session))?,
         Some(path) => {
             save(path, &rendered_for_file(&report, form))?;
             session.output.notice(&format!("report written to {}", path.display()));
