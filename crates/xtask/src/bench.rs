@@ -2,6 +2,7 @@
 //!
 //! Nothing here passes or fails: machines are noisy, so read ratios, and the figures of one run side by side.
 
+mod appends;
 mod delay;
 mod idle;
 mod load;
@@ -23,6 +24,7 @@ type Bench = fn(bool) -> anyhow::Result<()>;
 
 const HELP: &str = "usage: cargo xtask bench [--quick] [NAME...]
   orders  order committed by the controller -> fault in effect on one loopback agent, fsync beside it
+  appends append of one fact to a full history: alone, during a backup, during a prune; fsync beside it
   ticks   lateness of probe ticks at 10 ms
   load    cpu-load at 20, 50 and 80 %: mean and worst second, stress-ng beside it
   idle    size of the stripped agent, memory and processor time of an idle one and its guard over 60 s
@@ -36,8 +38,9 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
     }
     let quick = words.iter().any(|w| w == "--quick");
     let names: Vec<&str> = words.iter().map(String::as_str).filter(|w| !w.starts_with("--")).collect();
-    let all: [(&str, Bench); 5] = [
+    let all: [(&str, Bench); 6] = [
         ("orders", orders::run),
+        ("appends", appends::run),
         ("ticks", ticks::run),
         ("load", load::run),
         ("delay", delay::run),
