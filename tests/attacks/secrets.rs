@@ -43,7 +43,7 @@ notifications:
 "#;
 
 /// In a file or a variable by reference, so that they are in no place of ours at all.
-const BY_REFERENCE: [&str; 7] = ["oidc", "hook-url", "hmac", "hook-header", "slack", "pagerduty", "mail"];
+const BY_REFERENCE: [&str; 8] = ["probe", "oidc", "hook-url", "hmac", "hook-header", "slack", "pagerduty", "mail"];
 
 const EXPERIMENT: &str = r#"
 apiVersion: fracas/v1
@@ -54,7 +54,9 @@ services: { web: { rto: 1m } }
 probes:
   up:
     service: web
-    http: { url: "http://127.0.0.1:9/", headers: { authorization: "Bearer CANARY-document" } }
+    http:
+      url: "http://127.0.0.1:8099/"
+      headers: { authorization: "Bearer CANARY-document", x-key: { env: FRACAS_SECRET_KEY } }
 timeline:
   - { id: break, at: 0s, fault: { file-replace: { path: /run/data/page, content: broken } }, target: box, for: 300ms }
 recovery: { stableFor: 0s, giveUpAfter: 1s }
@@ -91,8 +93,10 @@ pub(super) fn secrets() {
     let config = rig.document("controller", CONFIG);
     let program = || {
         let program = rig.controller_program(DATA).args(["--log-level", "debug", "--metrics-listen", "127.0.0.1:7768"]);
-        let program =
-            program.env("FRACAS_CONFIG", &config).env("HOOK_HEADER", format!("Bearer {}", canary("hook-header")));
+        let program = program
+            .env("FRACAS_CONFIG", &config)
+            .env("FRACAS_SECRET_KEY", canary("probe"))
+            .env("HOOK_HEADER", format!("Bearer {}", canary("hook-header")));
         program.env("HOOK_URL", format!("http://{RECEIVER}/{}", canary("hook-url")))
     };
     let mut told = Told::default();
@@ -124,7 +128,8 @@ pub(super) fn secrets() {
     let run = rig.run(EXPERIMENT);
     assert!(!run.id.is_empty());
     pasted(&rig, [&link, &access, &token]);
-    let userinfo = EXPERIMENT.replace("http://127.0.0.1:9/", &format!("http://me:{}@127.0.0.1:9/", canary("userinfo")));
+    let userinfo =
+        EXPERIMENT.replace("http://127.0.0.1:8099/", &format!("http://me:{}@127.0.0.1:8099/", canary("userinfo")));
     let path = rig.document("userinfo", &userinfo);
     let said = rig.fracas(&["run", &path, "--yes"]);
     assert!(said.code == 2 && said.text().contains("holds credentials"), "{}", said.text());
@@ -168,7 +173,7 @@ pub(super) fn secrets() {
     told.expect_without("the signature of a link", &signature, &[]);
     // A backup with keys holds every key, and says so.
     told.expect_without("the administrator's token", admin.rsplit('.').next().expect("secret"), &["backup"]);
-    // What stands in a document is in its run's history, and wherever that is shown; the probe's help says so.
+    // What stands in a document is in its run's history, and wherever that is shown: there are references instead.
     let documents = ["watch", "report", "evidence", "backup", "backup without keys", "history"];
     told.expect_without("a header of a document", "CANARY-document", &documents);
     let (_, history) = told.0.iter().find(|(place, _)| place == "history").expect("it");
