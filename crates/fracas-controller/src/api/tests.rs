@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, time::Duration};
 use fracas_model::{
     access::{Grant, Grants, Role},
     event::VerdictWord,
-    id::RunId,
     time::{ClockId, Stamp},
 };
 use fracas_proto::v1::operator_server::Operator as _;
@@ -60,10 +59,10 @@ fn asked_by<T>(message: T, grants: &[(Role, &str)]) -> Request<T> {
     request
 }
 
-/// A run that has ended, with a sealed report.
-async fn ended(api: &Api) -> Vec<u8> {
-    let index = RunIndex {
-        run: "r1".into(),
+/// The row of a run that has ended.
+fn row(run: &str, environment: &str) -> RunIndex {
+    RunIndex {
+        run: run.into(),
         name: "n".into(),
         state: "finished".into(),
         verdict: "pass".into(),
@@ -72,8 +71,13 @@ async fn ended(api: &Api) -> Vec<u8> {
         started_wall_ns: 0,
         ended_wall_ns: Some(1),
         by: "admin".into(),
-        environment: "default".into(),
-    };
+        environment: environment.into(),
+    }
+}
+
+/// A run that has ended, with a sealed report.
+async fn ended(api: &Api) -> Vec<u8> {
+    let index = row("r1", "default");
     let finished = Body::Finished { verdict: VerdictWord::Pass, exit_code: 0, reasons: vec![], at: stamp() };
     let extra = Extra { index: Some(index), ..Extra::default() };
     api.history.append_with("run/r1", vec![finished], extra).await.unwrap();
@@ -492,18 +496,7 @@ async fn the_runs_of_a_quiet_environment_are_found_behind_those_of_a_busy_one() 
     let api = api(&MemoryStore::new()).await;
     ended(&api).await;
     for number in 0..1200 {
-        let run = RunIndex {
-            run: RunId::new(format!("x{number}")),
-            name: "busy".into(),
-            state: "finished".into(),
-            verdict: "pass".into(),
-            exit_code: 0,
-            reason: String::new(),
-            started_wall_ns: 0,
-            ended_wall_ns: Some(1),
-            by: "admin".into(),
-            environment: "busy".into(),
-        };
+        let run = row(&format!("x{number}"), "busy");
         let extra = Extra { index: Some(run), ..Extra::default() };
         api.history
             .append_with(&format!("run/x{number}"), vec![Body::GateStarted { at: stamp() }], extra)
