@@ -57,11 +57,13 @@ impl Api {
     /// A host of this name, id or prefix, among those that the caller may see.
     fn find_host(&self, by: &Principal, host: &str) -> Result<(HostId, HostRecord), Status> {
         let hosts = self.fleet.hosts();
-        let fits = |(id, record): &(HostId, HostRecord)| {
-            record.name == host || (!host.is_empty() && id.as_str().starts_with(host))
-        };
         let seen = |(_, record): &(HostId, HostRecord)| by.grants.allow(Right::View, record.environment());
-        let mut found = hosts.into_iter().filter(seen).filter(fits);
+        let seen: Vec<(HostId, HostRecord)> = hosts.into_iter().filter(seen).collect();
+        let exact = |(id, record): &(HostId, HostRecord)| record.name == host || id.as_str() == host;
+        let prefix = |(id, _): &(HostId, HostRecord)| !host.is_empty() && id.as_str().starts_with(host);
+        // A host that is called `c` is meant by that, whatever ids begin with it.
+        let named = seen.iter().any(exact);
+        let mut found = seen.into_iter().filter(|one| if named { exact(one) } else { prefix(one) });
         match (found.next(), found.next()) {
             (Some(found), None) => Ok(found),
             (None, _) => Err(Status::not_found(format!("no host `{host}`: `fracas hosts` lists them"))),

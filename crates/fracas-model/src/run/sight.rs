@@ -10,6 +10,8 @@ use crate::{
 
 /// The longest window of an error budget.
 const MEMORY: Dur = Dur::from_secs(3600);
+/// The longest reason of a vantage that is kept, characters.
+pub(super) const LONGEST_WHY: usize = 300;
 /// Summaries come about every second.
 const MOST_FAILED: usize = 2 * 3600;
 
@@ -24,6 +26,8 @@ pub struct Sight {
     pub since: i64,
     /// Completion of the last look known, vantage boot time.
     pub until: i64,
+    /// Why it failed when the stretch began, in a few words.
+    pub why: String,
     /// When the last word came in, controller boot time.
     pub heard: i64,
     /// Failed looks of the last hour, by the send instant of the summary's first look.
@@ -44,8 +48,10 @@ impl Sight {
         }
         self.heard = event.received.boot_ns;
         match &event.body {
-            Body::Edge { ok, after, at, .. } => {
+            Body::Edge { ok, after, why, at, .. } => {
                 self.edge_at = Some(at.clone());
+                // A host may say as much as it likes.
+                self.why = why.chars().take(LONGEST_WHY).collect();
                 if self.ok != Some(*ok) {
                     self.ok = Some(*ok);
                     self.since = after.s;

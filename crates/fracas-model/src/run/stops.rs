@@ -3,7 +3,7 @@
 //! Vantages evaluate conditions with every look and tell at once (`Run::met`). What is here is the same over the
 //! summaries of each second, for agents that evaluate nothing, and what no vantage can tell: that it is lost.
 
-use super::{Run, decide::SEAL};
+use super::{Run, decide::SEAL, sight::LONGEST_WHY};
 use crate::{
     experiment::Experiment,
     id::{HostId, ProbeId},
@@ -11,9 +11,6 @@ use crate::{
     time::Stamp,
     units::Dur,
 };
-
-/// The longest reason of a vantage that is kept, characters.
-const LONGEST_WHY: usize = 300;
 
 impl Run {
     /// Why the run is to stop now, if so.
@@ -50,9 +47,9 @@ impl Run {
         let mut sights = self.sights_of(probe);
         sights.find_map(|(host, sight)| {
             let met = sight.ok == Some(false) && sight.down_for() >= *failing_for;
-            met.then(|| {
-                format!("{probe} {}, seen by {}", StopWhen::failing(*failing_for, sight.down_for()), self.name(host))
-            })
+            let why = if sight.why.is_empty() { String::new() } else { format!(": {}", sight.why) };
+            let failing = || StopWhen::failing(*failing_for, sight.down_for());
+            met.then(|| format!("{probe} {}{why}, seen by {}", failing(), self.name(host)))
         })
     }
 
