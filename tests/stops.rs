@@ -219,6 +219,7 @@ fn lost(rig: &Rig, heart: &Going) {
     run.ended("pass", 0);
     assert_eq!(run.undo_causes(), ["expired"], "{}", run.story());
     rig.start_agent("edge");
+    assert!(rig.agent_reports("edge"));
 }
 
 fn canary() {
