@@ -38,6 +38,15 @@ fn active(script: &mut Script, host: &str) {
     script.settle();
 }
 
+/// The canary's one-shot fires.
+fn spent(script: &mut Script) {
+    let at = stamp("d1", script.now);
+    let plan = Plan { steps: vec![], claims: vec![], check: Check::Gone { processes: vec![] }, summary: String::new() };
+    script.host("d1", Body::Applying { item: item("d1"), plan, at: at.clone() });
+    let effective = Between { from: at.clone(), to: at };
+    script.host("d1", Body::Spent { item: item("d1"), certain: true, effective });
+}
+
 fn checked(script: &mut Script, host: &str, proof: Proof) {
     let at = stamp(host, script.now);
     script.host(host, Body::Checked { item: item(host), proof, measured: vec![], at });
@@ -153,11 +162,7 @@ fn one_that_was_refused_does_not_keep_the_entry_open() {
 #[test]
 fn a_one_shot_waits_for_its_proof_too() {
     let mut script = begun(rollout("stop"), true, serde_json::Value::Null);
-    let at = stamp("d1", script.now);
-    let plan = Plan { steps: vec![], claims: vec![], check: Check::Gone { processes: vec![] }, summary: String::new() };
-    script.host("d1", Body::Applying { item: item("d1"), plan, at: at.clone() });
-    let effective = Between { from: at.clone(), to: at };
-    script.host("d1", Body::Spent { item: item("d1"), certain: true, effective });
+    spent(&mut script);
     script.watched(4);
     assert!(script.run().entries[&"kill".into()].widened.is_none());
     assert_eq!(script.run().entries[&"kill".into()].ended, None, "the others have not had it");
@@ -197,11 +202,7 @@ fn a_canary_that_is_out_of_contact_is_not_well() {
 #[test]
 fn nobody_follows_long_after_the_canary() {
     let mut script = begun(rollout("stop"), true, serde_json::Value::Null);
-    let at = stamp("d1", script.now);
-    let plan = Plan { steps: vec![], claims: vec![], check: Check::Gone { processes: vec![] }, summary: String::new() };
-    script.host("d1", Body::Applying { item: item("d1"), plan, at: at.clone() });
-    let effective = Between { from: at.clone(), to: at };
-    script.host("d1", Body::Spent { item: item("d1"), certain: true, effective });
+    spent(&mut script);
     let proof = Proof::Verified;
     script.host("d1", Body::Checked { item: item("d1"), proof, measured: vec![], at: stamp("d1", script.now) });
     // The controller is away meanwhile.
