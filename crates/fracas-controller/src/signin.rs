@@ -235,7 +235,9 @@ impl SignIn {
             }
             // Whoever may do nothing any more does not come back as somebody else.
             None if self.people.was_removed(&subject) => {
-                return Err(SignInError::Denied("you were removed here: an admin has to add you again".into()));
+                let why = "you were removed here and do not come back this way: an admin has to add you (`fracas people add`) and \
+                           make you an access token (`fracas people token make`)";
+                return Err(SignInError::Denied(why.into()));
             }
             None => match self.add(claims, subject.clone(), grants).await {
                 // Another sign-in of the same person was faster.
