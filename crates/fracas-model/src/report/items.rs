@@ -75,7 +75,7 @@ fn item_report(story: &Story, key: &ItemKey, item: &Item) -> ItemReport {
         occurrence: key.occurrence,
         generation: key.generation,
         summary: item.plan.as_ref().map(|p| p.summary.clone()).unwrap_or_default(),
-        moments: item.moments.iter().map(|m| ItemMoment { at_ns: m.at_ns - origin, ..*m }).collect(),
+        moments: item.moments.iter().map(|m| ItemMoment { at_ns: m.at_ns.saturating_sub(origin), ..*m }).collect(),
         one_shot: item.one_shot(),
         effective_ns: item.effective.as_ref().map(|b| story.offset_of(&b.to)),
         undone_ns: undone.map(|(_, b, _)| story.offset_of(&b.to)),

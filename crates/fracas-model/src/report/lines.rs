@@ -71,7 +71,11 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         Body::HostContact { host, connected: true, .. } => format!("contact with {} again", name(host)),
         Body::HostContact { host, .. } => format!("contact with {} lost", name(host)),
         Body::ClockSeen { map } => {
-            format!("clock of {} known within {}", name(&map.from.host), Dur::from_ns(map.hi_ns - map.lo_ns).human())
+            format!(
+                "clock of {} known within {}",
+                name(&map.from.host),
+                Dur::from_ns(map.hi_ns.saturating_sub(map.lo_ns)).human()
+            )
         }
         Body::Restored { .. } => "the history was restored from a backup: what happened since that is not in it".into(),
         Body::Resumed { .. } => "a restarted controller took the run over".into(),

@@ -198,7 +198,10 @@ impl View<'_> {
             outage: outage.duration,
             recovery_from_fault: from_fault,
             residual: lifting.residual,
-            while_active: lifting.lifted_lo.zip(counted_from).map(|(lo, from)| Dur::from_ns((lo - from).max(0))),
+            while_active: lifting
+                .lifted_lo
+                .zip(counted_from)
+                .map(|(lo, from)| Dur::from_ns(lo.saturating_sub(from).max(0))),
             ending: lifting.ending.clone(),
             every: self.probe.every,
         };
@@ -266,8 +269,9 @@ impl View<'_> {
         let watched = from.is_some_and(|at| covered.s <= at.saturating_add(self.probe.every.ns()))
             && last_look.is_some_and(|at| covered.c >= at);
         let holes = self.watch.gaps.iter().chain(&found.holes).filter(|h| from.is_none_or(|at| h.c >= at));
-        let blind =
-            holes.map(|h| h.c - h.s).max().unwrap_or_default() + self.probe.every.ns() + self.probe.timeout.ns();
+        let blind = holes.map(|h| h.c.saturating_sub(h.s)).max().unwrap_or_default()
+            + self.probe.every.ns()
+            + self.probe.timeout.ns();
         Calm {
             rto: self.service.and_then(|s| s.rto),
             fault: !faults.is_empty(),

@@ -185,7 +185,12 @@ impl Story {
     /// Offset of a controller's stamp; after a reboot of the controller only wall time links the two.
     pub(super) fn since_origin(&self, stamp: &Stamp) -> i64 {
         let Some(origin) = self.origin() else { return 0 };
-        if origin.clock == stamp.clock { stamp.boot_ns - origin.boot_ns } else { stamp.wall_ns - origin.wall_ns }
+        // A stored stamp may be any number.
+        if origin.clock == stamp.clock {
+            stamp.boot_ns.saturating_sub(origin.boot_ns)
+        } else {
+            stamp.wall_ns.saturating_sub(origin.wall_ns)
+        }
     }
 
     /// Items that a probe has to do with: in a game day those of its own section.
