@@ -121,7 +121,7 @@ fn plain(rto: Dur, measured: Interval, every: Dur) -> Judgement {
 fn settling_period(rto: Dur, lo: Dur, hi: Dur, every: Dur) -> Option<Dur> {
     let middle = lo.ns() / 2 + hi.ns() / 2;
     let latency = ((hi - lo).ns() / 2 - every.ns()).max(0);
-    let period = (middle.saturating_sub(rto.ns()).saturating_abs().saturating_sub(latency)) / 1_000_000;
+    let period = middle.saturating_sub(rto.ns()).saturating_abs().saturating_sub(latency) / 1_000_000;
     (period > 0).then(|| Dur::from_ms(period).min(every))
 }
 
