@@ -269,9 +269,8 @@ impl View<'_> {
         let watched = from.is_some_and(|at| covered.s <= at.saturating_add(self.probe.every.ns()))
             && last_look.is_some_and(|at| covered.c >= at);
         let holes = self.watch.gaps.iter().chain(&found.holes).filter(|h| from.is_none_or(|at| h.c >= at));
-        let blind = holes.map(|h| h.c.saturating_sub(h.s)).max().unwrap_or_default()
-            + self.probe.every.ns()
-            + self.probe.timeout.ns();
+        let hole = holes.map(|h| h.c.saturating_sub(h.s)).max().unwrap_or_default();
+        let blind = hole.saturating_add(self.probe.every.ns()).saturating_add(self.probe.timeout.ns());
         Calm {
             rto: self.service.and_then(|s| s.rto),
             fault: !faults.is_empty(),
