@@ -2,10 +2,10 @@
 //! numbered boundary between the steps of a plan, or within one of its tasks. Programs built without debug assertions do
 //! not have the switch; whatever is done about the end is done elsewhere, as after any other.
 //!
-//! The variable [`VARIABLE`] says where: `PLACE[:NTH[:WHO[:DEED]]]`. `PLACE` is one of [`BOUNDARIES`], [`TASKS`] or [`RENEWALS`], `NTH`
-//! counts the passes of one process from 1, `WHO` is `agent` (unless told) or the role of its guard or a worker, and `DEED`
-//! is `kill` (unless told: SIGKILL to itself), `stop` (SIGSTOP to itself, so that somebody else can do worse) or `panic`.
-//! Whatever follows only makes it another order, counted anew. A value with a slash is the path of a file with that text,
+//! The variable [`VARIABLE`] says where: `PLACE[:NTH[:WHO[:DEED]]]`. `PLACE` is one of [`BOUNDARIES`], [`TASKS`] or
+//! [`RENEWALS`], `NTH` counts the passes of one process from 1, `WHO` is `agent` (unless told) or the role of its guard or a
+//! worker, and `DEED` is `kill` (unless told: SIGKILL to itself), `stop` (SIGSTOP to itself, so that somebody else can do
+//! worse) or `panic`. Whatever follows only makes it another order, counted anew. A value with a slash is the path of a file with that text,
 //! which is read at every place and need not exist; a process that is about to do the deed writes its number into the file
 //! of that name with [`REACHED`] behind it.
 

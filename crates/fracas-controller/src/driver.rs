@@ -197,8 +197,8 @@ impl Driver {
         other.map(|(connected, host)| Body::HostContact { host, connected, at: at.clone() }).collect()
     }
 
-    /// What the fleet knows and the history does not: contacts, guard-rails that do not hold any more, and items that their hosts took back untouched. To be
-    /// asked only after what the run wishes now is wished.
+    /// What the fleet knows and the history does not: contacts, guard-rails that do not hold any more, and items that their
+    /// hosts took back untouched. To be asked only after what the run wishes now is wished.
     fn heard(&self, run: &Run) -> Vec<Body> {
         let mut facts = self.contacts(run);
         let hurts = matches!(run.phase, Phase::Planned | Phase::Gating { .. } | Phase::Running);

@@ -74,14 +74,15 @@ impl Diagnostic {
     }
 }
 
+/// Whether a character turns writing round (Unicode's property `Bidi_Control`, UAX #9), or is there and not seen (U+FEFF).
+pub fn turns(c: char) -> bool {
+    matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}')
+}
+
 /// Foreign text that may have several lines, made to steer no terminal and turn no writing round; each such character still
 /// takes one place.
 pub fn harmless(text: &str) -> String {
-    let steers = |c: char| {
-        let turns =
-            matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}');
-        turns || (c.is_control() && !matches!(c, '\n' | '\t'))
-    };
+    let steers = |c: char| turns(c) || (c.is_control() && !matches!(c, '\n' | '\t'));
     text.chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 

@@ -128,6 +128,7 @@ impl AbortWhen {
             _ => "",
         };
         match self {
+            Self::Failing(one) if one.failing_for == Dur::ZERO => format!("{} fails{unseen}", one.probe),
             Self::Failing(one) => format!("{} was failing for {}{unseen}", one.probe, one.failing_for),
             Self::Budget(one) => {
                 let ErrorBudget { allow, within } = one.error_budget;

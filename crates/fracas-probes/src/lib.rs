@@ -20,6 +20,7 @@ use std::{fmt, future::Future, pin::Pin};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
+    diagnostic::harmless,
     plan::Refusal,
     policy::Policy,
 };
@@ -71,10 +72,7 @@ const LONGEST_WHY: usize = 120;
 /// A reason cut to its longest size, on a character boundary, on one line.
 pub(crate) fn brief(why: impl fmt::Display) -> String {
     // What a service answers goes to terminals as it is.
-    let control = |c: char| {
-        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-    };
-    let mut why: String = why.to_string().chars().map(|c| if control(c) { ' ' } else { c }).collect();
+    let mut why = harmless(&why.to_string()).replace(['\n', '\t'], " ");
     if why.len() > LONGEST_WHY {
         let end = (0..=LONGEST_WHY - 3).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
         why.truncate(end);
@@ -124,7 +122,7 @@ mod tests {
     #[test]
     fn reasons_stay_short_and_whole() {
         assert_eq!(brief("status 503"), "status 503");
-        assert_eq!(brief("a\u{1b}[2J\u{202e}b\nc"), "a [2J b c");
+        assert_eq!(brief("a\u{1b}[2J\u{202e}b\nc"), "a\u{fffd}[2J\u{fffd}b c");
         let long = brief("\u{e4}".repeat(100));
         assert!(long.len() <= LONGEST_WHY && long.ends_with("..."), "{long}");
     }

@@ -1,6 +1,7 @@
 //! The words and numbers all renderers share, and what makes foreign text safe to print. No layout.
 
 use fracas_model::{
+    diagnostic::turns,
     event::{Proof, VerdictWord},
     experiment::RtoFrom,
     report::{EntryReport, Episode, ItemReport, ItemStep, Judgement, Latency, Report, ServiceReport, cause_text},
@@ -241,11 +242,10 @@ pub(super) fn episode_line(episode: &Episode) -> String {
 pub fn plain(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
-        let overrides = matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}' | '\u{feff}');
         let breaks = matches!(c, '\n' | '\t' | '\u{2028}' | '\u{2029}');
         if breaks {
             safe.push(' ');
-        } else if c.is_control() || overrides {
+        } else if c.is_control() || turns(c) {
             safe.extend(c.escape_unicode());
         } else {
             safe.push(c);

@@ -296,7 +296,12 @@ fn rollout() -> Shape {
             json!([]),
             "What must be ok while the fault is in effect on the canary, before it goes to the other hosts.",
         ),
-        Field::with_default("holdFor", Shape::duration(Dur::ZERO, DAY), "10s", "For this long without a failure."),
+        Field::with_default(
+            "holdFor",
+            Shape::duration(Dur::ZERO, DAY),
+            "10s",
+            "For this long without a failure; the other hosts wait for the time of the lease at least.",
+        ),
         Field::with_default(
             "giveUpAfter",
             Shape::duration(Dur::from_secs(1), DAY),

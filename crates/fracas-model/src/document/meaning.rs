@@ -346,11 +346,14 @@ impl<'d> Review<'_, '_, 'd> {
             }
         }
         let of = |key: &str| self.entries[i].value.and_then(|value| duration(value.pointer(key)));
+        // A host that is silent is missed only after its lease, so the canary is looked at for that long at least.
+        let lease = duration(self.document.get("lease")).unwrap_or_default();
         if let Some((hold_for, length)) = of("/rollout/holdFor").zip(of("/for"))
-            && hold_for >= length
+            && hold_for.max(lease) >= length
         {
-            let message = format!("the fault lasts {length}, and its canary is to be looked at for {hold_for}");
-            self.findings.error(place, message, "make `for` longer than `rollout.holdFor`");
+            let held = hold_for.max(lease);
+            let message = format!("the fault lasts {length}, and its canary is to be looked at for {held}");
+            self.findings.error(place, message, "make `for` longer than `rollout.holdFor` and `lease`");
         }
         let Some((fault, pair)) = self.entries[i].fault else { return };
         match (fault.nature, node.pair("for")) {

@@ -195,6 +195,8 @@ fn stop_conditions_and_canaries_are_read_with_their_mistakes() {
     assert_final(&read(&text).unwrap());
     let more = |more: &str| wrong(&text.replace("probes: [checkout-up] }", more));
     assert!(more("probes: [chekout-up] }").contains("did you mean `checkout-up`?"));
+    let short = text.replace("for: 60s", "for: 12s");
+    assert!(wrong(&short).contains("its canary is to be looked at for 15s"), "the lease");
     assert!(more("holdFor: 2m }").contains("cannot be reached before `giveUpAfter`, 1m"));
     let waits = with(
         "fault: { net-delay: { delay: 200ms, jitter: 20ms, to: [\"10.0.0.0/8\"], ports: [5432] } }\n    target: primary\n    for: 60s",

@@ -5,7 +5,7 @@ use chrono::{
 };
 use chrono_tz::Tz;
 
-use crate::schedule;
+use crate::{diagnostic::turns, schedule};
 
 /// Years that can be named; instants in nanoseconds end in 2262, and some programs date birthdays to 1604.
 pub(super) const YEARS: std::ops::Range<i32> = 1600..2200;
@@ -147,7 +147,7 @@ pub(super) fn text(value: &str, most: usize) -> String {
 
 /// Whether a character moves the cursor, hides or turns round what follows instead of being read.
 pub(super) fn steers(c: char) -> bool {
-    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+    c.is_control() || turns(c) || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
 #[cfg(test)]

@@ -81,11 +81,6 @@ impl Run {
         self.experiment.section_of(probe.as_str()).is_none() || self.in_force(probe.as_str()).is_some()
     }
 
-    /// Since when a probe looks that is to look now: the gate, or the start of its section.
-    pub(super) fn looks_since(&self, probe: &ProbeId) -> Option<&Stamp> {
-        self.in_force(probe.as_str())
-    }
-
     /// Since when what bears this name is in force, if it is: since the gate, or since its section began.
     pub(super) fn in_force(&self, name: &str) -> Option<&Stamp> {
         match self.experiment.section_of(name) {

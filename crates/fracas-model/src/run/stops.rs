@@ -5,7 +5,6 @@
 
 use super::{Run, decide::SEAL, sight::LONGEST_WHY};
 use crate::{
-    experiment::Experiment,
     id::{HostId, ProbeId},
     stop::{AbortWhen, Budget, Failing, Lost, OnLoss, StopWhen},
     time::Stamp,
@@ -20,10 +19,8 @@ impl Run {
             AbortWhen::Budget(one) => self.over_budget(one),
             AbortWhen::Lost(_) => None,
         });
-        self.met
-            .clone()
-            .or(seen)
-            .or_else(|| self.losses().find(|(at_ns, _)| *at_ns <= now.boot_ns).map(|(_, why)| why()))
+        let lost = || self.losses().find(|(at_ns, _)| *at_ns <= now.boot_ns).map(|(_, loss)| self.in_words(&loss));
+        self.met.clone().or(seen).or_else(lost)
     }
 
     /// Takes a vantage's word that a condition is met.
@@ -70,42 +67,42 @@ impl Run {
         vantages.filter_map(|host| Some((host, self.sights.get(&(probe.clone(), host.clone()))?)))
     }
 
-    /// Every way in which a condition cannot be evaluated any more, and every vantage that must not be lost: from when it
-    /// counts, on the controller's boot time, and in words.
-    fn losses(&self) -> impl Iterator<Item = (i64, impl FnOnce() -> String)> {
-        let Experiment { abort_when, lease, .. } = &self.experiment;
-        abort_when
-            .iter()
-            .flat_map(move |rail| {
-                let (what, hosts, since, patience) = match rail {
-                    AbortWhen::Lost(Lost { vantage, lost_for }) => {
-                        let since = self.in_force(vantage.as_str());
-                        (Loss::Vantage(*lost_for), self.targets.get(vantage), since, *lost_for)
-                    }
-                    AbortWhen::Failing(Failing { probe, on_loss, .. })
-                    | AbortWhen::Budget(Budget { probe, on_loss, .. }) => {
-                        let since = self.looks_since(probe).filter(|_| *on_loss == OnLoss::Abort);
-                        (Loss::Probe(probe), self.vantages.get(probe), since, *lease)
-                    }
+    /// Every way in which a condition cannot be evaluated any more, and every vantage that must not be lost, each with the
+    /// instant from which it counts, on the controller's boot time.
+    fn losses(&self) -> impl Iterator<Item = (i64, Loss<'_>)> {
+        self.experiment.abort_when.iter().flat_map(move |rail| match rail {
+            AbortWhen::Lost(Lost { vantage, lost_for }) => {
+                let hosts = self.targets.get(vantage).filter(|_| self.in_force(vantage.as_str()).is_some());
+                let lost =
+                    move |host| Some((self.lost_since(host, *lost_for)?, Loss::Vantage { host, lost_for: *lost_for }));
+                hosts.into_iter().flatten().filter_map(lost).collect::<Vec<_>>()
+            }
+            AbortWhen::Failing(Failing { probe, on_loss, .. }) | AbortWhen::Budget(Budget { probe, on_loss, .. }) => {
+                let since = self.in_force(probe.as_str()).filter(|_| *on_loss == OnLoss::Abort);
+                let Some(since) = since else { return Vec::new() };
+                let unseen = |host| match self.lost_since(host, self.experiment.lease) {
+                    Some(at_ns) => Some((at_ns, Loss::Contact { probe, host })),
+                    None => Some((self.blind_at(probe, host, since)?, Loss::Word { probe, host })),
                 };
-                let hosts = hosts.filter(|_| since.is_some()).into_iter().flatten();
-                hosts.filter_map(move |host| match (self.lost_contact.get(host), what) {
-                    (Some(lost), _) => Some((lost.later(patience).boot_ns, host, what, true)),
-                    (None, Loss::Probe(probe)) => Some((self.blind_at(probe, host, since?)?, host, what, false)),
-                    (None, Loss::Vantage(_)) => None,
-                })
-            })
-            .map(move |(at_ns, host, what, lost)| (at_ns, move || self.in_words(host, what, lost)))
+                self.vantages.get(probe).into_iter().flatten().filter_map(unseen).collect()
+            }
+        })
     }
 
-    fn in_words(&self, host: &HostId, what: Loss<'_>, lost: bool) -> String {
-        let name = self.name(host);
-        match what {
-            Loss::Vantage(lost_for) => format!("contact with {name} was lost for {lost_for}"),
-            Loss::Probe(probe) if lost => {
-                format!("{probe} cannot be seen any more: contact with its vantage {name} was lost")
+    /// When a host will have been out of contact for so long, if it is.
+    fn lost_since(&self, host: &HostId, patience: Dur) -> Option<i64> {
+        self.lost_contact.get(host).map(|lost| lost.later(patience).boot_ns)
+    }
+
+    fn in_words(&self, loss: &Loss<'_>) -> String {
+        match loss {
+            Loss::Vantage { host, lost_for } => format!("contact with {} was lost for {lost_for}", self.name(host)),
+            Loss::Contact { probe, host } => {
+                format!("{probe} cannot be seen any more: contact with its vantage {} was lost", self.name(host))
             }
-            Loss::Probe(probe) => format!("{probe} cannot be seen any more: {name} tells nothing of it"),
+            Loss::Word { probe, host } => {
+                format!("{probe} cannot be seen any more: {} tells nothing of it", self.name(host))
+            }
         }
     }
 
@@ -120,10 +117,11 @@ impl Run {
 }
 
 /// What is lost.
-#[derive(Clone, Copy)]
 enum Loss<'a> {
-    /// The sight of a probe.
-    Probe(&'a ProbeId),
-    /// A vantage itself, which counts after so long.
-    Vantage(Dur),
+    /// A vantage that must not be lost for so long.
+    Vantage { host: &'a HostId, lost_for: Dur },
+    /// Contact with a vantage of a probe.
+    Contact { probe: &'a ProbeId, host: &'a HostId },
+    /// Any word of a probe from a vantage that is in contact.
+    Word { probe: &'a ProbeId, host: &'a HostId },
 }

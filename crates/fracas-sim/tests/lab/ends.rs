@@ -87,7 +87,10 @@ struct Creator {
 
 impl Creator {
     fn command(mark: &str) -> std::process::Command {
-        let mut command = part_here(&["creator", "3"]);
+        // Whoever started the tests in the background may ignore what Ctrl-C sends, and that is inherited.
+        let mut command = std::process::Command::new("env");
+        command.args(["--default-signal=INT", &format!("/proc/{}/exe", std::process::id())]);
+        command.args(part_here(&["creator", "3"]).get_args());
         command.env(traces::MARK, mark).stdout(Stdio::piped()).process_group(0);
         command
     }
