@@ -30,6 +30,16 @@ fn memory(rig: &Rig, pid: i32) -> (u64, u64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
+/// Connections that found the controller's queues full.
+fn unqueued(rig: &Rig) -> u64 {
+    let told = rig.shell("ctl", "cat /proc/net/netstat");
+    let mut lines = told.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (names, values) = (lines.next().expect("names"), lines.next().expect("values"));
+    let mut fields = names.split_whitespace().zip(values.split_whitespace());
+    let field = fields.find(|(name, _)| *name == "ListenOverflows").expect("a field");
+    field.1.parse().expect("a number")
+}
+
 /// Calls of an honest operator for so many seconds.
 fn honest(rig: &Rig, front: &str, seconds: &str) -> crate::rig::Going {
     attacker(rig, "desk", HONEST, &[front, CA, ADMIN, ADMIN, seconds])
@@ -114,6 +124,7 @@ pub(super) fn flood() {
     let (half, worst) = figures("before", &calm);
     let (half_meanwhile, worst_meanwhile) = figures("meanwhile", &meanwhile);
     figures("after", &after);
+    assert_eq!(unqueued(&rig), 0, "connections found a full queue");
     eprintln!("the controller, KiB now and at most: before {before:?}, meanwhile {during:?}, after {at_rest:?}");
     assert!(half_meanwhile < half * 5.0 + HALF_MS && worst_meanwhile < worst + WORST_MS, "{meanwhile}");
     assert!(at_rest.1 - before.0 < GROWTH_KIB, "{before:?} {at_rest:?}");

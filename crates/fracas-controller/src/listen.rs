@@ -25,7 +25,7 @@ use rustls::{
 };
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Sleep, sleep},
 };
@@ -43,6 +43,10 @@ pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// Handshakes at the same time; the rest waits in the kernel's queue.
 const HANDSHAKES: usize = 256;
+
+/// Connections that wait in the kernel's queue: what Linux allows by default (`net.core.somaxconn`). One that finds the queue
+/// full is not refused but waits seconds for its peer to try again, and it may be an honest one behind a crowd.
+const QUEUE: u32 = 4096;
 
 /// After the process has run out of descriptors, the next try to accept.
 pub(crate) const BREATHER: Duration = Duration::from_millis(100);
@@ -196,10 +200,18 @@ pub enum ListenError {
 
 /// Binds an address; `what` and `flag` (as `--fleet-listen`) are for the error.
 pub async fn bind(address: SocketAddr, what: &'static str, flag: &'static str) -> Result<TcpListener, ListenError> {
-    TcpListener::bind(address).await.map_err(|source| match source.kind() {
+    listening(address).map_err(|source| match source.kind() {
         io::ErrorKind::AddrInUse => ListenError::Taken { address, what, flag },
         _ => ListenError::Failed { address, what, flag, source },
     })
+}
+
+/// What `TcpListener::bind` does, with a longer queue.
+fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(QUEUE)
 }
 
 /// TLS of the fleet listener: TLS 1.3, client certificates of our authority are asked for but not demanded, since a
