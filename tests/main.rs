@@ -30,6 +30,7 @@ mod line;
 mod lives;
 mod load;
 mod loss;
+mod marks;
 mod metrics;
 mod misfortunes;
 mod nobody;
@@ -87,6 +88,7 @@ fn main() -> ExitCode {
         pause::trials(),
         delay::trials(),
         loss::trials(),
+        marks::trials(),
         load::trials(),
         replace::trials(),
         fill::trials(),

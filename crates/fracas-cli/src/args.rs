@@ -2,8 +2,11 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use fracas_model::units::Dur;
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use fracas_model::{mark::Mark, units::Dur};
 
 use crate::exit;
 
@@ -112,6 +115,11 @@ pub enum Command {
         after_help = "Example:\n  fracas decide last failover go --note 'on-call is ready'\n  fracas decide 1nf3k8 ask no-go --note 'the replica lags'\n\nENTRY is the timeline entry that asks, or the section of a game day. `fracas show RUN` says what is asked, who may answer and until when."
     )]
     Decide(DecideArgs),
+    /// Tell when something happened in a run: detected, acknowledged, mitigated ...
+    #[command(
+        after_help = "Example:\n  fracas mark last detected --note 'page from checkout-latency'\n  fracas mark last acknowledged --by anna\n  fracas mark 1nf3k8 mitigated --service checkout --ago 2m --give-or-take 20s\n  fracas mark last detected --retract --note 'that was another alarm'\n\nMarks, in the order in which they come:\n  alerted       an alert fired\n  notified      a responder was notified\n  detected      the trouble was noticed\n  acknowledged  a responder took it on\n  declared      an incident was declared\n  mitigated     the impact was stopped\n  verified      data were checked and the backlog was worked off\n  resolved      the alert was resolved\n\nOf several marks of one kind the earliest counts. The report makes times to detect, acknowledge, mitigate and so on of them, as intervals, and says whose word they are. Whoever may see the run may mark it, until it is over; nothing is judged by a mark."
+    )]
+    Mark(MarkArgs),
     /// End all runs and let none start until cleared
     #[command(
         after_help = "Example:\n  fracas halt --reason 'real incident'\n  fracas halt clear --reason 'incident closed'"
@@ -366,6 +374,35 @@ pub struct DecideArgs {
     /// For the history and the report
     #[arg(long, default_value = "", hide_default_value = true)]
     pub note: String,
+}
+
+/// Arguments of `mark`.
+#[derive(Debug, Args)]
+pub struct MarkArgs {
+    /// Which run.
+    #[command(flatten)]
+    pub run: RunName,
+    /// What happened
+    #[arg(value_parser = PossibleValuesParser::new(Mark::ALL.map(Mark::word)).try_map(|word| word.parse::<Mark>()))]
+    pub mark: Mark,
+    /// To which service of the run; the whole run otherwise
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Who did it, if somebody else: a person whom the controller knows
+    #[arg(long = "by", value_name = "PERSON")]
+    pub did: Option<String>,
+    /// How long before now it happened
+    #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
+    pub ago: Dur,
+    /// How exactly that is known
+    #[arg(long, value_name = "DURATION", default_value = "0s", hide_default_value = true)]
+    pub give_or_take: Dur,
+    /// For the history and the report
+    #[arg(long, default_value = "", hide_default_value = true)]
+    pub note: String,
+    /// Take back what was told: earlier marks of this kind, of this service or of the whole run, do not count
+    #[arg(long, conflicts_with_all = ["ago", "give_or_take", "did"])]
+    pub retract: bool,
 }
 
 /// An answer.

@@ -29,6 +29,7 @@ use fracas_model::{
     experiment::Experiment,
     facts::HostFacts,
     id::{EntryId, HostId, RunId, TargetId},
+    mark::{Ago, Mark},
     plan::Refusal,
     units::Dur,
 };
@@ -290,6 +291,25 @@ pub struct Client {
     token_source: String,
 }
 
+/// What somebody tells of a moment of a run.
+#[derive(Clone, Copy, Debug)]
+pub struct ToldMark<'a> {
+    /// Run id, unique prefix, or `last`.
+    pub run: &'a str,
+    /// What happened.
+    pub mark: Mark,
+    /// To which service; the whole run otherwise.
+    pub service: Option<&'a str>,
+    /// How long ago.
+    pub ago: Ago,
+    /// Who did it, if somebody else.
+    pub did: Option<&'a str>,
+    /// In a few words.
+    pub note: &'a str,
+    /// Such marks as were told before do not count.
+    pub retract: bool,
+}
+
 impl Client {
     /// Makes ready; the connection is made by the first call and made anew when it is lost.
     pub fn new(access: &Access) -> Result<Self, ClientError> {
@@ -350,6 +370,22 @@ impl Client {
         let request = v1::DecideRequest { run: run.to_owned(), entry: entry.to_owned(), go, note: note.to_owned() };
         let reply = self.calls.clone().decide(request).await.map_err(|e| self.error(&e))?.into_inner();
         Ok((RunId::new(reply.run), reply.entry))
+    }
+
+    /// Tells when something happened in a run: which run it was, and the number of the record.
+    pub async fn mark(&self, told: &ToldMark<'_>) -> Result<(RunId, u64), ClientError> {
+        let request = v1::MarkRequest {
+            run: told.run.to_owned(),
+            mark: told.mark.word().to_owned(),
+            service: told.service.unwrap_or_default().to_owned(),
+            least_ago_ns: told.ago.least.ns(),
+            most_ago_ns: told.ago.most.ns(),
+            did: told.did.unwrap_or_default().to_owned(),
+            note: told.note.to_owned(),
+            retract: told.retract,
+        };
+        let reply = self.calls.clone().mark(request).await.map_err(|e| self.error(&e))?.into_inner();
+        Ok((RunId::new(reply.run), reply.seq))
     }
 
     /// Ends all runs and lets none start.

@@ -10,6 +10,7 @@ mod halt;
 mod hosts;
 mod keep;
 mod login;
+mod mark;
 mod new;
 mod notify;
 mod people;
@@ -43,6 +44,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Runs(given) => runs::runs(session, &given).await,
         Command::Show(given) => show::show(session, &given).await,
         Command::Decide(given) => decide::decide(session, &given).await,
+        Command::Mark(given) => mark::mark(session, &given).await,
         Command::Stop(given) => stop::stop(session, &given).await,
         Command::Halt(given) => halt::halt(session, given).await,
         Command::Hosts(given) => hosts::hosts(session, given).await,

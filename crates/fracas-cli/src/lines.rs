@@ -62,6 +62,8 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::EntryEnded { at, .. }
         | Body::EntryFailed { at, .. }
         | Body::Decided { at, .. }
+        | Body::Marked { at, .. }
+        | Body::MarkRetracted { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

@@ -5,6 +5,7 @@
 mod chart;
 mod day;
 mod html;
+mod instants;
 mod intent;
 mod json;
 mod listed;

@@ -11,6 +11,7 @@ mod feeds;
 mod guard;
 mod hosts;
 mod keep;
+mod marks;
 mod notices;
 mod people;
 mod runs;
@@ -34,12 +35,12 @@ use fracas_proto::{
         ListApprovalsRequest, ListFeedsReply, ListFeedsRequest, ListHostsReply, ListHostsRequest,
         ListNotificationsReply, ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply,
         ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, ListStreamsRequest, MakeAccessTokenReply,
-        MakeAccessTokenRequest, MakeFeedReply, MakeFeedRequest, MakeJoinTokenReply, MakeJoinTokenRequest,
-        MoveHostRequest, Person, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest, Record,
-        RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest, RevokeFeedRequest,
-        RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply,
-        StartRunRequest, StopRunReply, StopRunRequest, TestNotificationReply, TestNotificationRequest, WatchRunRequest,
-        WhoAmIRequest, WithdrawRequest, operator_server,
+        MakeAccessTokenRequest, MakeFeedReply, MakeFeedRequest, MakeJoinTokenReply, MakeJoinTokenRequest, MarkReply,
+        MarkRequest, MoveHostRequest, Person, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest,
+        Record, RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest,
+        RevokeFeedRequest, RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest,
+        SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, TestNotificationReply,
+        TestNotificationRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -220,6 +221,12 @@ impl operator_server::Operator for Api {
         let by = principal(&request)?;
         let api = self.clone();
         carried_through(async move { api.decided_entry(&by, request.into_inner()).await }).await
+    }
+
+    async fn mark(&self, request: Request<MarkRequest>) -> Reply<MarkReply> {
+        let by = principal(&request)?;
+        let api = self.clone();
+        carried_through(async move { api.marked(&by, request.into_inner()).await }).await
     }
 
     async fn halt(&self, request: Request<HaltRequest>) -> Reply<HaltReply> {

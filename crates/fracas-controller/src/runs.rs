@@ -1,5 +1,7 @@
 //! Accepting runs: read the document, draw targets, rehearse on every drawn host, record, drive. No run logic here.
 
+pub mod marks;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, PoisonError},

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    mark::Mark,
     plan::{Plan, Refusal},
     time::{ClockMap, Stamp},
 };
@@ -244,6 +245,36 @@ pub enum Body {
         /// Who.
         by: String,
         /// In a few words.
+        note: String,
+        /// When.
+        at: Stamp,
+    },
+    /// Somebody told when something happened: between two instants of the controller's clock.
+    Marked {
+        /// What.
+        mark: Mark,
+        /// Of which service; of the whole run when absent.
+        service: Option<ServiceId>,
+        /// When it happened, as told.
+        when: Between,
+        /// Who tells it.
+        by: String,
+        /// Who did it, if somebody else.
+        did: Option<String>,
+        /// In a few words.
+        note: String,
+        /// When it was told.
+        at: Stamp,
+    },
+    /// Such marks as were told before this do not count.
+    MarkRetracted {
+        /// What.
+        mark: Mark,
+        /// Of which service; those of the whole run when absent.
+        service: Option<ServiceId>,
+        /// Who says so.
+        by: String,
+        /// Why.
         note: String,
         /// When.
         at: Stamp,

@@ -4,6 +4,7 @@
 //! and change nothing else.
 
 mod clocks;
+mod instants;
 mod items;
 mod judge;
 mod latency;
@@ -16,6 +17,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
+pub use self::instants::{Instant, Metric, Timing};
 pub use self::lines::{asked_and_measured, cause_text, text as event_text};
 
 use serde::{Deserialize, Serialize};
@@ -76,6 +78,9 @@ pub struct Report {
     pub sections: Vec<SectionReport>,
     /// Services under test.
     pub services: Vec<ServiceReport>,
+    /// Instants and the times between them, of each service under test; of the whole run where it names none.
+    #[serde(default)]
+    pub timings: Vec<Timing>,
     /// The timeline's entries.
     pub entries: Vec<EntryReport>,
     /// What each probe saw from each vantage.
@@ -492,7 +497,8 @@ pub struct ClockLine {
 pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let story = story::Story::read(events);
     let entries = items::entries(&story);
-    let (mut probes, services) = services::services(&story);
+    let services::Found { mut probes, services, incidents } = services::services(&story);
+    let timings = instants::timings(&story, &incidents);
     latency::fill(&story, blobs, &mut probes);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
@@ -532,6 +538,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         verdict,
         sections,
         services,
+        timings,
         entries,
         probes,
         events: lines::lines(&story, events),

@@ -4,6 +4,7 @@
 
 mod day;
 mod faults;
+mod instants;
 mod record;
 mod services;
 
@@ -39,6 +40,7 @@ pub fn html(report: &Report) -> String {
     body += &page.run_facts();
     body += &day::section(&page);
     body += &services::section(&page);
+    body += &instants::section(&page);
     body += &page.timeline();
     body += &faults::section(&page);
     body += &services::latency(&page);
@@ -50,11 +52,13 @@ pub fn html(report: &Report) -> String {
 
 fn contents(report: &Report) -> String {
     let sections = if report.sections.is_empty() { "" } else { "<li><a href=\"#sections\">Sections</a></li>" };
-    format!("<nav aria-label=\"Contents\"><ul>{sections}{CONTENTS}")
+    let known = !super::instants::shown(report).is_empty();
+    let times = if known { "<li><a href=\"#times\">Times</a></li>" } else { "" };
+    format!("<nav aria-label=\"Contents\"><ul>{sections}<li><a href=\"#services\">Services</a></li>{times}{CONTENTS}")
 }
 
 const CONTENTS: &str = "\
-    <li><a href=\"#services\">Services</a></li><li><a href=\"#timeline\">Timeline</a></li>\
+    <li><a href=\"#timeline\">Timeline</a></li>\
     <li><a href=\"#faults\">Faults</a></li><li><a href=\"#baseline\">Baseline and fault</a></li>\
     <li><a href=\"#asked\">What was asked</a></li><li><a href=\"#clocks\">Clocks</a></li>\
     <li><a href=\"#limits\">Limits</a></li><li><a href=\"#terms\">Terms</a></li>\

@@ -11,7 +11,7 @@ use fracas_model::{
 
 use super::{
     chart::Chart,
-    day, intent, listed, terms,
+    day, instants, intent, listed, terms,
     text::{Style, numbers, said, strips},
     words::{self, asked, number, wall_utc},
 };
@@ -27,6 +27,7 @@ pub fn markdown(report: &Report) -> String {
     let mut out = verdict(report);
     out += &sections(report);
     out += &services(report);
+    out += &times_between(report);
     out += &faults(report);
     let style = Style { colour: false, width: 100, zone: Zone::East(0) };
     out += "## Timeline\n\n";
@@ -247,6 +248,31 @@ fn services(report: &Report) -> String {
     out + "\nOutage: first impact to recovery, on one vantage's clock. Recovery from fault: fault taking effect to recovery. \
            Residual: fault lifted to recovery. Each as the shortest and longest time that the observations allow; the judged \
            one is bold.\n\n"
+}
+
+fn times_between(report: &Report) -> String {
+    let shown = instants::shown(report);
+    if shown.is_empty() {
+        return String::new();
+    }
+    let mut out = String::from("## Times\n\n");
+    for timing in shown {
+        let rows = instants::metrics(report, timing).into_iter().map(|row| {
+            let caveat = if row.caveat.is_empty() { String::new() } else { format!(" ({})", escape(&row.caveat)) };
+            let length = escape(&row.length);
+            let shown = if row.known { format!("**{length}**{caveat}") } else { length };
+            vec![escape(&row.name), shown, escape(&row.definition), escape(&row.clocks)]
+        });
+        let of = escape(&instants::title(timing));
+        out += &table(&[&format!("Of {of}"), "Length", "What it is", "Clocks"], &rows.collect::<Vec<_>>());
+        let rows = instants::instants(report, timing).into_iter().map(|row| {
+            vec![escape(&row.id), escape(&row.name), escape(&row.when), escape(&row.clock), escape(&row.how)]
+        });
+        // A title is HTML, not Markdown: no foreign text stands in it.
+        let body = table(&["Id", "Instant", "When", "Clock", "How it is known"], &rows.collect::<Vec<_>>());
+        out += &folded("Their instants", &body);
+    }
+    out
 }
 
 fn faults(report: &Report) -> String {

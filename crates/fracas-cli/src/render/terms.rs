@@ -1,17 +1,22 @@
 //! The prose every report carries: its terms, and what it leaves open.
 
-use fracas_model::report::Report;
+use fracas_model::report::{Report, Timing};
 
 /// What every such report leaves open; a reader must not be left to guess.
 pub(super) fn not_shown(report: &Report) -> Vec<String> {
     let mut lines = vec![
         "Recovery points (lost or duplicated data) are not measured.".to_owned(),
-        "How people detected, decided and acted is not measured.".to_owned(),
         "What was seen holds for the named vantages and probes: users elsewhere may have fared otherwise.".to_owned(),
         "One run is one sample: a pass does not bound the chance of a failure next time.".to_owned(),
         "Dips shorter than the time between two looks may have been missed.".to_owned(),
         "This supports evidence for a recovery objective; it is no statement of compliance.".to_owned(),
     ];
+    let told = |timing: &Timing| timing.metrics.iter().any(|metric| metric.id == "ttd" && metric.length.is_some());
+    lines.push(if report.timings.iter().any(told) {
+        "What people told of detection and response is their word; nothing here checks it.".to_owned()
+    } else {
+        "How people detected, decided and acted is not measured: nobody marked it.".to_owned()
+    });
     if report.probes.iter().all(|p| p.baseline.is_none() && p.under_fault.is_none()) {
         lines.push("Latency statistics are absent: raw readings were not at hand.".to_owned());
     }

@@ -16,7 +16,7 @@ use self::paper::Paper;
 pub(super) use self::strips::strips;
 use super::{
     chart::Chart,
-    day, intent, listed, terms,
+    day, instants, intent, listed, terms,
     words::{self, asked, offset},
 };
 use crate::{
@@ -56,6 +56,7 @@ pub fn text(report: &Report, style: Style) -> String {
     if report.services.is_empty() {
         paper.words(2, Ink::Plain, "the document names no service: nothing was to recover");
     }
+    times_between(&mut paper, report);
     paper.heading("Faults: asked and measured");
     for entry in &report.entries {
         one_entry(&mut paper, report, entry);
@@ -268,6 +269,30 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
     if let Some((probe, episode)) = report.worst_episode(&service.service) {
         let seen = format!("longest seen by {} from {}: ", probe.probe, report.host_name(&probe.host));
         paper.words(4, Ink::Dim, &(seen + &words::episode_line(episode) + &rests_on(episode)));
+    }
+}
+
+fn times_between(paper: &mut Paper, report: &Report) {
+    let shown = instants::shown(report);
+    if shown.is_empty() {
+        return;
+    }
+    paper.heading("Instants and the times between them");
+    for timing in shown {
+        paper.line(&Line::new().with(Ink::Bold, words::plain(&instants::title(timing))));
+        for row in instants::instants(report, timing) {
+            let stem = format!("  {:<9} {}", row.id, words::plain(&row.name));
+            paper.hanging(&stem, 34, Ink::Plain, &row.when);
+            paper.words(6, Ink::Dim, &format!("on the clock of {}; {}", row.clock, row.how));
+        }
+        for row in instants::metrics(report, timing) {
+            let ink = if row.known { Ink::Bold } else { Ink::Dim };
+            paper.hanging(&format!("  {}", words::plain(&row.name)), 34, ink, &row.length);
+            if row.known {
+                paper.words(6, Ink::Dim, &format!("{}; clocks: {}", row.definition, row.clocks));
+            }
+            paper.words(6, Ink::Yellow, &row.caveat);
+        }
     }
 }
 

@@ -39,6 +39,11 @@ impl Clocks {
         self.guess.entry(at.clock.clone()).and_modify(|known| *known = (*known).min(offset)).or_insert(offset);
     }
 
+    /// The controller's clock.
+    pub(super) fn controller(&self) -> Option<&ClockId> {
+        self.controller.as_ref()
+    }
+
     /// Maps of a clock to the controller's, which counts anew after a reboot: maps to that count are of no use here.
     fn maps_of<'a>(&'a self, clock: &ClockId) -> impl Iterator<Item = &'a ClockMap> + Clone + use<'a> {
         let known = self.maps.get(clock).into_iter().flatten();

@@ -59,6 +59,16 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
             let answer = Answer { go: *go, by: by.clone(), note: note.clone() };
             format!("{entry}: {}", answer.text())
         }
+        Body::Marked { mark, service, by, did, note, .. } => {
+            let whose = did.as_ref().map_or_else(|| by.clone(), |did| format!("{did}, says {by}"));
+            let of = service.as_ref().map(|service| format!("{service} ")).unwrap_or_default();
+            format!("{of}{mark} by {whose}{}{note}", if note.is_empty() { "" } else { ": " })
+        }
+        Body::MarkRetracted { mark, service, by, note, .. } => {
+            let of = service.as_ref().map(|service| format!("{service} ")).unwrap_or_default();
+            let why = if note.is_empty() { String::new() } else { format!(": {note}") };
+            format!("{of}{mark} taken back by {by}{why}")
+        }
         Body::ServiceRecovered { service, .. } => format!("{service} recovered: up for the whole stable window"),
         Body::StopRequested { by, reason, .. } => format!("stop asked by {by}: {reason}"),
         Body::Aborted { cause, .. } => format!("aborted: {cause}"),

@@ -11,7 +11,7 @@ use crate::{
     estimate::{Estimate, Outage, Rules, between},
     event::{Look, Proof},
     experiment::{Experiment, Probe, RtoFrom, Service},
-    id::{EntryId, HostId, ItemKey, ProbeId},
+    id::{EntryId, HostId, ItemKey, ProbeId, ServiceId},
     time::{ClockId, Interval},
     units::Dur,
 };
@@ -35,16 +35,51 @@ struct Fault {
 /// How far a guessed place on another clock may be off: messages take at most this long in an orderly network.
 const GUESS_NS: i64 = 250_000_000;
 
+/// The outage of a service that counts, as one vantage saw it: what instants are told of.
+#[derive(Clone, Debug)]
+pub(super) struct Incident {
+    /// The clock of the vantage.
+    pub clock: ClockId,
+    /// What was seen.
+    pub outage: Outage,
+    /// The attempt of an entry whose fault it is counted from.
+    pub opened_by: Option<(EntryId, u32, u32)>,
+    /// Whether the service came back while the fault was still active; `None` when that cannot be told.
+    pub recovered_before_revert: Option<bool>,
+}
+
+impl Incident {
+    /// The longest is told of.
+    fn length(&self) -> (i64, Dur) {
+        (self.outage.duration.hi.map_or(i64::MAX, Dur::ns), self.outage.duration.lo)
+    }
+}
+
+/// What is made of all that was seen.
+#[derive(Default)]
+pub(super) struct Found {
+    pub probes: Vec<ProbeReport>,
+    pub services: Vec<ServiceReport>,
+    /// The longest outage of each service that had one.
+    pub incidents: BTreeMap<ServiceId, Incident>,
+}
+
 /// All probes and all services.
-pub(super) fn services(story: &Story) -> (Vec<ProbeReport>, Vec<ServiceReport>) {
-    let Some(experiment) = &story.experiment else { return (Vec::new(), Vec::new()) };
+pub(super) fn services(story: &Story) -> Found {
+    let Some(experiment) = &story.experiment else { return Found::default() };
     let mut probes = Vec::new();
+    let mut incidents: BTreeMap<ServiceId, Incident> = BTreeMap::new();
     let mut judged: BTreeMap<_, Vec<(Option<Interval>, Judgement)>> = BTreeMap::new();
     for ((id, clock), watch) in &story.watches {
         let Some(probe) = experiment.probes.get(id) else { continue };
         let service = probe.service.as_ref().and_then(|s| experiment.services.get(s));
         let view = View { story, experiment, id, probe, service, clock, watch };
-        let (report, judgement) = view.report();
+        let (report, judgement, incident) = view.report();
+        if let (Some(service), Some(incident)) = (&probe.service, incident)
+            && incidents.get(service).is_none_or(|known| known.length() < incident.length())
+        {
+            incidents.insert(service.clone(), incident);
+        }
         if let Some(service) = &probe.service {
             let counted = report.episodes.iter().filter(|e| !e.pre_existing);
             judged.entry(service.clone()).or_default().push((worst(counted.map(|e| e.outage)), judgement));
@@ -75,7 +110,7 @@ pub(super) fn services(story: &Story) -> (Vec<ProbeReport>, Vec<ServiceReport>) 
             sum_up(id.clone(), service, judgement, &mine)
         })
         .collect();
-    (probes, services)
+    Found { probes, services, incidents }
 }
 
 fn blank(id: &ProbeId, probe: &Probe, host: &HostId) -> ProbeReport {
@@ -109,12 +144,15 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn report(&self) -> (ProbeReport, Judgement) {
+    fn report(&self) -> (ProbeReport, Judgement, Option<Incident>) {
         let (every, timeout) = (self.probe.every, self.probe.timeout);
         let rules = Rules { stable_for: self.experiment.recovery.stable_for, every, timeout };
         let found = self.watch.track.estimate(rules);
         let faults = self.faults();
-        let episodes: Vec<Episode> = found.outages.iter().map(|o| self.episode(o.clone(), &faults)).collect();
+        let told: Vec<(Episode, Incident)> = found.outages.iter().map(|o| self.episode(o.clone(), &faults)).collect();
+        let counts = told.iter().filter(|(episode, _)| !episode.pre_existing);
+        let incident = counts.map(|(_, incident)| incident).max_by_key(|incident| incident.length()).cloned();
+        let episodes: Vec<Episode> = told.into_iter().map(|(episode, _)| episode).collect();
         let counted: Vec<&Episode> = episodes.iter().filter(|e| !e.pre_existing).collect();
         let judgement = if counted.is_empty() {
             judge::calm(&self.calm(&found, &faults))
@@ -130,7 +168,7 @@ impl View<'_> {
             episodes,
             ..blank(self.id, self.probe, &self.clock.host)
         };
-        (report, judgement)
+        (report, judgement, incident)
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -169,7 +207,7 @@ impl View<'_> {
         })
     }
 
-    fn episode(&self, mut outage: Outage, faults: &[Fault]) -> Episode {
+    fn episode(&self, mut outage: Outage, faults: &[Fault]) -> (Episode, Incident) {
         let before: Vec<&Fault> = faults.iter().filter(|f| f.earliest <= outage.start_hi).collect();
         // A fault known to the nanosecond only raises the lower edge of impact: nothing is hit before it is.
         if let (Some(lo), Some(first)) = (outage.start_lo, before.iter().map(|f| f.earliest).min())
@@ -207,7 +245,13 @@ impl View<'_> {
         };
         let pre_existing = before.is_empty();
         let offset = |ns| self.story.offset(self.clock, ns);
-        Episode {
+        let incident = Incident {
+            clock: self.clock.clone(),
+            outage: outage.clone(),
+            opened_by: opened_by.clone(),
+            recovered_before_revert: lifting.recovered_before,
+        };
+        let episode = Episode {
             pre_existing,
             after_entry: opened_by.map(|(entry, ..)| entry),
             start_lo_ns: outage.start_lo.map(offset),
@@ -224,7 +268,8 @@ impl View<'_> {
             up_edges: outage.up_edges,
             judgement: if pre_existing { Judgement::NoObjective } else { judge::outage(&case) },
             events: outage.events,
-        }
+        };
+        (episode, incident)
     }
 
     /// How the undo of lasting faults lies to the end of an outage.
@@ -328,12 +373,7 @@ impl Objective for Option<&Service> {
     }
 }
 
-fn sum_up(
-    service: crate::id::ServiceId,
-    document: &Service,
-    judgement: Judgement,
-    probes: &[&ProbeReport],
-) -> ServiceReport {
+fn sum_up(service: ServiceId, document: &Service, judgement: Judgement, probes: &[&ProbeReport]) -> ServiceReport {
     let counted = |p: &&ProbeReport| p.episodes.iter().filter(|e| !e.pre_existing).cloned().collect::<Vec<_>>();
     let per_probe: Vec<Vec<Episode>> = probes.iter().map(counted).collect();
     let all = || per_probe.iter().flatten();

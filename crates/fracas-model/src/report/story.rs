@@ -8,6 +8,7 @@ use crate::{
     event::{AbortKind, Between, Body, Event, Measured, Proof, UndoCause},
     experiment::Experiment,
     id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    mark::Mark,
     plan::{Kind, Plan},
     run::Answer,
     time::{ClockId, Stamp},
@@ -35,8 +36,10 @@ pub(super) struct Item {
     pub plan: Option<Plan>,
     pub moments: Vec<ItemMoment>,
     pub effective: Option<Between>,
+    pub effective_seq: u64,
     pub spent: Option<bool>,
     pub undone: Option<(UndoCause, Between, Vec<String>)>,
+    pub undone_seq: u64,
     pub undoing: Option<(UndoCause, Stamp)>,
     pub proof: Option<Proof>,
     pub measured: Vec<Measured>,
@@ -75,6 +78,7 @@ pub(super) struct Watch {
 /// When an entry started, ended, or why it did not.
 #[derive(Clone, Debug, Default)]
 pub(super) struct EntryTimes {
+    pub asked: Option<(Stamp, u64)>,
     pub started: Option<i64>,
     pub widened: Option<i64>,
     pub ended: Option<i64>,
@@ -83,6 +87,18 @@ pub(super) struct EntryTimes {
     pub answer: Option<String>,
     /// When it ended, was skipped or failed.
     pub over: Option<i64>,
+}
+
+/// What somebody told of a moment, and nobody took back.
+#[derive(Clone, Debug)]
+pub(super) struct Marked {
+    pub mark: Mark,
+    pub service: Option<ServiceId>,
+    pub when: Between,
+    pub by: String,
+    pub did: Option<String>,
+    pub note: String,
+    pub seq: u64,
 }
 
 /// Everything the report is made of.
@@ -102,6 +118,7 @@ pub(super) struct Story {
     pub refused_probes: BTreeMap<(ProbeId, HostId), String>,
     pub aborted: Option<(AbortKind, String)>,
     pub gave_up: Vec<ServiceId>,
+    pub marks: Vec<Marked>,
     pub resumed: u32,
     pub lost: Vec<HostId>,
     pub finished: Option<Verdict>,
@@ -136,6 +153,7 @@ impl Story {
             refused_probes: BTreeMap::new(),
             aborted: None,
             gave_up: Vec::new(),
+            marks: Vec::new(),
             resumed: 0,
             lost: Vec::new(),
             finished: None,
@@ -206,7 +224,9 @@ impl Story {
             Body::GatePassed { at } => self.gate = Some(at.clone()),
             Body::EntryStarted { entry, at, .. } => {
                 let ns = self.since_origin(at);
-                self.entries.entry(entry.clone()).or_default().started.get_or_insert(ns);
+                let times = self.entries.entry(entry.clone()).or_default();
+                times.started.get_or_insert(ns);
+                times.asked.get_or_insert_with(|| (at.clone(), event.seq));
             }
             Body::RolloutWidened { entry, at } => {
                 let ns = self.since_origin(at);
@@ -234,6 +254,18 @@ impl Story {
                 if *by != self.head.by && times.started.is_some() && times.over.is_none() {
                     times.answer.get_or_insert_with(|| answer.text());
                 }
+            }
+            Body::Marked { mark, service, when, by, did, note, .. } => self.marks.push(Marked {
+                mark: *mark,
+                service: service.clone(),
+                when: when.clone(),
+                by: by.clone(),
+                did: did.clone(),
+                note: note.clone(),
+                seq: event.seq,
+            }),
+            Body::MarkRetracted { mark, service, .. } => {
+                self.marks.retain(|known| known.mark != *mark || known.service != *service);
             }
             Body::Aborted { cause, why, .. } => {
                 self.aborted.get_or_insert((*why, cause.clone()));
@@ -361,7 +393,9 @@ impl Story {
         match &event.body {
             Body::Refused { refusal, .. } => item.refused = Some(refusal.to_string()),
             Body::Applying { plan, .. } => (item.touched, item.plan) = (true, Some(plan.clone())),
-            Body::Active { effective, .. } => (item.touched, item.effective) = (true, Some(effective.clone())),
+            Body::Active { effective, .. } => {
+                (item.touched, item.effective, item.effective_seq) = (true, Some(effective.clone()), event.seq);
+            }
             // The last word before the undo counts: afterwards there is nothing left to see.
             Body::Checked { .. } if item.undoing.is_some() || item.undone.is_some() => {}
             Body::Checked { proof, measured, .. } => {
@@ -371,11 +405,12 @@ impl Story {
                 }
             }
             Body::Spent { certain, effective, .. } => {
-                (item.spent, item.effective) = (Some(*certain), Some(effective.clone()));
+                (item.spent, item.effective, item.effective_seq) = (Some(*certain), Some(effective.clone()), event.seq);
             }
             Body::Undoing { cause, at, .. } => item.undoing = Some((*cause, at.clone())),
             Body::Undone { cause, between, superseded, .. } => {
                 item.undone = Some((*cause, between.clone(), superseded.clone()));
+                item.undone_seq = event.seq;
             }
             Body::UndoFailed { failures, .. } => item.undo_failures.clone_from(failures),
             Body::Failed { failure, .. } => item.failed = Some(failure.clone()),
@@ -398,6 +433,8 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::EntryEnded { at, .. }
         | Body::EntryFailed { at, .. }
         | Body::Decided { at, .. }
+        | Body::Marked { at, .. }
+        | Body::MarkRetracted { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

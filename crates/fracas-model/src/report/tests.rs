@@ -6,6 +6,7 @@ use super::*;
 use crate::{
     event::{AbortKind, Between, Body, Look, Origin, Reading, Rehearsal},
     id::ItemKey,
+    mark::Mark,
     plan::{Check, Plan, Refusal},
     time::{ClockId, ClockMap, Stamp},
 };
@@ -441,4 +442,98 @@ fn whatever_numbers_a_host_tells_there_is_a_report() {
     assert_eq!(looks, [Look { s: i64::MAX, c: i64::MAX }; 2]);
     let report = build(&script.events, &BTreeMap::new());
     assert_eq!(report.probes[0].missed, u64::MAX);
+}
+
+fn mark(mark: Mark, service: Option<&str>, least_ago: i64, most_ago: i64, at: i64) -> Body {
+    let when = Between { from: stamp("c", at - most_ago), to: stamp("c", at - least_ago) };
+    let service = service.map(Into::into);
+    Body::Marked { mark, service, when, by: "p1".into(), did: None, note: String::new(), at: stamp("c", at) }
+}
+
+fn metric<'a>(report: &'a Report, id: &str) -> &'a Metric {
+    report.timings[0].metrics.iter().find(|metric| metric.id == id).unwrap_or_else(|| panic!("no {id}"))
+}
+
+#[test]
+fn times_between_instants_hold_the_truth_and_say_whose_clocks_they_rest_on() {
+    let mut script =
+        Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(10 * S + 30 * MS, 15 * S)]);
+    script.say(12 * S, mark(Mark::Detected, Some("web"), 0, 0, 12 * S));
+    script.say(13 * S, mark(Mark::Acknowledged, None, 0, 0, 13 * S));
+    // Told late, and not exactly: between 14 and 16 s.
+    script.say(30 * S, mark(Mark::Mitigated, None, 14 * S, 16 * S, 30 * S));
+    let report = script.report();
+    let timing = &report.timings[0];
+    let ids: Vec<&str> = timing.instants.iter().map(|instant| instant.id.as_str()).collect();
+    assert_eq!(ids, ["t0", "t1", "t2", "t3", "detected", "t7", "t9", "t11"]);
+    let span = |at: usize| (timing.instants[at].lo_ns, timing.instants[at].hi_ns);
+    assert_eq!((span(0), span(1), span(4)), ((Some(0), Some(0)), (Some(0), Some(0)), (Some(2 * S), Some(2 * S))));
+    // The fault took effect from 10.001 to 10.002 s; the clocks of d1 and e1 are known within 2 ms each.
+    let truth = [
+        ("timeToInject", 2 * MS, 4),
+        ("timeToImpact", 30 * MS - 2 * MS, 130),
+        ("ttd", 2 * S - 2 * MS, 6),
+        ("ttaFromDetection", S, 0),
+        ("ttaFromFault", 3 * S - 2 * MS, 6),
+        ("outage", 5 * S - 30 * MS, 2 * (100 + 22)),
+        ("ttr", 5 * S - 2 * MS, 140),
+    ];
+    for (id, true_ns, widest_ms) in truth {
+        let length = metric(&report, id).length.unwrap_or_else(|| panic!("{id} is not known"));
+        assert!(length.contains(Dur::from_ns(true_ns)), "{id}: {length}");
+        assert!(length.width().unwrap() <= Dur::from_ms(widest_ms), "{id}: {length}");
+    }
+    let mitigated = metric(&report, "ttm").length.unwrap();
+    assert!(mitigated.contains(Dur::from_secs(4)) && mitigated.contains(Dur::from_secs(5)), "{mitigated}");
+    let clocks = |id: &str| metric(&report, id).clocks.iter().map(HostId::as_str).collect::<Vec<_>>();
+    assert_eq!((clocks("ttd"), clocks("outage"), clocks("ttr")), (vec!["d1", "c"], vec!["e1"], vec!["d1", "e1"]));
+    assert_eq!(metric(&report, "ttd").definition, "detected - t2 (fault effective)");
+    assert_eq!(metric(&report, "ttr").caveat, None, "nothing was lifted: it healed by itself");
+    assert!(timing.metrics.iter().all(|metric| metric.id != "wrt"), "nobody told of it");
+}
+
+#[test]
+fn of_several_marks_the_earliest_that_was_not_taken_back_counts() {
+    let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(20 * S, &[]);
+    script.say(11 * S, mark(Mark::Detected, None, 0, 0, 11 * S));
+    let (service, by, note) = (None, String::from("p1"), String::from("another alarm"));
+    script.say(12 * S, Body::MarkRetracted { mark: Mark::Detected, service, by, note, at: stamp("c", 12 * S) });
+    let ttd = |script: &Script| metric(&script.report(), "ttd").length.map(|length| length.lo.ns() / S);
+    assert_eq!(ttd(&script), None);
+    assert_eq!(
+        metric(&script.report(), "ttd").missing.as_deref(),
+        Some("nobody told: fracas mark RUN detected"),
+        "and that is said"
+    );
+    script.say(16 * S, mark(Mark::Detected, None, 0, 0, 16 * S));
+    script.say(15 * S, mark(Mark::Declared, None, 0, 0, 15 * S));
+    assert_eq!(ttd(&script), Some(4), "who declares an incident has detected it");
+    // That of another service is none of this one's.
+    script.say(14 * S, mark(Mark::Detected, Some("other"), 0, 0, 14 * S));
+    assert_eq!(ttd(&script), Some(4));
+    script.say(14 * S, mark(Mark::Detected, None, 5 * S, 5 * S, 14 * S));
+    let before = script.report();
+    assert_eq!(metric(&before, "ttd").missing.as_deref(), Some("detected came before fault effective"));
+}
+
+#[test]
+fn a_recovery_that_the_tool_brought_about_says_so() {
+    let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+    let script = script.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[(11 * S, 31 * S)]);
+    let report = script.report();
+    let caveat = metric(&report, "ttr").caveat.clone().unwrap();
+    assert_eq!(caveat, "the fault was lifted first (its duration ended): not the work of responders alone");
+    assert!(metric(&report, "residual").length.unwrap().contains(Dur::from_secs(1)));
+    let healed = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+    let healed = healed.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[(11 * S, 21 * S)]).report();
+    assert_eq!(metric(&healed, "ttr").caveat, None);
+}
+
+#[test]
+fn without_clock_maps_a_time_across_clocks_is_not_given() {
+    let mut script = Script::killing();
+    script.maps = false;
+    let report = script.gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(11 * S, 15 * S)]).report();
+    assert_eq!(metric(&report, "ttr").missing.as_deref(), Some("no clock map links the two clocks"));
+    assert!(metric(&report, "outage").length.is_some(), "one clock is enough");
 }

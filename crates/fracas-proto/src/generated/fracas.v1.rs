@@ -1039,6 +1039,40 @@ pub struct DecideReply {
     pub entry: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkRequest {
+    /// A run id, a unique prefix of one, or "last". It must not be over.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// alerted, notified, detected, acknowledged, declared, mitigated, verified or resolved.
+    #[prost(string, tag = "2")]
+    pub mark: ::prost::alloc::string::String,
+    /// Of which service of the run; empty: of the whole run.
+    #[prost(string, tag = "3")]
+    pub service: ::prost::alloc::string::String,
+    /// It happened at least and at most so long before the controller took this, nanoseconds.
+    #[prost(int64, tag = "4")]
+    pub least_ago_ns: i64,
+    #[prost(int64, tag = "5")]
+    pub most_ago_ns: i64,
+    /// Who did it, if not the caller: a person's handle or pseudonym.
+    #[prost(string, tag = "6")]
+    pub did: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub note: ::prost::alloc::string::String,
+    /// Such marks as were told before do not count.
+    #[prost(bool, tag = "8")]
+    pub retract: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct MarkReply {
+    /// Which run it was.
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+    /// Number of the record.
+    #[prost(uint64, tag = "2")]
+    pub seq: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct MoveHostRequest {
     /// Id, unique prefix, or name.
     #[prost(string, tag = "1")]
@@ -2336,6 +2370,25 @@ pub mod operator_client {
             req.extensions_mut().insert(GrpcMethod::new("fracas.v1.Operator", "Decide"));
             self.inner.unary(req, path, codec).await
         }
+        /// Tells when something happened, such as that the trouble was detected. Whoever may see the run may.
+        pub async fn mark(
+            &mut self,
+            request: impl tonic::IntoRequest<super::MarkRequest>,
+        ) -> std::result::Result<tonic::Response<super::MarkReply>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static("/fracas.v1.Operator/Mark");
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("fracas.v1.Operator", "Mark"));
+            self.inner.unary(req, path, codec).await
+        }
         /// A host of another environment from now on; refused while a run has it.
         pub async fn move_host(
             &mut self,
@@ -3023,6 +3076,11 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::DecideRequest>,
         ) -> std::result::Result<tonic::Response<super::DecideReply>, tonic::Status>;
+        /// Tells when something happened, such as that the trouble was detected. Whoever may see the run may.
+        async fn mark(
+            &self,
+            request: tonic::Request<super::MarkRequest>,
+        ) -> std::result::Result<tonic::Response<super::MarkReply>, tonic::Status>;
         /// A host of another environment from now on; refused while a run has it.
         async fn move_host(
             &self,
@@ -4594,6 +4652,49 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = DecideSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/Mark" => {
+                    #[allow(non_camel_case_types)]
+                    struct MarkSvc<T: Operator>(pub Arc<T>);
+                    impl<T: Operator> tonic::server::UnaryService<super::MarkRequest>
+                    for MarkSvc<T> {
+                        type Response = super::MarkReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::MarkRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::mark(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = MarkSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
