@@ -120,6 +120,9 @@ pub struct Service {
     /// From where the objective is counted.
     #[serde(default)]
     pub rto_from: RtoFrom,
+    /// A look that succeeds and takes longer shows the service degraded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_above: Option<Dur>,
 }
 
 /// From where a recovery time objective is counted.

@@ -13,6 +13,7 @@ mod services;
 mod story;
 #[cfg(test)]
 mod tests;
+mod vantages;
 mod verdict;
 
 use std::collections::BTreeMap;
@@ -227,8 +228,48 @@ pub struct ServiceReport {
     pub up_edges: u32,
     /// Outages that began before the first fault became effective.
     pub pre_existing: u32,
+    /// How many vantages saw it down together; `None` with fewer than two, or where no clock map links them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub together: Option<Together>,
+    /// Up, but slow; `None` without `slowAbove` or raw readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub degraded: Option<Degraded>,
     /// Sequence numbers of the events behind these numbers.
     pub events: Vec<u64>,
+}
+
+/// How much of a service was out: what several vantages saw at one time, from the first fault on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Together {
+    /// Vantages: a probe from a host each.
+    pub vantages: u32,
+    /// Most of them that were surely down at one time.
+    pub certain: u32,
+    /// Most of them that may have been.
+    pub possible: u32,
+    /// How long all of them were down at once.
+    pub all_down: Interval,
+    /// How long at least one of them was.
+    pub any_down: Interval,
+}
+
+/// A service that answered, but slower than it should, from the first fault on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Degraded {
+    /// What counted as slow.
+    pub slow_above: Dur,
+    /// Slow spans, of the vantage that saw the longest.
+    pub spans: u32,
+    /// The longest of them, flapping included.
+    pub longest: Option<Interval>,
+    /// All of them together.
+    pub in_all: Interval,
+    /// Looks of that vantage that succeeded.
+    pub looks: u64,
+    /// Those of them that were slow.
+    pub slow: u64,
 }
 
 /// One outage, from impact to a recovery that lasted, and how it lies to the faults.
@@ -497,9 +538,10 @@ pub struct ClockLine {
 pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let story = story::Story::read(events);
     let entries = items::entries(&story);
-    let services::Found { mut probes, services, incidents } = services::services(&story);
+    let services::Found { mut probes, mut services, incidents } = services::services(&story);
     let timings = instants::timings(&story, &incidents);
     latency::fill(&story, blobs, &mut probes);
+    latency::degraded(&story, blobs, &mut services);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
     let sections = verdict::sections(&story, &entries, &services);

@@ -245,6 +245,12 @@ fn services(report: &Report) -> String {
             escape(words::judgement_why(&service.judgement))
         );
     }
+    for service in &report.services {
+        let told = [("down at once", words::together(service)), ("up but degraded", words::degraded(service))];
+        for (what, text) in told.into_iter().filter_map(|(what, text)| Some((what, text?))) {
+            let _ = writeln!(out, "- {} {what}: {}", bold(service.service.as_str()), escape(&text));
+        }
+    }
     out + "\nOutage: first impact to recovery, on one vantage's clock. Recovery from fault: fault taking effect to recovery. \
            Residual: fault lifted to recovery. Each as the shortest and longest time that the observations allow; the judged \
            one is bold.\n\n"

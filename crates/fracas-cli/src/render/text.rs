@@ -266,6 +266,12 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
         told.push(format!("up again while the fault was active: {}", words::before_revert(service)));
     }
     paper.words(4, Ink::Dim, &told.join(", "));
+    if let Some(together) = words::together(service) {
+        paper.words(4, Ink::Dim, &format!("down at once: {together}"));
+    }
+    if let Some(degraded) = words::degraded(service) {
+        paper.words(4, Ink::Plain, &format!("up but degraded: {degraded}"));
+    }
     if let Some((probe, episode)) = report.worst_episode(&service.service) {
         let seen = format!("longest seen by {} from {}: ", probe.probe, report.host_name(&probe.host));
         paper.words(4, Ink::Dim, &(seen + &words::episode_line(episode) + &rests_on(episode)));

@@ -110,6 +110,29 @@ fn absent(service: &ServiceReport, name: &str) -> &'static str {
     }
 }
 
+/// How many vantages saw it down at one time: `2 of 3 vantages; all of them for 1.20 s to 1.50 s`.
+pub(super) fn together(service: &ServiceReport) -> Option<String> {
+    let seen = service.together.filter(|seen| seen.possible > 0)?;
+    let most = if seen.certain == seen.possible {
+        seen.certain.to_string()
+    } else {
+        format!("at least {}, at most {}", seen.certain, seen.possible)
+    };
+    let all =
+        if seen.possible == seen.vantages { format!("; all of them for {}", seen.all_down) } else { String::new() };
+    Some(format!("{most} of {} vantages{all}; one or more for {}", seen.vantages, seen.any_down))
+}
+
+/// How long it was up but slow: `12.0 s to 12.3 s in 2 spans, 240 of 900 answers slower than 200ms`.
+pub(super) fn degraded(service: &ServiceReport) -> Option<String> {
+    let slow = service.degraded?;
+    let answers = format!("{} of {} answers slower than {}", slow.slow, slow.looks, slow.slow_above);
+    if slow.spans == 0 {
+        return Some(format!("never: {answers}"));
+    }
+    Some(format!("{} in {}, {answers}", slow.in_all, count(slow.spans as usize, "span")))
+}
+
 /// Whether the service healed itself.
 pub(super) fn before_revert(service: &ServiceReport) -> &'static str {
     match service.recovered_before_revert {

@@ -80,6 +80,11 @@ fn service() -> Shape {
             "impact",
             "From where the objective counts: the first failure seen, or the fault becoming effective.",
         ),
+        Field::optional(
+            "slowAbove",
+            Shape::duration(Dur::from_ms(1), LONGEST),
+            "An answer that takes longer is slow: the report tells for how long the service was up but degraded.",
+        ),
         Field::reserved("rpo", "data loss is not measured yet; remove it, or say it in `description`"),
     ])
 }

@@ -2,11 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use super::{Latency, ProbeReport, story::Story};
+use super::{Degraded, Latency, ProbeReport, ServiceReport, story::Story};
 use crate::{
+    estimate::{Rules, Track},
     event::{Reading, Readings},
+    experiment::Probe,
     id::ProbeId,
     stats,
+    time::Interval,
+    units::Dur,
 };
 
 /// Fills both columns of every probe whose readings are at hand.
@@ -32,6 +36,54 @@ pub(super) fn fill(story: &Story, blobs: &BTreeMap<String, Readings>, probes: &m
         let under = |r: &&Reading| hurt.iter().any(|(from, to)| place(r.look.s) >= *from && place(r.look.s) <= *to);
         probe.baseline = sum_up(readings.iter().filter(before));
         probe.under_fault = sum_up(readings.iter().filter(under));
+    }
+}
+
+/// Fills in how long services were up but slow, where their raw readings are at hand. Only looks that succeeded say anything
+/// of that: a failed one shows a service down, whatever it took.
+pub(super) fn degraded(story: &Story, blobs: &BTreeMap<String, Readings>, services: &mut [ServiceReport]) {
+    let Some(experiment) = &story.experiment else { return };
+    for report in services {
+        let Some(limit) = experiment.services.get(&report.service).and_then(|service| service.slow_above) else {
+            continue;
+        };
+        let mine = story.watches.iter().filter_map(|((id, clock), watch)| {
+            let probe = experiment.probes.get(id).filter(|probe| probe.service.as_ref() == Some(&report.service))?;
+            let first = windows(story, id).iter().map(|window| window.0).min().unwrap_or(i64::MIN);
+            let readings = watch.digests.iter().filter_map(|digest| blobs.get(digest)).flat_map(Readings::unpack);
+            let answered = readings.filter(|reading| reading.ok && story.offset(clock, reading.look.c) >= first);
+            let timed = answered.map(|reading| {
+                let slow = reading.look.c.saturating_sub(reading.look.s) > limit.ns();
+                Reading { ok: !slow, ..reading }
+            });
+            let timed: Vec<Reading> = timed.collect();
+            (!timed.is_empty()).then(|| slow_of(&timed, limit, probe, experiment.recovery.stable_for))
+        });
+        report.degraded = mine.max_by_key(|one| (one.in_all.hi.map_or(i64::MAX, Dur::ns), one.in_all.lo, one.looks));
+    }
+}
+
+fn slow_of(timed: &[Reading], limit: Dur, probe: &Probe, stable_for: Dur) -> Degraded {
+    let rules = Rules { stable_for, every: probe.every, timeout: probe.timeout };
+    let outages = Track::of_readings(timed).estimate(rules).outages;
+    let lo = outages
+        .iter()
+        .map(|span| span.downtime.lo)
+        .fold(Dur::ZERO, |sum, lo| Dur::from_ns(sum.ns().saturating_add(lo.ns())));
+    let hi = outages
+        .iter()
+        .map(|span| span.downtime.hi)
+        .try_fold(Dur::ZERO, |sum, hi| Some(Dur::from_ns(sum.ns().saturating_add(hi?.ns()))));
+    Degraded {
+        slow_above: limit,
+        spans: outages.len() as u32,
+        longest: outages
+            .iter()
+            .map(|span| span.duration)
+            .max_by_key(|length| (length.hi.map_or(i64::MAX, Dur::ns), length.lo)),
+        in_all: Interval { lo, hi },
+        looks: timed.len() as u64,
+        slow: timed.iter().filter(|reading| !reading.ok).count() as u64,
     }
 }
 

@@ -6,6 +6,7 @@ use super::{
     Episode, Judgement, ProbeReport, Seen, Segment, ServiceReport,
     judge::{self, Calm, Case, Ending},
     story::{Item, Story, Watch},
+    vantages::{self, Phase},
 };
 use crate::{
     estimate::{Estimate, Outage, Rules, between},
@@ -48,6 +49,14 @@ pub(super) struct Incident {
     pub recovered_before_revert: Option<bool>,
 }
 
+/// What came of one track.
+struct Viewed {
+    report: ProbeReport,
+    judgement: Judgement,
+    incident: Option<Incident>,
+    phases: Vec<Phase>,
+}
+
 impl Incident {
     /// The longest is told of.
     fn length(&self) -> (i64, Dur) {
@@ -69,12 +78,16 @@ pub(super) fn services(story: &Story) -> Found {
     let Some(experiment) = &story.experiment else { return Found::default() };
     let mut probes = Vec::new();
     let mut incidents: BTreeMap<ServiceId, Incident> = BTreeMap::new();
+    let mut seen_down: BTreeMap<ServiceId, Vec<(ClockId, Vec<Phase>)>> = BTreeMap::new();
     let mut judged: BTreeMap<_, Vec<(Option<Interval>, Judgement)>> = BTreeMap::new();
     for ((id, clock), watch) in &story.watches {
         let Some(probe) = experiment.probes.get(id) else { continue };
         let service = probe.service.as_ref().and_then(|s| experiment.services.get(s));
         let view = View { story, experiment, id, probe, service, clock, watch };
-        let (report, judgement, incident) = view.report();
+        let Viewed { report, judgement, incident, phases } = view.report();
+        if let Some(service) = &probe.service {
+            seen_down.entry(service.clone()).or_default().push((clock.clone(), phases));
+        }
         if let (Some(service), Some(incident)) = (&probe.service, incident)
             && incidents.get(service).is_none_or(|known| known.length() < incident.length())
         {
@@ -107,7 +120,9 @@ pub(super) fn services(story: &Story) -> Found {
                 };
                 if service.rto.is_some() { Judgement::NotMeasured { why } } else { Judgement::NoObjective }
             });
-            sum_up(id.clone(), service, judgement, &mine)
+            let seen = seen_down.remove(id).unwrap_or_default();
+            let together = vantages::together(&story.clocks, &seen);
+            ServiceReport { together, ..sum_up(id.clone(), service, judgement, &mine) }
         })
         .collect();
     Found { probes, services, incidents }
@@ -144,7 +159,7 @@ struct View<'a> {
 }
 
 impl View<'_> {
-    fn report(&self) -> (ProbeReport, Judgement, Option<Incident>) {
+    fn report(&self) -> Viewed {
         let (every, timeout) = (self.probe.every, self.probe.timeout);
         let rules = Rules { stable_for: self.experiment.recovery.stable_for, every, timeout };
         let found = self.watch.track.estimate(rules);
@@ -168,7 +183,9 @@ impl View<'_> {
             episodes,
             ..blank(self.id, self.probe, &self.clock.host)
         };
-        (report, judgement, incident)
+        let from = report.episodes.iter().zip(&found.outages).find(|(episode, _)| !episode.pre_existing);
+        let phases = from.map_or_else(Vec::new, |(_, outage)| vantages::phases(&found, outage.start_hi));
+        Viewed { report, judgement, incident, phases }
     }
 
     fn faults(&self) -> Vec<Fault> {
@@ -401,6 +418,8 @@ fn sum_up(service: ServiceId, document: &Service, judgement: Judgement, probes: 
         blips: largest(|e| e.blips),
         down_edges: largest(|e| e.down_edges),
         up_edges: largest(|e| e.up_edges),
+        together: None,
+        degraded: None,
         pre_existing: probes.iter().map(|p| p.episodes.iter().filter(|e| e.pre_existing).count()).max().unwrap_or(0)
             as u32,
         events,

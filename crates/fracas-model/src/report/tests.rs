@@ -537,3 +537,28 @@ fn without_clock_maps_a_time_across_clocks_is_not_given() {
     assert_eq!(metric(&report, "ttr").missing.as_deref(), Some("no clock map links the two clocks"));
     assert!(metric(&report, "outage").length.is_some(), "one clock is enough");
 }
+
+#[test]
+fn a_service_that_answers_late_is_degraded_and_not_down() {
+    let mut script = Script::killing();
+    let Body::Planned { document, .. } = &mut script.events[0].body else { panic!("the first event") };
+    document["services"]["web"]["slowAbove"] = "50ms".into();
+    let mut script = script.gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[]);
+    assert_eq!(script.report().services[0].degraded, None, "without raw readings nobody knows");
+    // Slow from 12 to 15 s of true time.
+    for packed in script.blobs.values_mut() {
+        let mut readings = packed.unpack();
+        for reading in &mut readings {
+            if (12 * S..15 * S).contains(&(reading.look.s - ahead("e1"))) {
+                reading.look.c = reading.look.s + 60 * MS;
+            }
+        }
+        *packed = Readings::pack(&readings);
+    }
+    let report = build(&script.events, &script.blobs);
+    let web = &report.services[0];
+    let slow = web.degraded.unwrap();
+    assert_eq!((web.outage, slow.spans, slow.slow), (None, 1, 30));
+    assert!(slow.in_all.contains(Dur::from_secs(3)) && slow.longest == Some(slow.in_all), "{slow:?}");
+    assert!(slow.in_all.width().unwrap() <= Dur::from_ms(2 * (100 + 60)), "{slow:?}");
+}

@@ -64,6 +64,8 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
     if service.span.is_some() {
         told.insert(1, ("First impact to last recovery", words::interval(service.span)));
     }
+    told.extend(words::together(service).map(|seen| ("Down at once", seen)));
+    told.extend(words::degraded(service).map(|slow| ("Up but degraded", slow)));
     out += &facts(&told);
     if let Some((probe, episode)) = page.report.worst_episode(&service.service) {
         let _ = writeln!(
