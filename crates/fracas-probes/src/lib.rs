@@ -11,12 +11,15 @@ pub mod pressure;
 pub mod process;
 mod proctable;
 pub mod prometheus;
+pub mod redis;
+pub mod resp;
 mod secret;
 pub mod tcp;
 mod tls;
 mod tolerated;
 mod web;
 pub mod webhook;
+mod wire;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -68,6 +71,7 @@ pub const ALL: &[&dyn Probe] = &[
     &prometheus::Prometheus,
     &pressure::Pressure,
     &webhook::Webhook,
+    &redis::Redis,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
