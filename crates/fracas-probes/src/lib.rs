@@ -7,12 +7,15 @@ mod connect;
 pub mod exec;
 pub mod files;
 pub mod http;
+pub mod pgwire;
+pub mod postgres;
 pub mod pressure;
 pub mod process;
 mod proctable;
 pub mod prometheus;
 pub mod redis;
 pub mod resp;
+mod scram;
 mod secret;
 pub mod tcp;
 mod tls;
@@ -72,6 +75,7 @@ pub const ALL: &[&dyn Probe] = &[
     &pressure::Pressure,
     &webhook::Webhook,
     &redis::Redis,
+    &postgres::Postgres,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
