@@ -4,6 +4,8 @@
 //! can be compared with the parameter `tolerance`, which [`offered`] adds and [`ready`] applies, for all probes in one place.
 
 mod connect;
+pub mod dns;
+mod dnswire;
 pub mod exec;
 pub mod files;
 pub mod http;
@@ -76,6 +78,7 @@ pub const ALL: &[&dyn Probe] = &[
     &webhook::Webhook,
     &redis::Redis,
     &postgres::Postgres,
+    &dns::Dns,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
