@@ -8,6 +8,7 @@ pub mod dns;
 mod dnswire;
 pub mod exec;
 pub mod files;
+pub mod grpc;
 pub mod http;
 pub mod pgwire;
 pub mod postgres;
@@ -79,6 +80,7 @@ pub const ALL: &[&dyn Probe] = &[
     &redis::Redis,
     &postgres::Postgres,
     &dns::Dns,
+    &grpc::Grpc,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
