@@ -10,6 +10,7 @@ pub mod exec;
 pub mod files;
 pub mod grpc;
 pub mod http;
+pub mod icmp;
 pub mod pgwire;
 pub mod postgres;
 pub mod pressure;
@@ -81,6 +82,7 @@ pub const ALL: &[&dyn Probe] = &[
     &postgres::Postgres,
     &dns::Dns,
     &grpc::Grpc,
+    &icmp::Icmp,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
