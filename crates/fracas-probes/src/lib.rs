@@ -7,6 +7,7 @@ mod connect;
 pub mod dns;
 mod dnswire;
 pub mod exec;
+pub mod file;
 pub mod files;
 pub mod grpc;
 pub mod http;
@@ -83,6 +84,7 @@ pub const ALL: &[&dyn Probe] = &[
     &dns::Dns,
     &grpc::Grpc,
     &icmp::Icmp,
+    &file::FileProbe,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
