@@ -12,6 +12,7 @@ pub mod files;
 pub mod grpc;
 pub mod http;
 pub mod icmp;
+pub mod log;
 pub mod pgwire;
 pub mod postgres;
 pub mod pressure;
@@ -85,6 +86,7 @@ pub const ALL: &[&dyn Probe] = &[
     &grpc::Grpc,
     &icmp::Icmp,
     &file::FileProbe,
+    &log::Log,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
