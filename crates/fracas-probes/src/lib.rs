@@ -13,6 +13,8 @@ pub mod grpc;
 pub mod http;
 pub mod icmp;
 pub mod log;
+pub mod mysql;
+pub mod mywire;
 pub mod pgwire;
 pub mod postgres;
 pub mod pressure;
@@ -87,6 +89,7 @@ pub const ALL: &[&dyn Probe] = &[
     &icmp::Icmp,
     &file::FileProbe,
     &log::Log,
+    &mysql::Mysql,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
