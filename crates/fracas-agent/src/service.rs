@@ -208,7 +208,7 @@ pub async fn serve_telling(
 pub fn catalogue(faults: &[&dyn Fault]) -> Catalogue {
     Catalogue {
         faults: faults.iter().map(|f| f.info()).collect(),
-        probes: fracas_probes::ALL.iter().map(|p| p.info()).collect(),
+        probes: fracas_probes::ALL.iter().map(|p| fracas_probes::offered(*p)).collect(),
     }
 }
 

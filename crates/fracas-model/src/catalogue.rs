@@ -9,6 +9,7 @@ use crate::{
     check::check_value,
     plan::Refusal,
     shape::{Field, Shape},
+    tolerance::ReadingField,
     units::{Dur, Percent, Size},
 };
 
@@ -101,6 +102,9 @@ pub struct ProbeInfo {
     pub help: String,
     /// Parameters.
     pub params: Vec<Field>,
+    /// The fields of its readings.
+    #[serde(default)]
+    pub reading: Vec<ReadingField>,
     /// The value of the probe's key in a working document, as YAML on one line.
     pub example: String,
 }
@@ -256,7 +260,7 @@ mod tests {
 
     fn probe(name: &str, summary: &str) -> ProbeInfo {
         let (summary, help, example) = (summary.to_owned(), String::new(), String::new());
-        ProbeInfo { name: name.to_owned(), summary, help, params: Vec::new(), example }
+        ProbeInfo { name: name.to_owned(), summary, help, params: Vec::new(), reading: Vec::new(), example }
     }
 
     #[test]

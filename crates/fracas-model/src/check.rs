@@ -67,6 +67,7 @@ pub fn expected(shape: &Shape) -> String {
         Shape::Percent { .. } => "a percentage such as 25%".into(),
         Shape::Size { .. } => "a size such as 512MiB".into(),
         Shape::Cidr => "a network such as 10.0.0.0/8".into(),
+        Shape::Pattern => "a pattern such as ^ok".into(),
         Shape::Ports => "a port or a range of ports such as 8000-8100".into(),
         Shape::Path => "an absolute path".into(),
         Shape::Url => "an http or https URL".into(),

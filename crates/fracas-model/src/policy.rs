@@ -131,6 +131,9 @@ pub struct Policy {
     pub exec_user: String,
     /// Folders whose files documents may name as secrets that probes send.
     pub secrets_in: Vec<String>,
+    /// Folders whose files probes may look into.
+    #[serde(default)]
+    pub read_in: Vec<String>,
 }
 
 /// The form of a policy file: `kind: HostPolicy`.
@@ -215,6 +218,13 @@ pub fn policy_shape() -> Shape {
             "Folders whose files documents may name as secrets, such as tokens, that probes send to where the document says: \
              whoever may start runs here can have them sent anywhere.",
         ),
+        Field::with_default(
+            "readIn",
+            list(Shape::Path),
+            json!(builtin.read_in),
+            "Folders whose files the probes `file` and `log` may look into, with all below them: whoever may start runs here \
+             can learn what stands there, bit by bit.",
+        ),
     ])
 }
 
@@ -245,6 +255,7 @@ impl Policy {
             exec_allow: Vec::new(),
             exec_user: "nobody".into(),
             secrets_in: Vec::new(),
+            read_in: vec!["/var/log".into()],
         }
     }
 
@@ -265,11 +276,12 @@ impl Policy {
 
     /// Whether documents may name this file as a secret.
     pub fn allows_secret(&self, path: &str) -> bool {
-        let below = |folder: &String| {
-            let rest = path.strip_prefix(folder.trim_end_matches('/'));
-            rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
-        };
-        self.secrets_in.iter().any(below) && !path.split('/').any(|part| part == "..")
+        lies_below(path, &self.secrets_in)
+    }
+
+    /// Whether probes may look into this file; `path` has no symbolic link in it.
+    pub fn allows_reading(&self, path: &str) -> bool {
+        lies_below(path, &self.read_in)
     }
 
     /// Why what is at or below this path must not be touched, if so. `path` has no symbolic link in it; `own` are the
@@ -317,6 +329,15 @@ impl Policy {
             Some(format!("the host's policy protects {named}"))
         }
     }
+}
+
+/// Whether the path leads below one of the folders.
+fn lies_below(path: &str, folders: &[String]) -> bool {
+    let below = |folder: &String| {
+        let rest = path.strip_prefix(folder.trim_end_matches('/'));
+        rest.is_some_and(|rest| rest.len() > 1 && rest.starts_with('/'))
+    };
+    folders.iter().any(below) && !path.split('/').any(|part| part == "..")
 }
 
 /// Whether a protected name means this process: by any of its names, by the 15 bytes that the kernel keeps of one, or by

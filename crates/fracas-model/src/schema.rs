@@ -9,6 +9,7 @@ use crate::{
     document::{API_VERSION, experiment_shape},
     gameday::game_day_shape,
     guard::guard_rails_shape,
+    pattern,
     schedule::schedule_shape,
     shape::{Field, Group, Shape},
 };
@@ -68,6 +69,7 @@ fn text(pattern: &str) -> Map<String, Value> {
 fn of(shape: &Shape) -> Map<String, Value> {
     match shape {
         Shape::Text { max } => object(json!({ "type": "string", "maxLength": max })),
+        Shape::Pattern => object(json!({ "type": "string", "maxLength": pattern::LONGEST })),
         Shape::Name => text("^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$"),
         Shape::Bool => or_parameter(json!({ "type": "boolean" })),
         Shape::Integer { min, max } => or_parameter(json!({ "type": "integer", "minimum": min, "maximum": max })),

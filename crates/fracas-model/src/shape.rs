@@ -51,6 +51,8 @@ pub enum Shape {
     },
     /// An IP network such as `10.0.0.0/8` or a single address.
     Cidr,
+    /// A regular expression; see [`crate::pattern`].
+    Pattern,
     /// A port (`5432`) or a range of ports (`8000-8100`); canonical form is text.
     Ports,
     /// An absolute path without `..`.

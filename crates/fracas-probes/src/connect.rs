@@ -26,7 +26,7 @@ pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> 
 }
 
 /// The addresses of a name. Literal addresses skip the resolver, which needs a thread.
-async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
+pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, String> {
     let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host);
     if let Ok(ip) = bare.parse::<IpAddr>() {
         return Ok(vec![SocketAddr::new(ip, port)]);

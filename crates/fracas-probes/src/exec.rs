@@ -7,6 +7,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{self, ReadingField, Values},
 };
 
 use crate::{Blocking, LookFuture, Lookout, Probe, Seen};
@@ -15,6 +16,9 @@ mod child;
 mod keeper;
 
 use child::{Ended, Order};
+
+/// How much output is in a reading, in bytes.
+const SHOWN: usize = 4096;
 
 /// The `exec` probe.
 #[derive(Debug)]
@@ -54,6 +58,10 @@ Cost: one process per look, about a millisecond; ask at `every: 1s` or slower, a
                 Field::with_default("exitCode", Shape::Integer { min: 0, max: 255 }, 0, "Exit code that counts as ok."),
                 Field::optional("stdout", Shape::Text { max: 1024 }, "Text that its output must hold."),
             ],
+            reading: vec![
+                ReadingField::number("exitCode", "", "Exit code of the program."),
+                ReadingField::text("output", "The first 4 KiB that it printed."),
+            ],
             example: r#"{ command: ["/usr/bin/pg_isready", "--quiet"], exitCode: 0 }"#.into(),
         }
     }
@@ -74,8 +82,8 @@ Cost: one process per look, about a millisecond; ask at `every: 1s` or slower, a
             ));
         }
         let stdout = params.text("stdout").map(str::to_owned);
-        let order =
-            Order { program, arguments: command.collect(), user: user(&policy.exec_user)?, keep: stdout.is_some() };
+        let keep = stdout.is_some() || tolerance::wants(params, "output");
+        let order = Order { program, arguments: command.collect(), user: user(&policy.exec_user)?, keep };
         let exit_code = params.integer("exitCode").and_then(|c| i32::try_from(c).ok()).unwrap_or(0);
         Ok(Box::new(Rc::new(Ready { order, exit_code, stdout })))
     }
@@ -132,7 +140,11 @@ impl Ready {
             Some(text) if !ended.stdout.windows(text.len().max(1)).any(|w| w == text.as_bytes()) => {
                 Err("output lacks the text".into())
             }
-            _ => Ok(()),
+            _ => {
+                let shown = &ended.stdout[..ended.stdout.len().min(SHOWN)];
+                let output = self.order.keep.then(|| String::from_utf8_lossy(shown).into_owned());
+                Ok(Values::new().with("exitCode", f64::from(self.exit_code)).with_known("output", output))
+            }
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeSet,
     rc::Rc,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use fracas_model::{
@@ -11,6 +11,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{ReadingField, Values},
     units::Dur,
 };
 use hyper::{Method, Response, body::Incoming};
@@ -62,6 +63,16 @@ impl Probe for Http {
             .into_iter()
             .chain(web::fields())
             .collect(),
+            reading: vec![
+                ReadingField::number("status", "", "Status of the answer."),
+                ReadingField::number("bytes", "bytes", "How much of the body was read, at most 64 KiB."),
+                ReadingField::text("body", "The first 64 KiB of the body."),
+                ReadingField::number(
+                    "certificateDays",
+                    "days",
+                    "Whole days until the server's certificate ends; known for https only.",
+                ),
+            ],
             example: r#"{ url: "http://127.0.0.1:8080/health", status: 200, maxLatency: 250ms }"#.into(),
         }
     }
@@ -100,16 +111,25 @@ impl Lookout for Rc<Ready> {
         let ready = self.clone();
         Box::pin(async move {
             let begun = Instant::now();
-            ready.web.ask(async |answer| judge_answer(&ready, answer).await).await?;
+            let told = ready.web.ask(async |answer| judge_answer(&ready, answer).await).await?;
             match (ready.max_latency, begun.elapsed()) {
                 (Some(most), took) if took > most => {
                     // Rounded down to 10 ms, so that reasons stay few and readings small.
                     Err(format!("took over {} ms", (took.as_millis() / 10 * 10).max(most.as_millis())))
                 }
-                _ => Ok(()),
+                _ => {
+                    let left = told.certificate_ends.map(|ends| days_left(ends, SystemTime::now()));
+                    Ok(told.answer.with_known("certificateDays", left))
+                }
             }
         })
     }
+}
+
+/// Whole days from `now` to an instant in seconds since 1970; negative when it is past.
+fn days_left(ends: i64, now: SystemTime) -> f64 {
+    let now = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    ends.saturating_sub(i64::try_from(now).unwrap_or(i64::MAX)).div_euclid(86_400) as f64
 }
 
 async fn judge_answer(ready: &Ready, answer: Response<Incoming>) -> Seen {
@@ -122,7 +142,10 @@ async fn judge_answer(ready: &Ready, answer: Response<Incoming>) -> Seen {
         Some(text) if !read.windows(text.len().max(1)).any(|w| w == text.as_bytes()) => {
             Err(if whole { "body lacks the text" } else { "first 64 KiB of the body lack the text" }.into())
         }
-        _ => Ok(()),
+        _ => Ok(Values::new()
+            .with("status", u64::from(status))
+            .with("bytes", read.len())
+            .with("body", String::from_utf8_lossy(&read).into_owned())),
     }
 }
 
@@ -145,7 +168,7 @@ within `maxLatency` (if given). A latency limit turns slowness into failure; wit
 
 Each look resolves the name anew, makes a new connection and sends one HTTP/1.1 request with `connection: close`, so a \
 reading never rests on an old connection or an old address. Redirects are not followed: name the status (`301`) or the \
-final URL. An answer cut short, a reset, a refused connection and a failed TLS handshake are failures with their name.
+final URL. `tolerance: { certificateDays: { min: 14 } }` turns a certificate that soon ends into a failure. An answer cut short, a reset, a refused connection and a failed TLS handshake are failures with their name.
 
 For https the certificate is checked against `caFile`, else against the host's own bundle of trusted authorities, both \
 read when the probe is made ready; `insecure: true` takes any certificate. What the document holds is in every history: a \

@@ -1,20 +1,36 @@
 //! The probe catalogue: one file per probe. A probe looks at something once and says what it saw; it never judges.
 //!
-//! To add a probe: copy the file that is nearest to it and add one line to [`ALL`].
+//! To add a probe: copy the file that is nearest to it and add one line to [`ALL`]. The fields that its `reading` declares
+//! can be compared with the parameter `tolerance`, which [`offered`] adds and [`ready`] applies, for all probes in one place.
 
 mod connect;
+pub mod dns;
+mod dnswire;
 pub mod exec;
+pub mod file;
 pub mod files;
+pub mod grpc;
 pub mod http;
+pub mod icmp;
+pub mod log;
+pub mod mysql;
+pub mod mywire;
+pub mod pgwire;
+pub mod postgres;
 pub mod pressure;
 pub mod process;
 mod proctable;
 pub mod prometheus;
+pub mod redis;
+pub mod resp;
+mod scram;
 mod secret;
 pub mod tcp;
 mod tls;
+mod tolerated;
 mod web;
 pub mod webhook;
+mod wire;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -23,10 +39,12 @@ use fracas_model::{
     diagnostic::harmless,
     plan::Refusal,
     policy::Policy,
+    tolerance::{Values, offered as with_tolerance},
 };
 
-/// What one look saw: `Ok` when every condition held, else why not in a few words (at most 120 bytes, no secrets).
-pub type Seen = Result<(), String>;
+/// What one look saw: the fields of its reading when every condition held, else why not in a few words (at most 120 bytes,
+/// no secrets).
+pub type Seen = Result<Values, String>;
 
 /// A future on the probe thread's own single-threaded runtime.
 pub type LookFuture = Pin<Box<dyn Future<Output = Seen>>>;
@@ -48,7 +66,7 @@ pub trait Lookout {
 
 /// A kind of probe.
 pub trait Probe: Sync {
-    /// Name, parameters, help.
+    /// Name, parameters of its own, fields of its readings, help; see [`offered`] for what documents may write.
     fn info(&self) -> ProbeInfo;
     /// Parses checked parameters; opens and asks nothing. Refuses what the host's policy does not allow of an allowed
     /// kind of probe.
@@ -64,7 +82,31 @@ pub const ALL: &[&dyn Probe] = &[
     &prometheus::Prometheus,
     &pressure::Pressure,
     &webhook::Webhook,
+    &redis::Redis,
+    &postgres::Postgres,
+    &dns::Dns,
+    &grpc::Grpc,
+    &icmp::Icmp,
+    &file::FileProbe,
+    &log::Log,
+    &mysql::Mysql,
 ];
+
+/// A probe as documents see it: with the parameter and the field that all probes have.
+pub fn offered(probe: &dyn Probe) -> ProbeInfo {
+    with_tolerance(probe.info())
+}
+
+/// A probe made ready with all that documents may write: its parameters checked once more, its tolerance applied to each
+/// look.
+///
+/// # Errors
+/// Parameters that this version does not know or that do not fit, and what [`Probe::ready`] refuses.
+pub fn ready(probe: &dyn Probe, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+    let info = offered(probe);
+    info.params_fit(params)?;
+    tolerated::tolerated(&info, params, probe.ready(params, policy)?)
+}
 
 /// Longest reason of a failed look in bytes: readings travel by the thousand.
 const LONGEST_WHY: usize = 120;
@@ -109,10 +151,15 @@ mod tests {
     #[test]
     fn names_are_unique_and_help_teaches() {
         let mut names: Vec<String> = ALL.iter().map(|p| p.info().name).collect();
-        for info in ALL.iter().map(|p| p.info()) {
+        for info in ALL.iter().map(|p| offered(*p)) {
             assert!(info.help.len() > 200, "{}: help is a stub", info.name);
             assert!(!info.summary.is_empty() && info.example.starts_with('{'), "{}", info.name);
             assert!(info.params.iter().all(|f| f.not_built.is_some() || f.doc.ends_with('.')), "{}", info.name);
+            assert!(info.reading.iter().all(|f| f.doc.ends_with('.')), "{}", info.name);
+            let mut fields: Vec<&str> = info.reading.iter().map(|f| f.name.as_str()).collect();
+            fields.sort_unstable();
+            fields.dedup();
+            assert_eq!(fields.len(), info.reading.len(), "{}", info.name);
         }
         names.sort();
         names.dedup();

@@ -8,6 +8,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{self, ReadingField, Values},
     units::{Percent, Size},
 };
 
@@ -26,7 +27,11 @@ pub struct Pressure;
 struct Ready {
     /// The most of the time that tasks may wait, for each of [`RESOURCES`].
     most: [Option<Percent>; 3],
+    /// Whether any of [`RESOURCES`] is asked for.
+    waits: bool,
     available: Option<Available>,
+    /// Whether available memory is asked for.
+    measures: bool,
     last: Cell<Option<Account>>,
 }
 
@@ -67,6 +72,17 @@ impl Probe for Pressure {
                 ),
                 Field::optional("bytesAvailable", sizes, "At least this much memory must be available for new work."),
             ],
+            reading: [("cpu", "a processor"), ("memory", "memory"), ("io", "a disk")]
+                .map(|(name, what)| {
+                    let doc = format!("Share of the time since the last look that some task waited for {what}.");
+                    ReadingField::number(name, "percent", &doc)
+                })
+                .into_iter()
+                .chain([
+                    ReadingField::number("memoryAvailable", "percent", "Share of the memory that new work could have."),
+                    ReadingField::number("bytesAvailable", "bytes", "Memory that new work could have."),
+                ])
+                .collect(),
             example: "{ cpu: 80%, memory: 10%, memoryAvailable: 5% }".into(),
         }
     }
@@ -81,34 +97,35 @@ impl Probe for Pressure {
             }
             (share, bytes) => share.or(bytes),
         };
-        if most.iter().all(Option::is_none) && available.is_none() {
-            let instead = "write cpu, memory, io, memoryAvailable or bytesAvailable";
+        let wants = |name: &&str| tolerance::wants(params, name);
+        let waits = most.iter().any(Option::is_some) || RESOURCES.iter().any(wants);
+        let measures = available.is_some() || ["memoryAvailable", "bytesAvailable"].iter().any(wants);
+        if !waits && !measures {
+            let instead = "write cpu, memory, io, memoryAvailable or bytesAvailable, here or as tolerance";
             return Err(Refusal::new("pressure: there is no limit", instead));
         }
-        Ok(Box::new(Rc::new(Ready { most, available, last: Cell::new(None) })))
+        Ok(Box::new(Rc::new(Ready { most, waits, available, measures, last: Cell::new(None) })))
     }
 }
 
 impl Ready {
-    fn waits(&self) -> bool {
-        self.most.iter().any(Option::is_some)
-    }
-
     fn judge(&self, now: Account) -> Seen {
-        let Some(before) = self.last.replace(Some(now)) else { return Ok(()) };
+        let mut values = Values::new();
+        let Some(before) = self.last.replace(Some(now)) else { return Ok(values) };
         let past_us = now.at.duration_since(before.at).as_micros().max(1) as f64;
         for (i, (name, most)) in RESOURCES.into_iter().zip(self.most).enumerate() {
-            let Some(most) = most else { continue };
             // Of overlapping looks the later may have read first.
             let waited = now.waited_us[i].saturating_sub(before.waited_us[i]) as f64;
             let share = (100.0 * waited / past_us).min(100.0);
+            values = values.with(name, share);
+            let Some(most) = most else { continue };
             if share > most.0 {
                 // In steps of ten, so that reasons stay few and readings small.
                 let step = (share / 10.0).floor() * 10.0;
                 return Err(format!("tasks waited for {name} over {}% of the time", step.max(most.0)));
             }
         }
-        Ok(())
+        Ok(values)
     }
 }
 
@@ -116,7 +133,7 @@ impl Lookout for Rc<Ready> {
     fn prepare(&self) -> PrepareFuture {
         let ready = self.clone();
         Box::pin(async move {
-            if !ready.waits() {
+            if !ready.waits {
                 return Ok(());
             }
             let instead = "boot the host with psi=1, or limit memoryAvailable only";
@@ -131,11 +148,12 @@ impl Lookout for Rc<Ready> {
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
-            if ready.waits() {
-                ready.judge(Blocking::start(account).done().await??)?;
+            let values =
+                if ready.waits { ready.judge(Blocking::start(account).done().await??)? } else { Values::new() };
+            if !ready.measures {
+                return Ok(values);
             }
-            let Some(least) = ready.available else { return Ok(()) };
-            enough(least, &Blocking::start(|| kernel("/proc/meminfo")).done().await??)
+            enough(ready.available, &Blocking::start(|| kernel("/proc/meminfo")).done().await??, values)
         })
     }
 }
@@ -162,19 +180,22 @@ fn total(text: &str) -> Option<u64> {
 }
 
 /// Judges `/proc/meminfo`, whose numbers are in units of 1,024 bytes.
-fn enough(least: Available, meminfo: &str) -> Seen {
+fn enough(least: Option<Available>, meminfo: &str, values: Values) -> Seen {
     let field = |name: &str| {
         let line = meminfo.lines().find_map(|line| line.strip_prefix(name));
         let number = line.and_then(|rest| rest.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok());
         number.ok_or_else(|| format!("/proc/meminfo does not say {name}"))
     };
     let (total, available) = (field("MemTotal")?, field("MemAvailable")?);
+    let (bytes, share) = (available.saturating_mul(1024) as f64, 100.0 * available as f64 / total.max(1) as f64);
+    let values = values.with("memoryAvailable", share).with("bytesAvailable", bytes);
+    let Some(least) = least else { return Ok(values) };
     let (has, wants) = match least {
-        Available::Bytes(Size(bytes)) => (available.saturating_mul(1024) as f64, bytes as f64),
-        Available::Share(share) => (100.0 * available as f64 / total.max(1) as f64, share.0),
+        Available::Bytes(Size(least)) => (bytes, least as f64),
+        Available::Share(least) => (share, least.0),
     };
     if has >= wants {
-        return Ok(());
+        return Ok(values);
     }
     Err(match least {
         Available::Bytes(size) => format!("less than {size} of memory available"),
@@ -211,7 +232,7 @@ mod tests {
     #[test]
     fn the_share_is_of_the_time_between_two_looks() {
         let most = [Some(Percent(50.0)), None, Some(Percent(5.0))];
-        let ready = Ready { most, available: None, last: Cell::new(None) };
+        let ready = Ready { most, waits: true, available: None, measures: false, last: Cell::new(None) };
         let begin = Instant::now();
         let at = |ms, waited_us| Account { at: begin + Duration::from_millis(ms), waited_us };
         ready.judge(at(0, [7_000, 7, 7_000])).unwrap();
@@ -233,12 +254,16 @@ mod tests {
         assert_eq!(total(text), Some(51_371_466));
         assert_eq!(total("full avg10=0.00 total=9\n"), None);
         let meminfo = "MemTotal:       1000 kB\nMemFree:         1 kB\nMemAvailable:    100 kB\n";
-        enough(Available::Share(Percent(10.0)), meminfo).unwrap();
-        let few = enough(Available::Share(Percent(11.0)), meminfo).unwrap_err();
+        enough(Some(Available::Share(Percent(10.0))), meminfo, Values::new()).unwrap();
+        let few = enough(Some(Available::Share(Percent(11.0))), meminfo, Values::new()).unwrap_err();
         assert_eq!(few, "less than 11% of the memory available");
-        enough(Available::Bytes(Size(102_400)), meminfo).unwrap();
-        assert!(enough(Available::Bytes(Size(102_401)), meminfo).is_err());
-        assert!(enough(Available::Bytes(Size(1)), "MemTotal: 1 kB\n").unwrap_err().contains("MemAvailable"));
+        enough(Some(Available::Bytes(Size(102_400))), meminfo, Values::new()).unwrap();
+        assert!(enough(Some(Available::Bytes(Size(102_401))), meminfo, Values::new()).is_err());
+        assert!(
+            enough(Some(Available::Bytes(Size(1))), "MemTotal: 1 kB\n", Values::new())
+                .unwrap_err()
+                .contains("MemAvailable")
+        );
     }
 
     #[test]
@@ -257,7 +282,7 @@ mod tests {
         // Where the kernel counts waiting; elsewhere it is said that it does not.
         let waits = ready(json!({ "cpu": "100%" })).unwrap();
         match waits.prepare().await {
-            Ok(()) => waits.look().await.unwrap(),
+            Ok(()) => drop(waits.look().await.unwrap()),
             Err(refusal) => assert!(refusal.instead.contains("psi=1"), "{refusal:?}"),
         }
     }

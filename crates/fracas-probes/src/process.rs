@@ -6,6 +6,7 @@ use fracas_model::{
     policy::Policy,
     process::ProcessSelector,
     shape::{Field, Shape},
+    tolerance::{ReadingField, Values},
 };
 
 use crate::{Blocking, LookFuture, Lookout, Probe, Seen, files, proctable};
@@ -47,6 +48,7 @@ them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /
                 Field::reserved("port", "use the tcp probe: it sees a listening port from outside"),
                 Field::with_default("count", Shape::Integer { min: 1, max: 100_000 }, 1, "How many must run."),
             ],
+            reading: vec![ReadingField::number("count", "processes", "How many run.")],
             example: "{ name: postgres, count: 1 }".into(),
         }
     }
@@ -92,7 +94,7 @@ impl Ready {
             (proctable::all(matches!(self.selector, ProcessSelector::Unit(_))), None)
         };
         match self.selector.select(&table, pid_in_file).len() {
-            found if found >= self.count => Ok(()),
+            found if found >= self.count => Ok(Values::new().with("count", found)),
             0 => Err("not running".into()),
             found => Err(format!("{found} of {} running", self.count)),
         }

@@ -7,6 +7,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{self, ReadingField, Values},
 };
 use hyper::{Method, Response, body::Incoming};
 use serde::Deserialize;
@@ -56,6 +57,10 @@ impl Probe for Prometheus {
             .into_iter()
             .chain(web::fields())
             .collect(),
+            reading: vec![
+                ReadingField::number("value", "", "The value, when the expression gives just one."),
+                ReadingField::number("series", "", "How many values the expression gives."),
+            ],
             example: r#"{ url: "http://127.0.0.1:9090", query: "up{job='shop'}", above: 0 }"#.into(),
         }
     }
@@ -63,8 +68,10 @@ impl Probe for Prometheus {
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
         let uri = web::url("prometheus", params)?;
         let (above, below) = (params.number("above"), params.number("below"));
-        if above.is_none() && below.is_none() {
-            return Err(Refusal::new("prometheus: there is nothing to compare with", "write above, below or both"));
+        let compared = tolerance::wants(params, "value") || tolerance::wants(params, "series");
+        if above.is_none() && below.is_none() && !compared {
+            let instead = "write above, below or both, or a tolerance of value or series";
+            return Err(Refusal::new("prometheus: there is nothing to compare with", instead));
         }
         if uri.query().is_some() {
             return Err(Refusal::new("prometheus: the URL has a query of its own", "write the expression as `query`"));
@@ -85,8 +92,8 @@ impl Lookout for Rc<Ready> {
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
-            let answer = ready.web.ask(answer).await?;
-            ready.limits.judge(&answer)
+            let told = ready.web.ask(answer).await?;
+            ready.limits.judge(&told.answer)
         })
     }
 }
@@ -154,10 +161,12 @@ impl Limits {
         if values.is_empty() && !self.empty_is_ok {
             return Err("no series".into());
         }
-        values.iter().try_for_each(|value| self.judge_one(value))
+        let values: Vec<f64> = values.iter().map(|value| self.judge_one(value)).collect::<Result<_, _>>()?;
+        let only = if let [only] = values[..] { Some(only) } else { None };
+        Ok(Values::new().with("series", values.len()).with_known("value", only))
     }
 
-    fn judge_one(self, text: &str) -> Seen {
+    fn judge_one(self, text: &str) -> Result<f64, String> {
         let value: f64 = text.parse().map_err(|_| brief(format_args!("{text:?} is no number")))?;
         // What is no number compares with nothing.
         let beyond = |limit: f64, wanted| value.partial_cmp(&limit) != Some(wanted);
@@ -167,7 +176,7 @@ impl Limits {
         if self.below.is_some_and(|limit| beyond(limit, Ordering::Less)) {
             return Err(brief(format_args!("{} is not below {}", figures(value), self.below.unwrap_or_default())));
         }
-        Ok(())
+        Ok(value)
     }
 }
 

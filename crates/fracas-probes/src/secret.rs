@@ -102,6 +102,14 @@ impl Secret {
     }
 }
 
+/// A reason without the secret: a peer may repeat what it was told.
+pub(crate) fn hushed(why: String, secret: Option<&str>) -> String {
+    match secret.filter(|secret| !secret.is_empty()) {
+        Some(secret) => why.replace(secret, "..."),
+        None => why,
+    }
+}
+
 fn whole(text: Result<String, &'static str>) -> Result<String, &'static str> {
     let text = text?;
     match text.trim_end_matches(['\r', '\n']) {

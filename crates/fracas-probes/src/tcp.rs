@@ -7,6 +7,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{ReadingField, Values},
 };
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -51,6 +52,10 @@ quotes."
                 Field::optional("send", Shape::Text { max: 1024 }, "Text written once connected."),
                 Field::optional("expect", Shape::Text { max: 1024 }, "Text that must come back."),
             ],
+            reading: vec![ReadingField::text(
+                "answer",
+                "What came back until `expect` was found; known with `expect` only.",
+            )],
             example: r#"{ address: "127.0.0.1:6379", send: "PING\r\n", expect: "PONG" }"#.into(),
         }
     }
@@ -73,14 +78,14 @@ impl Lookout for Rc<Ready> {
             if let Some(send) = &ready.send {
                 stream.write_all(send.as_bytes()).await.map_err(|e| world(&e))?;
             }
-            let Some(expect) = &ready.expect else { return Ok(()) };
+            let Some(expect) = &ready.expect else { return Ok(Values::new()) };
             let mut answer = Vec::new();
             loop {
                 let mut piece = [0; 1024];
                 let got = stream.read(&mut piece).await.map_err(|e| world(&e))?;
                 answer.extend_from_slice(&piece[..got]);
                 if answer.windows(expect.len().max(1)).any(|w| w == expect.as_bytes()) {
-                    return Ok(());
+                    return Ok(Values::new().with("answer", String::from_utf8_lossy(&answer).into_owned()));
                 }
                 if got == 0 || answer.len() >= LONGEST_ANSWER {
                     let start: String = String::from_utf8_lossy(&answer).chars().take(40).collect();

@@ -41,6 +41,19 @@ pub(crate) struct Web {
     secrets: Vec<(HeaderName, Secret)>,
 }
 
+/// What was made of an answer, and what was learned before it came.
+pub(crate) struct Told<T> {
+    pub(crate) answer: T,
+    /// When the server's certificate ends, in seconds since 1970; only over TLS.
+    pub(crate) certificate_ends: Option<i64>,
+}
+
+/// When a certificate in DER ends, in seconds since 1970; `None` when it cannot be read.
+fn ends(leaf: &[u8]) -> Option<i64> {
+    let (_, leaf) = x509_parser::parse_x509_certificate(leaf).ok()?;
+    Some(leaf.validity().not_after.timestamp())
+}
+
 /// The parameters that [`Web::new`] reads beside the URL.
 pub(crate) fn fields() -> [Field; 3] {
     [
@@ -140,7 +153,7 @@ impl Web {
     pub(crate) async fn ask<T>(
         &self,
         judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
-    ) -> Result<T, String> {
+    ) -> Result<Told<T>, String> {
         // Long made when the probe was prepared.
         let tls = match self.tls.clone() {
             Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
@@ -148,11 +161,13 @@ impl Web {
         };
         let stream = connect(&self.host, self.port).await?;
         match tls {
-            None => self.exchange(stream, judge).await,
+            None => Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends: None }),
             Some((config, name)) => {
                 let secured = TlsConnector::from(config).connect(name, stream).await;
                 let stream = secured.map_err(|e| brief(format_args!("TLS: {}", world(&e))))?;
-                self.exchange(stream, judge).await
+                let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                let certificate_ends = shown.and_then(|leaf| ends(leaf));
+                Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends })
             }
         }
     }
@@ -199,7 +214,7 @@ pub(crate) async fn body(response: Response<Incoming>, most: usize) -> Result<(V
 }
 
 /// The result of `answer`, while `driver` moves its bytes. The driver may end first, having delivered everything.
-async fn beside<T>(answer: impl Future<Output = T>, driver: impl Future) -> T {
+pub(crate) async fn beside<T>(answer: impl Future<Output = T>, driver: impl Future) -> T {
     let (mut answer, mut driver) = (pin!(answer), pin!(driver));
     tokio::select! {
         biased;

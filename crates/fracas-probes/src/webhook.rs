@@ -7,6 +7,7 @@ use fracas_model::{
     plan::Refusal,
     policy::Policy,
     shape::{Field, Shape},
+    tolerance::{ReadingField, Values},
 };
 use hyper::{Method, Response, StatusCode, body::Incoming};
 use serde::Deserialize;
@@ -33,6 +34,7 @@ impl Probe for Webhook {
                 .into_iter()
                 .chain(web::fields())
                 .collect(),
+            reading: vec![ReadingField::number("status", "", "Status of the answer, 200 or 204.")],
             example: r#"{ url: "http://127.0.0.1:9000/may-go-on" }"#.into(),
         }
     }
@@ -51,7 +53,7 @@ impl Lookout for Rc<Web> {
 
     fn look(&self) -> LookFuture {
         let web = self.clone();
-        Box::pin(async move { web.ask(judge).await })
+        Box::pin(async move { Ok(web.ask(judge).await?.answer) })
     }
 }
 
@@ -63,15 +65,17 @@ struct Answer {
 }
 
 async fn judge(response: Response<Incoming>) -> Seen {
-    match response.status() {
-        StatusCode::NO_CONTENT => Ok(()),
+    let status = response.status();
+    let values = Values::new().with("status", u64::from(status.as_u16()));
+    match status {
+        StatusCode::NO_CONTENT => Ok(values),
         StatusCode::OK => {
             let (body, whole) = web::body(response, LONGEST_ANSWER).await?;
             // An object, not a list of its values, which the derived reader takes too.
             let object = serde_json::from_slice::<serde_json::Map<_, _>>(&body).ok().filter(|_| whole);
             let answer = object.and_then(|object| serde_json::from_value::<Answer>(object.into()).ok());
             match answer.ok_or("the answer is not {\"stop\": true|false, \"reason\": \"...\"}")? {
-                Answer { stop: false, .. } => Ok(()),
+                Answer { stop: false, .. } => Ok(values),
                 Answer { reason, .. } if reason.is_empty() => Err("asked to stop".into()),
                 Answer { reason, .. } => Err(brief(format_args!("asked to stop: {reason}"))),
             }

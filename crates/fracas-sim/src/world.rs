@@ -48,8 +48,9 @@ use fracas_model::{
     policy::Policy,
     run::Answer,
     time::{ClockId, Stamp},
+    tolerance::Values,
 };
-use fracas_probes::{LookFuture, Lookout, Probe};
+use fracas_probes::{LookFuture, Lookout, Probe, Seen};
 use fracas_proto::v1::{EnrolReply, EnrolRequest};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -668,6 +669,7 @@ impl Probe for Simulated {
             summary: "Looks at the simulated service.".into(),
             help: String::new(),
             params: Vec::new(),
+            reading: Vec::new(),
             example: "{ simulated: {} }".into(),
         }
     }
@@ -682,9 +684,9 @@ struct Glance(Arc<AtomicBool>);
 impl Lookout for Glance {
     fn look(&self) -> LookFuture {
         let up = Arc::clone(&self.0);
-        let look: Pin<Box<dyn Future<Output = Result<(), String>>>> = Box::pin(async move {
+        let look: Pin<Box<dyn Future<Output = Seen>>> = Box::pin(async move {
             tokio::time::sleep(Duration::from_millis(3)).await;
-            if up.load(Ordering::Relaxed) { Ok(()) } else { Err("down".into()) }
+            if up.load(Ordering::Relaxed) { Ok(Values::new()) } else { Err("down".into()) }
         });
         look
     }

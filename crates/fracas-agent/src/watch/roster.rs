@@ -59,9 +59,7 @@ impl<P: Pace> Roster<P> {
                 "ask the owner of the host to add it to allowProbes, or look from elsewhere",
             ));
         }
-        let info = known.info();
-        info.params_fit(&item.params)?;
-        known.ready(&item.params, &self.policy)
+        fracas_probes::ready(*known, &item.params, &self.policy)
     }
 
     fn start(&self, item: &ProbeItem) -> Running {

@@ -3,6 +3,7 @@
 use fracas_model::{
     catalogue::{Capability, FaultInfo, Nature, ProbeInfo},
     shape::{Field, Shape},
+    tolerance::{FieldKind, ReadingField},
 };
 
 use crate::{Session, args::NameArgs, error::CliError, exit, table::table};
@@ -80,8 +81,30 @@ fn fault_page(fault: &FaultInfo, width: usize) -> String {
 
 fn probe_page(probe: &ProbeInfo, width: usize) -> String {
     let page = format!("{}\n{}\n\n{}\n", probe.name, probe.summary, fold(&probe.help, width));
-    page + &parameters(&probe.params, width) + "\nexample\n" + &indent(&probe_document(probe))
+    page + &parameters(&probe.params, width) + &reading(probe, width) + "\nexample\n" + &indent(&probe_document(probe))
 }
+
+/// The fields of a probe's readings with the comparators of each.
+fn reading(probe: &ProbeInfo, width: usize) -> String {
+    if probe.reading.is_empty() {
+        return String::new();
+    }
+    let row = |field: &ReadingField| {
+        let (kind, comparators) = match field.kind {
+            FieldKind::Number if field.unit.is_empty() => ("number", QUANTITY),
+            FieldKind::Number => (field.unit.as_str(), QUANTITY),
+            FieldKind::Duration => ("duration", QUANTITY),
+            FieldKind::Text => ("text", "equals, notEquals, oneOf, contains, matches"),
+            FieldKind::Flag => ("true or false", "equals"),
+        };
+        vec![field.name.clone(), kind.to_owned(), comparators.to_owned(), field.doc.clone()]
+    };
+    let rows: Vec<Vec<String>> = probe.reading.iter().map(row).collect();
+    format!("\n{}", table(width, &["reading", "form", "comparators in tolerance", "meaning"], &rows))
+}
+
+/// By what a number or a duration is compared.
+const QUANTITY: &str = "min, max, equals, notEquals, oneOf";
 
 /// A whole document that runs this fault, ready to be saved.
 pub(crate) fn fault_document(fault: &FaultInfo) -> String {
@@ -134,6 +157,7 @@ fn form(shape: &Shape) -> String {
         Shape::Percent { min, max } => format!("percentage {min}% to {max}%"),
         Shape::Size { min, max } => format!("size {min} to {max}"),
         Shape::Cidr => "network or address".into(),
+        Shape::Pattern => "pattern".into(),
         Shape::Ports => "port or range".into(),
         Shape::Path => "absolute path".into(),
         Shape::Url => "http(s) URL".into(),

@@ -128,6 +128,7 @@ fn offer(version: &str, digest: u8, summary: &str) -> Offer {
         summary: summary.into(),
         help: String::new(),
         params: vec![],
+        reading: vec![],
         example: String::new(),
     };
     let catalogue = Arc::new(Catalogue { faults: vec![], probes: vec![probe] });

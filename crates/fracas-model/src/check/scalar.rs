@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::{
     check::expected,
     diagnostic::{any_of, nearest},
+    pattern::pattern,
     selector::Selector,
     shape::Shape,
     tree::{Meaning, Scalar},
@@ -58,6 +59,10 @@ pub(super) fn read(scalar: &Scalar, shape: &Shape) -> Answer {
         }
         Shape::Text { max } => free_text(text, *max),
         Shape::Name => name(text),
+        Shape::Pattern => match pattern(text) {
+            Ok(_) => Ok(text.into()),
+            Err(why) => Err(wrong(why, "write a regular expression such as ^ok, at most 256 bytes long")),
+        },
         Shape::Cidr => network(text),
         Shape::Path => path(text),
         Shape::Url => url(text),

@@ -43,6 +43,7 @@ pub(crate) fn catalogue() -> Catalogue {
         summary: "Asks a web server.".into(),
         help: String::new(),
         params: http,
+        reading: Vec::new(),
         example: String::new(),
     };
     Catalogue {

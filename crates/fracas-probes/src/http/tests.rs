@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use fracas_model::tolerance::Measured;
 use serde_json::json;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -97,6 +98,21 @@ async fn each_way_to_fail_has_its_name() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn a_good_answer_gives_its_fields() {
+    let values = against(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nup", json!({})).await.0.unwrap();
+    let wanted = Values::new().with("status", 200.0).with("bytes", 2.0).with("body", "up".to_owned());
+    assert_eq!(values, wanted);
+}
+
+#[test]
+fn days_are_whole_and_may_be_past() {
+    let at = |secs| SystemTime::UNIX_EPOCH + Duration::from_secs(secs);
+    let left = |ends, now| format!("{}", days_left(ends, at(now)));
+    assert_eq!([left(86_400 * 3, 0), left(86_400 * 3, 1), left(0, 1)], ["3", "2", "-1"]);
+    assert_eq!(left(i64::MIN, 1), left(i64::MIN, 0));
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_refused_connection_and_bad_parameters() {
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
     assert_eq!(look(json!({ "url": format!("http://127.0.0.1:{port}/") })).await.unwrap_err(), "connection refused");
@@ -189,7 +205,10 @@ async fn https_checks_the_certificate_unless_told_not_to() {
         }
     };
     let looks = async {
-        look(json!({ "url": url, "caFile": ca.to_str().unwrap() })).await.unwrap();
+        let values = look(json!({ "url": url, "caFile": ca.to_str().unwrap() })).await.unwrap();
+        // What the generator of certificates gives when it is not told: until the year 4096.
+        let Some(Measured::Number(days)) = values.get("certificateDays") else { panic!("{values:?}") };
+        assert!((700_000.0..800_000.0).contains(days), "{days}");
         look(json!({ "url": url, "insecure": true })).await.unwrap();
         let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         std::fs::write(&ca, other.cert.pem()).unwrap();

@@ -9,6 +9,7 @@ use fracas_model::{
     catalogue::{Params, ProbeInfo},
     event::{Body, Readings},
     shape::{Field, Shape},
+    tolerance::Values,
     units::Dur,
 };
 use fracas_probes::{LookFuture, Lookout};
@@ -39,6 +40,7 @@ impl Probe for Scripted {
             summary: String::new(),
             help: String::new(),
             params: vec![Field::optional("script", Shape::Text { max: 64 }, "What the looks do.")],
+            reading: Vec::new(),
             example: String::new(),
         }
     }
@@ -65,12 +67,12 @@ impl Lookout for Script {
                 while STUCK.load(Ordering::SeqCst) == 1 {
                     std::thread::park_timeout(std::time::Duration::from_millis(10));
                 }
-                Ok(())
+                Ok(Values::new())
             }),
             "fifth fails" => Box::pin(async {
-                if LOOKS.fetch_add(1, Ordering::SeqCst) == 4 { Err("status 500".into()) } else { Ok(()) }
+                if LOOKS.fetch_add(1, Ordering::SeqCst) == 4 { Err("status 500".into()) } else { Ok(Values::new()) }
             }),
-            _ => Box::pin(async { Ok(()) }),
+            _ => Box::pin(async { Ok(Values::new()) }),
         }
     }
 }

@@ -1,0 +1,264 @@
+//! Probe `log`: do lines that are appended to a file match a pattern? It reads nothing that stood there before it began.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    os::unix::fs::MetadataExt as _,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+
+use fracas_model::{
+    catalogue::{Params, ProbeInfo},
+    pattern::pattern,
+    plan::Refusal,
+    policy::Policy,
+    shape::{Field, Shape},
+    tolerance::{ReadingField, Values},
+    units::Dur,
+};
+use regex_lite::Regex;
+
+use crate::{Blocking, LookFuture, Lookout, PrepareFuture, Probe, Seen, brief, files};
+
+/// Most that one look reads, in bytes; the next look goes on where it stopped.
+const MOST: u64 = 1 << 20;
+/// Longest line, in bytes: what follows counts as another line.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// The `log` probe.
+#[derive(Debug)]
+pub struct Log;
+
+#[derive(Debug)]
+struct Wanted {
+    path: String,
+    policy: Policy,
+    fail_on: Option<Regex>,
+    expect: Option<(Regex, Duration)>,
+}
+
+/// How far the file was read, and what was found and not told yet.
+#[derive(Debug, Default)]
+struct Follower {
+    /// The file that is read, though its name may lead to another one by now, and how far.
+    at: Option<(File, u64)>,
+    /// The beginning of a line whose end is not written yet.
+    begun: Vec<u8>,
+    found: Found,
+    /// When the expected line came last; at first, when looking began.
+    seen: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+struct Found {
+    lines: usize,
+    bad: usize,
+    expected: usize,
+}
+
+struct Ready {
+    wanted: Arc<Wanted>,
+    /// Looks may overlap, and one that is given up may still read: what it finds is told by the next.
+    follower: Arc<Mutex<Follower>>,
+}
+
+impl Probe for Log {
+    fn info(&self) -> ProbeInfo {
+        ProbeInfo {
+            name: "log".into(),
+            summary: "Looks for patterns in the lines that are appended to a file.".into(),
+            help: HELP.into(),
+            params: vec![
+                Field::required("path", Shape::Path, "Regular file on the host that looks."),
+                Field::optional("failOn", Shape::Pattern, "A look with a new line that matches this pattern fails."),
+                Field::optional(
+                    "expect",
+                    Shape::Pattern,
+                    "A line that matches this pattern must come again and again.",
+                ),
+                Field::optional(
+                    "within",
+                    Shape::duration(Dur::from_ms(10), Dur::from_secs(86_400)),
+                    "Longest time from one expected line to the next, and from the first look to the first.",
+                ),
+            ],
+            reading: vec![
+                ReadingField::number("lines", "", "Whole lines that came since the last look."),
+                ReadingField::number("matches", "", "How many of them matched `failOn` or `expect`."),
+            ],
+            example:
+                r#"{ path: /var/log/shop/shop.log, failOn: "ERROR|panicked", expect: "order taken", within: 10s }"#
+                    .into(),
+        }
+    }
+
+    fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+        let bad = |why| Refusal::new(format!("log: {why}"), "write a shorter or simpler pattern");
+        let read = |name| params.text(name).map(pattern).transpose().map_err(bad);
+        let (fail_on, expect, within) = (read("failOn")?, read("expect")?, params.duration("within"));
+        let expect = match (expect, within) {
+            (Some(expect), Some(within)) => Some((expect, within.std())),
+            (None, None) => None,
+            _ => {
+                return Err(Refusal::new(
+                    "log: expect and within say nothing without each other",
+                    "write both, or none",
+                ));
+            }
+        };
+        if fail_on.is_none() && expect.is_none() {
+            return Err(Refusal::new("log: there is nothing to look for", "write failOn, or expect and within"));
+        }
+        let path = params.text("path").unwrap_or_default().to_owned();
+        let wanted = Arc::new(Wanted { path, policy: policy.clone(), fail_on, expect });
+        Ok(Box::new(Rc::new(Ready { wanted, follower: Arc::default() })))
+    }
+}
+
+impl Ready {
+    fn follow(&self, begin: bool) -> impl Future<Output = Result<(), String>> + 'static {
+        let (wanted, follower) = (self.wanted.clone(), self.follower.clone());
+        async move {
+            let read = move || locked(&follower).read(&wanted, begin, Instant::now());
+            Blocking::start(read).done().await?.map_err(|e| match e.kind() {
+                io::ErrorKind::NotFound => "there is no such file".into(),
+                _ => brief(format_args!("the file cannot be read: {e}")),
+            })
+        }
+    }
+}
+
+/// A follower is whole after every step, also one that panicked.
+fn locked(follower: &Mutex<Follower>) -> std::sync::MutexGuard<'_, Follower> {
+    follower.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Lookout for Rc<Ready> {
+    fn prepare(&self) -> PrepareFuture {
+        let begun = self.follow(true);
+        let path = self.wanted.path.clone();
+        Box::pin(async move {
+            let instead = "check the path, and that the host's policy names its folder as readIn";
+            begun.await.map_err(|why| Refusal::new(brief(format_args!("log: {path}: {why}")), instead))
+        })
+    }
+
+    fn look(&self) -> LookFuture {
+        let ready = self.clone();
+        Box::pin(async move {
+            ready.follow(false).await?;
+            locked(&ready.follower).tell(&ready.wanted, Instant::now())
+        })
+    }
+}
+
+impl Follower {
+    /// Reads what was appended. To begin is to skip what stands there; a file that is not there yet is read from its start.
+    fn read(&mut self, wanted: &Wanted, begin: bool, now: Instant) -> io::Result<()> {
+        self.seen.get_or_insert(now);
+        let mut left = MOST;
+        // What was written into the old file before its name was given to another comes first.
+        if let Some((file, _)) = &self.at {
+            let old = file.metadata()?;
+            self.append(wanted, &mut left, now)?;
+            let named = match files::allowed(&wanted.path, &wanted.policy) {
+                // Between the two names of a rotation there is none.
+                Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+                named => named?,
+            };
+            let new = named.metadata()?;
+            if (old.dev(), old.ino()) != (new.dev(), new.ino()) && left > 0 {
+                self.at = Some((named, 0));
+                self.begun.clear();
+                self.append(wanted, &mut left, now)?;
+            }
+            return Ok(());
+        }
+        let file = match files::allowed(&wanted.path, &wanted.policy) {
+            // It may be made later, by the service that is looked at.
+            Err(e) if e.kind() == io::ErrorKind::NotFound && begin => return Ok(()),
+            file => file?,
+        };
+        let from = if begin { file.metadata()?.len() } else { 0 };
+        self.at = Some((file, from));
+        self.append(wanted, &mut left, now)
+    }
+
+    /// Reads the present file on, at most `left` bytes.
+    fn append(&mut self, wanted: &Wanted, left: &mut u64, now: Instant) -> io::Result<()> {
+        let Some((file, from)) = &mut self.at else { return Ok(()) };
+        if file.metadata()?.len() < *from {
+            // Cut short, to be written anew.
+            *from = 0;
+            self.begun.clear();
+        }
+        file.seek(SeekFrom::Start(*from))?;
+        let mut bytes = Vec::new();
+        let got = file.take(*left).read_to_end(&mut bytes)? as u64;
+        *from += got;
+        *left -= got;
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if piece.ends_with(b"\n") {
+                self.line(wanted, now);
+            }
+            while self.begun.len() > LONGEST_LINE {
+                let rest = self.begun.split_off(LONGEST_LINE);
+                self.line(wanted, now);
+                self.begun = rest;
+            }
+        }
+        Ok(())
+    }
+
+    /// Judges the line that has begun, and begins another.
+    fn line(&mut self, wanted: &Wanted, now: Instant) {
+        let line = std::mem::take(&mut self.begun);
+        for part in line.chunks(LONGEST_LINE) {
+            let text = String::from_utf8_lossy(part);
+            let text = text.trim_end_matches(['\n', '\r']);
+            self.found.lines += 1;
+            self.found.bad += usize::from(wanted.fail_on.as_ref().is_some_and(|bad| bad.is_match(text)));
+            if wanted.expect.as_ref().is_some_and(|(expect, _)| expect.is_match(text)) {
+                self.found.expected += 1;
+                self.seen = Some(now);
+            }
+        }
+    }
+
+    /// What came since it was last told.
+    fn tell(&mut self, wanted: &Wanted, now: Instant) -> Seen {
+        let found = std::mem::take(&mut self.found);
+        if found.bad > 0 {
+            // The lines themselves may hold what is not for everybody.
+            return Err(format!("{} of {} new lines match failOn", found.bad, found.lines));
+        }
+        if let (Some((_, within)), Some(seen)) = (&wanted.expect, self.seen)
+            && now.saturating_duration_since(seen) > *within
+        {
+            let within = Dur::from_ns(i64::try_from(within.as_nanos()).unwrap_or(i64::MAX));
+            return Err(format!("no expected line for over {within}"));
+        }
+        Ok(Values::new().with("lines", found.lines).with("matches", found.expected))
+    }
+}
+
+const HELP: &str = "\
+Fails when a line that was appended since the last look matches `failOn`, and as long as no line has matched `expect` for \
+longer than `within`. Ok otherwise; with no new lines too, unless one is expected.
+
+Lines that stood in the file before the probe began do not count. The file may be rotated, by renaming or by cutting it \
+short, and may be missing for a moment: the rest of the old file is read first, then the new one from its start. What is \
+written between the last look and a cut is lost to it. A line counts when its end is written, and is judged in pieces of \
+16 KiB. Patterns are regular expressions (`ERROR|panicked`, `^5[0-9][0-9] `) found anywhere in the line; classes are ASCII's.
+
+One matching line makes one failed look, so in a stop condition write `failingFor: 0s` for the first to count. Reasons tell \
+how many lines matched and nothing of them. The host's owner decides what may be looked into: the folders that its policy \
+names as readIn, /var/log unless told otherwise.
+
+Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind.";
+
+#[cfg(test)]
+mod tests;

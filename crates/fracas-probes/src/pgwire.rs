@@ -1,0 +1,228 @@
+//! A client of PostgreSQL's protocol 3.0 (<https://www.postgresql.org/docs/current/protocol.html>) over one connection:
+//! startup, passwords, simple queries. It prepares and copies nothing and speaks no TLS.
+
+use md5::{Digest as _, Md5};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
+
+use crate::{Blocking, brief, scram, wire::Wire};
+
+/// Longest answer to one message, bytes.
+const LONGEST: usize = 256 * 1024;
+/// Version 3.0.
+const PROTOCOL: i32 = 3 << 16;
+
+const STRANGE: &str = "the answer is not PostgreSQL's";
+
+/// Who we are to the server.
+#[derive(Clone, Copy)]
+pub struct Login<'a> {
+    /// The role.
+    pub user: &'a str,
+    /// The database.
+    pub database: &'a str,
+    /// Its password, if there is one.
+    pub password: Option<&'a str>,
+}
+
+/// What a query gave: of several statements, all of their rows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// Each row's columns as text; `None` is NULL.
+    pub rows: Vec<Vec<Option<String>>>,
+    /// What the last statement did: `SELECT 1`.
+    pub tag: String,
+}
+
+/// One connection.
+pub struct Client<S> {
+    wire: Wire<S>,
+}
+
+impl Client<TcpStream> {
+    /// Connects, with fresh resolution.
+    ///
+    /// # Errors
+    /// Why there is no connection, in a few words.
+    pub async fn connect(host: &str, port: u16) -> Result<Self, String> {
+        Ok(Self { wire: Wire::connect(host, port, LONGEST).await? })
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
+    /// The same over a stream that is there.
+    pub fn over(stream: S) -> Self {
+        Self { wire: Wire::over(stream, LONGEST) }
+    }
+
+    /// Opens the session: without a password, with one as it is, MD5 or SCRAM-SHA-256, as the server wants. `nonce` is
+    /// random and printable, without commas.
+    ///
+    /// # Errors
+    /// What the server says, or wants and we cannot.
+    pub async fn authenticate(&mut self, login: Login<'_>, nonce: &str) -> Result<(), String> {
+        let mut startup = PROTOCOL.to_be_bytes().to_vec();
+        let parameters = [
+            ("user", login.user),
+            ("database", login.database),
+            ("application_name", "fracas-probe"),
+            ("client_encoding", "UTF8"),
+        ];
+        for text in parameters.into_iter().flat_map(|(name, value)| [name, value]) {
+            startup.extend_from_slice(&terminated(text)?);
+        }
+        startup.push(0);
+        let length = i32::try_from(startup.len() + 4).map_err(|_| "the login is too long")?;
+        self.wire.send(&[&length.to_be_bytes()[..], &startup].concat()).await?;
+        let password = || login.password.ok_or("the server wants a password, and none is given");
+        loop {
+            let (kind, body) = self.message(b"RKSNZE").await?;
+            match (kind, code(&body)) {
+                // All is well; the session's key, settings and notices.
+                (b'R', Some((0, _))) | (b'K' | b'S' | b'N', _) => {}
+                (b'R', Some((3, _))) => self.say(b'p', &terminated(password()?)?).await?,
+                (b'R', Some((5, salt))) => {
+                    self.say(b'p', &terminated(&md5_answer(login.user, password()?, salt))?).await?;
+                }
+                (b'R', Some((10, offers))) if offers.split(|b| *b == 0).any(|offer| offer == b"SCRAM-SHA-256") => {
+                    self.scram(password()?, nonce).await?;
+                }
+                (b'R', Some(_)) => return Err("the server wants an authentication that is not built".into()),
+                (b'Z', _) => return Ok(()),
+                (b'E', _) => return Err(said(&body)),
+                _ => return Err(STRANGE.into()),
+            }
+        }
+    }
+
+    async fn scram(&mut self, password: &str, nonce: &str) -> Result<(), String> {
+        let first = scram::first(nonce);
+        let length = i32::try_from(first.len()).map_err(|_| STRANGE)?;
+        self.say(b'p', &[b"SCRAM-SHA-256\0", &length.to_be_bytes()[..], first.as_bytes()].concat()).await?;
+        let challenge = self.sasl(11).await?;
+        // Hashing takes a millisecond or more, which other probes' ticks must not feel.
+        let (nonce, password) = (nonce.to_owned(), password.to_owned());
+        let answer = Blocking::start(move || scram::second(&nonce, &challenge, &password)).done().await?;
+        let (second, signature) = answer?;
+        self.say(b'p', second.as_bytes()).await?;
+        match self.sasl(12).await?.strip_prefix("v=") {
+            Some(shown) if shown == signature => Ok(()),
+            _ => Err("the server does not know the password either".into()),
+        }
+    }
+
+    /// The text of an authentication message of this kind.
+    async fn sasl(&mut self, wanted: i32) -> Result<String, String> {
+        let (kind, body) = self.message(b"RE").await?;
+        match (kind, code(&body)) {
+            (b'R', Some((code, text))) if code == wanted => {
+                String::from_utf8(text.to_vec()).map_err(|_| STRANGE.to_owned())
+            }
+            (b'E', _) => Err(said(&body)),
+            _ => Err(STRANGE.into()),
+        }
+    }
+
+    /// Runs statements that take no parameters, and gives their rows as text. What is not ours must be quoted by the caller:
+    /// see [`quoted`].
+    ///
+    /// # Errors
+    /// What the server says, or rows without measure.
+    pub async fn query(&mut self, sql: &str) -> Result<Rows, String> {
+        self.say(b'Q', &terminated(sql)?).await?;
+        let (mut all, mut error) = (Rows::default(), None);
+        loop {
+            let (kind, body) = self.message(b"DCETISNAZGHW").await?;
+            match kind {
+                b'D' => all.rows.push(row(&body).ok_or(STRANGE)?),
+                b'C' => all.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
+                b'E' => error = Some(said(&body)),
+                // The form of rows, an empty query, settings, notices, notifications.
+                b'T' | b'I' | b'S' | b'N' | b'A' => {}
+                b'Z' => return error.map_or(Ok(all), Err),
+                b'G' | b'H' | b'W' => return Err("the query copies, which is not built".into()),
+                _ => return Err(STRANGE.into()),
+            }
+        }
+    }
+
+    /// The next message, which must be one of these kinds: another one is somebody else's, and so is its length.
+    async fn message(&mut self, kinds: &[u8]) -> Result<(u8, Vec<u8>), String> {
+        let kind = self.wire.byte().await?;
+        if !kinds.contains(&kind) {
+            return Err(STRANGE.into());
+        }
+        let length = self.wire.exact(4).await?;
+        let length = <[u8; 4]>::try_from(length).map(i32::from_be_bytes).map_err(|_| STRANGE)?;
+        let length = length.checked_sub(4).and_then(|length| usize::try_from(length).ok()).ok_or(STRANGE)?;
+        Ok((kind, self.wire.exact(length).await?))
+    }
+
+    async fn say(&mut self, kind: u8, body: &[u8]) -> Result<(), String> {
+        let length = i32::try_from(body.len() + 4).map_err(|_| "the message is too long")?;
+        self.wire.send(&[&[kind], &length.to_be_bytes()[..], body].concat()).await
+    }
+}
+
+/// A text as a constant in SQL, whatever the server's settings: `E'it\'s'` for `it's`.
+pub fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
+}
+
+fn terminated(text: &str) -> Result<Vec<u8>, String> {
+    if text.contains('\0') {
+        return Err("a text with a zero byte cannot be sent".into());
+    }
+    Ok([text.as_bytes(), b"\0"].concat())
+}
+
+/// The number with which a message begins, and the rest.
+fn code(body: &[u8]) -> Option<(i32, &[u8])> {
+    let (code, rest) = body.split_first_chunk::<4>()?;
+    Some((i32::from_be_bytes(*code), rest))
+}
+
+/// `md5` and the hash of the hash of password and user, with the salt.
+fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
+    let hex = |bytes: &[&[u8]]| {
+        let mut hash = Md5::new();
+        for part in bytes {
+            hash.update(part);
+        }
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+    };
+    format!("md5{}", hex(&[hex(&[password.as_bytes(), user.as_bytes()]).as_bytes(), salt]))
+}
+
+/// What an error message tells: fields of a letter and a text each.
+fn said(body: &[u8]) -> String {
+    let fields = || body.split(|byte| *byte == 0).filter_map(|field| field.split_first());
+    let field = |wanted: u8| fields().find(|(name, _)| **name == wanted).map(|(_, text)| String::from_utf8_lossy(text));
+    let (message, code) = (field(b'M').unwrap_or_default(), field(b'C').unwrap_or_default());
+    brief(format_args!("PostgreSQL says: {message} ({code})"))
+}
+
+/// The columns of a row; `None` when it is cut short.
+fn row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let (count, mut rest) = body.split_first_chunk::<2>()?;
+    let mut columns = Vec::new();
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (length, after) = code(rest)?;
+        rest = after;
+        columns.push(match usize::try_from(length) {
+            Ok(length) => {
+                let (text, after) = rest.split_at_checked(length)?;
+                rest = after;
+                Some(String::from_utf8_lossy(text).into_owned())
+            }
+            // -1 is NULL.
+            Err(_) => None,
+        });
+    }
+    Some(columns)
+}
+
+#[cfg(test)]
+mod tests;

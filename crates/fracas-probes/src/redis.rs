@@ -1,0 +1,234 @@
+//! Probe `redis`: asks a Redis server (or one that speaks as it does) for a sign of life, a key, its role. It writes nothing.
+
+use std::rc::Rc;
+
+use fracas_model::{
+    catalogue::{Params, ProbeInfo},
+    plan::Refusal,
+    policy::Policy,
+    shape::{Field, Shape},
+    tolerance::{self, ReadingField, Values},
+};
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use crate::{
+    LookFuture, Lookout, Probe, Seen, brief,
+    connect::split,
+    resp::{Client, Value},
+    secret::{self, Secret},
+};
+
+/// Fields that only `INFO replication` gives.
+const REPLICATION: [&str; 4] = ["role", "connectedReplicas", "masterLinkUp", "replicationOffset"];
+
+/// The `redis` probe.
+#[derive(Debug)]
+pub struct Redis;
+
+#[derive(Debug)]
+struct Ready {
+    host: String,
+    port: u16,
+    user: Option<String>,
+    password: Option<Secret>,
+    question: Question,
+}
+
+/// What is asked once the connection stands.
+#[derive(Debug)]
+struct Question {
+    database: Option<i64>,
+    key: Option<String>,
+    replication: bool,
+}
+
+impl Probe for Redis {
+    fn info(&self) -> ProbeInfo {
+        ProbeInfo {
+            name: "redis".into(),
+            summary: "Asks Redis for a sign of life, a key or its role in replication.".into(),
+            help: HELP.into(),
+            params: vec![
+                Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
+                Field::optional("user", Shape::Text { max: 128 }, "User to be (Redis 6 and later); needs a password."),
+                Field::optional(
+                    "password",
+                    secret::shape(512),
+                    "Password, as { file: PATH } or { env: NAME } on the host that looks.",
+                ),
+                Field::optional(
+                    "database",
+                    Shape::Integer { min: 0, max: 65_535 },
+                    "Number of the database to select.",
+                ),
+                Field::optional("key", Shape::Text { max: 512 }, "Key that must hold a text, instead of a PING."),
+            ],
+            reading: vec![
+                ReadingField::text("answer", "What PING answers, or what the key holds."),
+                ReadingField::text("role", "As the server says: master or slave."),
+                ReadingField::number("connectedReplicas", "", "Replicas that are connected to it."),
+                ReadingField::flag("masterLinkUp", "Whether its link to its master is up; known of replicas only."),
+                ReadingField::number("replicationOffset", "bytes", "How far it is in the stream of replication."),
+            ],
+            example: r#"{ address: "127.0.0.1:6379", tolerance: { role: { equals: master } } }"#.into(),
+        }
+    }
+
+    fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+        let address = params.text("address").unwrap_or_default();
+        let (host, port) = split(address).ok_or_else(|| {
+            Refusal::new(format!("redis: {address:?} is not an address"), "write host:port, for example 127.0.0.1:6379")
+        })?;
+        let text = |name| params.text(name).map(str::to_owned);
+        let secret = |value| Secret::new("redis: password", value, policy);
+        let password = params.0.get("password").map(secret).transpose()?;
+        if params.text("user").is_some() && password.is_none() {
+            return Err(Refusal::new(
+                "redis: a user without a password",
+                "give the password by reference, or drop user",
+            ));
+        }
+        let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
+        let question = Question { database: params.integer("database"), key: text("key"), replication };
+        Ok(Box::new(Rc::new(Ready { host: host.to_owned(), port, user: text("user"), password, question })))
+    }
+}
+
+impl Lookout for Rc<Ready> {
+    fn look(&self) -> LookFuture {
+        let ready = self.clone();
+        Box::pin(async move {
+            let password = match &ready.password {
+                Some(secret) => Some(secret.reveal().await.map_err(brief)?),
+                None => None,
+            };
+            let mut client = Client::connect(&ready.host, ready.port).await?;
+            if let Some(password) = password {
+                client.authenticate(ready.user.as_deref(), &password).await?;
+            }
+            ready.question.ask(&mut client).await
+        })
+    }
+}
+
+impl Question {
+    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Seen {
+        if let Some(database) = self.database {
+            client.command(&[b"SELECT", database.to_string().as_bytes()]).await?;
+        }
+        let answer = match &self.key {
+            Some(key) => match client.command(&[b"GET", key.as_bytes()]).await? {
+                Value::Nil => return Err("there is no such key".into()),
+                value => value,
+            },
+            None => match client.command(&[b"PING"]).await? {
+                Value::Text(text) if text == b"PONG" => Value::Text(text),
+                other => return Err(brief(format_args!("answered {:?} to PING", other.to_string()))),
+            },
+        };
+        let values = Values::new().with("answer", answer.to_string());
+        if !self.replication {
+            return Ok(values);
+        }
+        Ok(replication(values, &client.command(&[b"INFO", b"replication"]).await?.to_string()))
+    }
+}
+
+/// The fields that `INFO replication` gives: lines of `name:value` (<https://redis.io/docs/latest/commands/info/>).
+fn replication(values: Values, info: &str) -> Values {
+    let line = |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
+    let number = |name: &str| line(name).and_then(|text| text.parse::<u64>().ok());
+    values
+        .with_known("role", line("role").map(str::to_owned))
+        .with_known("connectedReplicas", number("connected_slaves"))
+        .with_known("masterLinkUp", line("master_link_status").map(|status| status == "up"))
+        // A replica counts in its master's stream, a master in its own.
+        .with_known("replicationOffset", number("slave_repl_offset").or(number("master_repl_offset")))
+}
+
+/// What a look makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(key: Option<String>, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let mut client = Client::over(stream);
+    Question { database: None, key, replication: true }.ask(&mut client).await
+}
+
+const HELP: &str = "\
+Ok when the connection is made, the password (if given) is taken, and PING is answered with PONG or, with `key`, the key \
+holds a text. So a server that still loads its data, refuses because it lost its master, or has no memory left for \
+clients fails with what it says, where a mere connection would look well.
+
+The other fields come from INFO replication, which is asked only when `tolerance` compares one of them: `{ role: { equals: \
+master } }` sees a failover end, `{ masterLinkUp: { equals: true } }` a replica that follows again.
+
+Each look resolves the name anew, makes a new connection and closes it. Values of up to 256 KiB are read. The password \
+is read for each look, from the host, and travels as it is: TLS is not spoken here, so let the agent look from the \
+server's own host where the network is not trusted. A user of Redis 6 needs `+ping`, `+get` or `+info` and no more.
+
+Cost: one connection and two to five short commands per look.";
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    fn ready(params: serde_json::Value) -> Result<Box<dyn Lookout>, Refusal> {
+        crate::ready(&Redis, &serde_json::from_value(params).unwrap(), &Policy::builtin())
+    }
+
+    /// A server that answers one command after another with these, and what it was asked.
+    async fn against(answers: &[&str], mut params: serde_json::Value) -> (Seen, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        params["address"] = listener.local_addr().unwrap().to_string().into();
+        let lookout = ready(params).unwrap();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut asked = Vec::new();
+            for answer in answers {
+                let mut piece = [0; 1024];
+                let got = stream.read(&mut piece).await.unwrap();
+                asked.extend_from_slice(&piece[..got]);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            String::from_utf8(asked).unwrap()
+        };
+        tokio::join!(lookout.look(), serve)
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn life_keys_and_roles_are_told() {
+        let (seen, asked) = against(&["+PONG\r\n"], json!({})).await;
+        assert_eq!(seen.unwrap(), Values::new().with("answer", "PONG".to_owned()));
+        assert_eq!(asked, "*1\r\n$4\r\nPING\r\n");
+        let info =
+            "# Replication\r\nrole:slave\r\nmaster_link_status:down\r\nslave_repl_offset:7\r\nconnected_slaves:2\r\n";
+        let info = format!("${}\r\n{info}\r\n", info.len());
+        let wanted = json!({ "database": 3, "key": "k", "tolerance": { "masterLinkUp": { "equals": true } } });
+        let (seen, asked) = against(&["+OK\r\n", "$1\r\nv\r\n", &info], wanted).await;
+        assert_eq!(seen.unwrap_err(), "masterLinkUp was false, true wanted");
+        assert!(asked.contains("SELECT\r\n$1\r\n3\r\n") && asked.contains("GET\r\n$1\r\nk\r\n"), "{asked}");
+        let values = replication(Values::new(), "role:master\r\nconnected_slaves:2\r\nmaster_repl_offset:9\r\n");
+        let master = Values::new().with("role", "master".to_owned()).with("connectedReplicas", 2.0);
+        assert_eq!(values, master.with("replicationOffset", 9.0));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn each_way_to_fail_has_its_name() {
+        for (answers, params, why) in [
+            (&["$-1\r\n"][..], json!({ "key": "k" }), "there is no such key"),
+            (&["-WRONGTYPE x\r\n"], json!({ "key": "k" }), "Redis says: WRONGTYPE x"),
+            (&["-NOAUTH Authentication required.\r\n"], json!({}), "Redis says: NOAUTH Authentication required."),
+            (&["+OK\r\n"], json!({}), "answered \"OK\" to PING"),
+            (&["-WRONGPASS x\r\n"], json!({ "password": "hush" }), "the server refused the password"),
+            (&[""], json!({}), "connection closed early"),
+        ] {
+            assert_eq!(against(answers, params).await.0.unwrap_err(), why);
+        }
+        assert!(ready(json!({ "address": "h:1", "user": "me" })).err().unwrap().why.contains("without a password"));
+    }
+}
