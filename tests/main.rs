@@ -12,6 +12,7 @@ mod controller_trial;
 mod crash_trial;
 mod delay;
 mod demo;
+mod failover;
 mod feed;
 mod fill;
 mod foreign;
@@ -78,6 +79,7 @@ fn main() -> ExitCode {
         controller_trial::trials(),
         crash_trial::trials(),
         demo::trials(),
+        failover::trials(),
         bugs::trials(),
         branch::trials(),
         halt_trial::trials(),

@@ -16,10 +16,14 @@ pub(crate) const POSTGRES: &[&str] = &[
     "/usr/lib/postgresql/14/bin/postgres",
 ];
 
-/// A program of the PostgreSQL that is there.
-fn postgres_tool(name: &str) -> Program {
+/// Where a program of the PostgreSQL is that is there.
+fn postgres_path(name: &str) -> String {
     let postgres = POSTGRES.iter().find(|path| std::path::Path::new(path).exists()).expect("checked");
-    Program::new(format!("{}{name}", postgres.trim_end_matches("postgres"))).env("LC_ALL", "C")
+    format!("{}{name}", postgres.trim_end_matches("postgres"))
+}
+
+fn postgres_tool(name: &str) -> Program {
+    Program::new(postgres_path(name)).env("LC_ALL", "C")
 }
 
 /// An nginx under a supervisor that starts it again after this pause; answers on port 80, writes `/run/nginx.pid`.
@@ -54,14 +58,50 @@ pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
         host,
         tool("initdb").args(["-D", place, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]),
     );
-    rig.shell(host, &format!("echo 'host all all 10.77.0.0/16 trust' >> {place}/pg_hba.conf"));
-    let words = ["-D", place, "-k", "/tmp", "-h", "0.0.0.0", "-c", "fsync=off"];
+    for whose in ["all", "replication"] {
+        rig.shell(host, &format!("echo 'host {whose} all 10.77.0.0/16 trust' >> {place}/pg_hba.conf"));
+    }
+    serving(rig, host)
+}
+
+/// A standby of the primary on another host, under a watchdog that promotes it a second after the primary answers no more.
+pub(crate) fn standby(rig: &Rig, host: &str, primary: &str) -> [Going; 2] {
+    let (uid, gid) = user("postgres");
+    let place = "/tmp/pg";
+    let tool = |name: &str| postgres_tool(name).user(uid, gid).directory("/tmp");
+    let from = ["-h", primary, "-U", "postgres", "-D", place, "-R", "-X", "stream", "-c", "fast", "--no-sync"];
+    rig.read(host, tool("pg_basebackup").args(from));
+    let postgres = serving(rig, host);
+    let [ready, promote] = ["pg_isready", "pg_ctl"].map(postgres_path);
+    let watchdog =
+        format!("while {ready} -h {primary} -q -t 1; do sleep 0.05; done; sleep 1; exec {promote} promote -D {place}");
+    let watchdog = Program::new("/bin/sh").args(["-c", &watchdog]).user(uid, gid).directory("/tmp").env("LC_ALL", "C");
+    [postgres, rig.go(host, "watchdog", watchdog)]
+}
+
+/// A server over the data that are there, once it answers.
+fn serving(rig: &Rig, host: &str) -> Going {
+    let (uid, gid) = user("postgres");
+    let tool = |name: &str| postgres_tool(name).user(uid, gid).directory("/tmp");
+    let words = ["-D", "/tmp/pg", "-k", "/tmp", "-h", "0.0.0.0", "-c", "fsync=off"];
     let going = rig.go(host, "postgres", tool("postgres").args(words));
     until("PostgreSQL answers", || {
         assert!(going.runs(), "PostgreSQL ended");
         rig.say(host, tool("pg_isready").args(["-h", "127.0.0.1", "-q"])).code == 0
     });
     going
+}
+
+/// A haproxy that sends everything to the first of two servers while it answers, and else to the second.
+pub(crate) fn haproxy(rig: &Rig, host: &str, mode: &str, port: u16, servers: [&str; 2]) -> Going {
+    let [first, second] = servers;
+    let config = format!(
+        "defaults\n mode {mode}\n retries 0\n timeout connect 500ms\n timeout client 30s\n timeout server 30s\n\
+         listen all\n bind 0.0.0.0:{port}\n default-server inter 100ms fall 2 rise 1 on-marked-down shutdown-sessions\n \
+         server first {first}:{port} check\n server second {second}:{port} check backup\n"
+    );
+    rig.keep(host, "/run/haproxy.cfg", &config);
+    rig.go(host, "haproxy", Program::new("/usr/sbin/haproxy").args(["-db", "-f", "/run/haproxy.cfg"]))
 }
 
 /// The numbers of a user of the machine.

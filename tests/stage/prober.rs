@@ -22,14 +22,15 @@ static LEAVE: AtomicBool = AtomicBool::new(false);
 /// A look: when it began and ended.
 type Look = (i64, i64);
 
-/// The part `ask`: `http` asks for a page and `ping` asks a redis, each look on a fresh connection and bad when it takes
-/// longer than the timeout. Ends when its standard input does.
+/// The part `ask`: `http` asks for a page, `ping` asks a redis and `psql` has psql ask a PostgreSQL whether it is a primary,
+/// each look on a fresh connection and bad when it takes longer than the timeout. Ends when its standard input does.
 pub(super) fn ask(kind: &str, address: &str, timeout_ms: u64) {
     let address: SocketAddr = address.parse().expect("address");
     let timeout = Duration::from_millis(timeout_ms);
     let (question, answer): (&[u8], &[u8]) = match kind {
         "http" => (b"GET / HTTP/1.0\r\n\r\n", b" 200 OK\r\n"),
         "ping" => (b"PING\r\n", b"+PONG\r\n"),
+        "psql" => (b"", b""),
         other => panic!("no kind {other}"),
     };
     thread::spawn(|| {
@@ -39,7 +40,10 @@ pub(super) fn ask(kind: &str, address: &str, timeout_ms: u64) {
     let (mut last, mut looks): (Option<(bool, Look)>, u64) = (None, 0);
     while !LEAVE.load(Ordering::Relaxed) {
         let begun = boot_ns();
-        let seen = look(address, timeout, question, answer).is_ok_and(|good| good);
+        let seen = match kind {
+            "psql" => is_primary(address),
+            _ => look(address, timeout, question, answer).is_ok_and(|good| good),
+        };
         let ended = boot_ns();
         // What came too late is no answer: the timeout of a socket is that of each read.
         let (ok, now) = (
@@ -55,6 +59,13 @@ pub(super) fn ask(kind: &str, address: &str, timeout_ms: u64) {
         thread::sleep(BREATH);
     }
     say(&json!({ "looks": looks, "last": last.map(|(_, look)| look) }));
+}
+
+fn is_primary(address: SocketAddr) -> bool {
+    let (host, port) = (address.ip().to_string(), address.port().to_string());
+    let words = ["-h", &host, "-p", &port, "-U", "postgres", "-XqAtc", "select pg_is_in_recovery()"];
+    let said = std::process::Command::new("/usr/bin/psql").args(words).env("PGCONNECT_TIMEOUT", "2").output();
+    said.is_ok_and(|said| said.status.success() && said.stdout == b"f\n")
 }
 
 fn look(address: SocketAddr, timeout: Duration, question: &[u8], answer: &[u8]) -> io::Result<bool> {
