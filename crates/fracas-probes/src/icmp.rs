@@ -13,11 +13,12 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use rustix::net::{
     AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, connect, ipproto, recv, send, socket_with,
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::Interest;
 
 use crate::{
     LookFuture, Lookout, PrepareFuture, Probe, brief,
     connect::{resolve, world},
+    watched,
 };
 
 /// Types of echo messages (RFC 792, RFC 4443): request and reply, of IPv4 and of IPv6.
@@ -106,7 +107,7 @@ impl Socket {
     async fn echo(self, address: SocketAddr, payload: [u8; PAYLOAD]) -> io::Result<()> {
         // Connected, it takes from this address only, and hears that it cannot be reached.
         connect(&self.fd, &address)?;
-        let (fd, v6) = (watched(self.fd)?, address.is_ipv6());
+        let (fd, v6) = (watched(self.fd, Interest::READABLE | Interest::WRITABLE)?, address.is_ipv6());
         let request = request(v6, &payload);
         fd.async_io(Interest::WRITABLE, |fd| Ok(send(fd, &request, SendFlags::empty())?)).await?;
         loop {
@@ -117,12 +118,6 @@ impl Socket {
             }
         }
     }
-}
-
-/// The descriptor, waited for by the runtime.
-#[expect(deprecated, reason = "sound for an owned descriptor, and its successor takes unsafe code to say so")]
-fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::new(descriptor)
 }
 
 /// An echo request. Its identifier is the beginning of the payload; a socket without privilege writes its own instead.

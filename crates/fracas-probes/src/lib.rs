@@ -7,6 +7,7 @@ mod connect;
 pub mod dns;
 mod dnswire;
 pub mod exec;
+mod exits;
 pub mod file;
 pub mod files;
 pub mod grpc;
@@ -32,7 +33,7 @@ mod web;
 pub mod webhook;
 mod wire;
 
-use std::{fmt, future::Future, pin::Pin};
+use std::{fmt, future::Future, io, os::fd::OwnedFd, pin::Pin};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
@@ -41,6 +42,7 @@ use fracas_model::{
     policy::Policy,
     tolerance::{Values, offered as with_tolerance},
 };
+use tokio::io::{Interest, unix::AsyncFd};
 
 /// What one look saw: the fields of its reading when every condition held, else why not in a few words (at most 120 bytes,
 /// no secrets).
@@ -62,6 +64,11 @@ pub trait Lookout {
     /// Looks once, with a fresh connection and fresh resolution. The caller bounds it in time by dropping the future;
     /// dropping must release everything (sockets, child processes).
     fn look(&self) -> LookFuture;
+    /// Ends when this host's kernel told of something that is worth a look at once, not only at the next tick. Most probes
+    /// are never told anything.
+    fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// A kind of probe.
@@ -121,6 +128,12 @@ pub(crate) fn brief(why: impl fmt::Display) -> String {
         why.push_str("...");
     }
     why
+}
+
+/// The descriptor, waited for by the runtime until it is ready for this.
+#[expect(deprecated, reason = "sound for an owned descriptor, and its successor takes unsafe code to say so")]
+pub(crate) fn watched(descriptor: OwnedFd, until: Interest) -> io::Result<AsyncFd<OwnedFd>> {
+    AsyncFd::with_interest(descriptor, until)
 }
 
 /// Aborts a blocking call that has not begun when its look is given up; one that has begun ends by itself.

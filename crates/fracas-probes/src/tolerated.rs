@@ -1,6 +1,6 @@
 //! Looks that are compared with what a document tolerates, whatever probe looks. Comparing itself is in the model.
 
-use std::rc::Rc;
+use std::{pin::Pin, rc::Rc};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
@@ -34,6 +34,10 @@ pub(crate) fn tolerated(
 impl Lookout for Rc<Tolerated> {
     fn prepare(&self) -> PrepareFuture {
         self.lookout.prepare()
+    }
+
+    fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        self.lookout.stirred()
     }
 
     fn look(&self) -> LookFuture {

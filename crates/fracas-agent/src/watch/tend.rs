@@ -120,6 +120,10 @@ impl<P: Pace> Tended<P> {
                     due += every;
                     alarm.arm(due)?;
                 }
+                // A look beside the ticks; they go on as they were.
+                () = self.lookout.stirred(), if looks.len() < cap => {
+                    looks.push(look(&self.pace, &*self.lookout, &self.item));
+                }
                 Some(reading) = looks.next(), if !looks.is_empty() => {
                     self.tell_all(recorder.looked(reading, &self.pace.now()));
                 }

@@ -19,10 +19,10 @@ use rustix::{
     },
     thread::{clear_ambient_capability_set, set_no_new_privs},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::io::Interest;
 
 use super::keeper;
-use crate::brief;
+use crate::{brief, watched};
 
 /// Limits of the child, set between fork and exec: from outside they would need a capability that containers lack.
 const LIMITS: [(Resource, u64); 5] = [
@@ -165,11 +165,11 @@ impl Running {
     /// Waits for the end; reads its output meanwhile.
     pub(super) async fn ended(mut self) -> Result<Ended, String> {
         let broke = |e: io::Error| brief(format_args!("the look broke off: {e}"));
-        let exit = watched(self.pidfd.try_clone().map_err(broke)?).map_err(broke)?;
+        let exit = watched(self.pidfd.try_clone().map_err(broke)?, Interest::READABLE).map_err(broke)?;
         let mut read = Vec::new();
         if let Some(stdout) = self.stdout.take() {
             rustix::io::ioctl_fionbio(&stdout, true).map_err(|e| broke(e.into()))?;
-            let output = watched(stdout).map_err(broke)?;
+            let output = watched(stdout, Interest::READABLE).map_err(broke)?;
             loop {
                 tokio::select! {
                     biased;
@@ -203,12 +203,6 @@ impl Running {
         };
         Ok(Ended { code: status.code(), signal: status.signal(), stdout: read })
     }
-}
-
-/// The descriptor, waited for by the runtime.
-#[expect(deprecated, reason = "sound for an owned descriptor, and its successor takes unsafe code to say so")]
-fn watched(descriptor: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
-    AsyncFd::with_interest(descriptor, Interest::READABLE)
 }
 
 /// One read of up to [`PIECE`]; false at the end.

@@ -266,3 +266,30 @@ async fn new_rules_stop_what_runs_and_let_run_what_was_refused() {
     until(&mut watcher, |b| matches!(b, Body::ProbeStarted { .. })).await;
     watcher.close().await;
 }
+
+#[tokio::test(flavor = "current_thread")]
+async fn an_exit_is_seen_before_the_next_tick() {
+    let dir = tempfile::tempdir().unwrap();
+    // A name of its own: the test machine runs other things.
+    let program = dir.path().join("fracas-exits");
+    std::fs::copy("/bin/sleep", &program).unwrap();
+    let mut child = std::process::Command::new(&program).arg("600").spawn().unwrap();
+    let mut watcher = ThreadWatcher::new(fracas_probes::ALL, Policy::builtin(), Clock::of("h".into()));
+    let params = [("name".to_owned(), "fracas-exits".into()), ("count".to_owned(), 1.into())].into_iter().collect();
+    // The first tick comes within a period, the second an hour later.
+    let hour = Dur::from_secs(3600);
+    let mut slow = ProbeItem { kind: "process".into(), params: Params(params), ..item("", 100, 1000) };
+    let early = (0..).map(|n| format!("r{n}")).find(|run| {
+        slow.run = run.as_str().into();
+        crate::watch::tend::phase(&slow, "h", hour.ns()) < 1_000_000_000
+    });
+    slow.run = early.unwrap().as_str().into();
+    slow.every = hour;
+    watcher.set(&[slow]);
+    let edge = |ok: bool| move |body: &Body| matches!(body, Body::Edge { ok: now, .. } if *now == ok);
+    until(&mut watcher, edge(true)).await;
+    child.kill().unwrap();
+    until(&mut watcher, edge(false)).await;
+    child.wait().unwrap();
+    watcher.close().await;
+}
