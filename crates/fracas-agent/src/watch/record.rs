@@ -19,7 +19,7 @@ use super::Sight;
 /// is already known cannot explain it; see [`Edges`], which the estimator uses too. Every reading, explained or not,
 /// is in the sealed blob.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub struct Recorder {
     stream: String,
     probe: ProbeId,
     edges: Edges,
@@ -38,7 +38,8 @@ struct Gap {
 }
 
 impl Recorder {
-    pub(super) fn new(item: &ProbeItem) -> Self {
+    /// Nothing seen yet of this probe.
+    pub fn new(item: &ProbeItem) -> Self {
         Self {
             stream: format!("run/{}", item.run),
             probe: item.probe.clone(),
@@ -52,7 +53,7 @@ impl Recorder {
 
     /// Takes a completed look; `now` is read after its completion. Gives what is to be told at once: an edge if it is one,
     /// and every stop condition that is met by it.
-    pub(super) fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
+    pub fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
         let mut sights = Vec::new();
         if let Some(edge) = self.edges.see(reading.look, reading.ok) {
@@ -78,7 +79,7 @@ impl Recorder {
     }
 
     /// Takes ticks that did not happen; runs of them with one reason become one gap.
-    pub(super) fn missed(&mut self, missed: u64, between: Look, why: &str) {
+    pub fn missed(&mut self, missed: u64, between: Look, why: &str) {
         match self.gaps.last_mut() {
             // A reading in between ends the gap.
             Some(gap) if gap.why == why && self.readings.last().is_none_or(|r| r.look.s < gap.between.s) => {
@@ -90,12 +91,12 @@ impl Recorder {
     }
 
     /// Whether anything waits to be sealed.
-    pub(super) fn pending(&self) -> bool {
+    pub fn pending(&self) -> bool {
         !self.readings.is_empty() || !self.gaps.is_empty()
     }
 
     /// Tells everything that waits.
-    pub(super) fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
+    pub fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
         let mut sights = Vec::new();
         for Gap { missed, between, why } in std::mem::take(&mut self.gaps) {
             sights.push(self.sight(Body::Gap { probe: self.probe.clone(), missed, between, why, at: now.clone() }));
