@@ -46,6 +46,9 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
         return probes::listen();
     }
     let quick = words.iter().any(|w| w == "--quick");
+    if words.first().is_some_and(|w| w == probes::MEASURE) {
+        return probes::measure(quick);
+    }
     let seed = words.iter().position(|w| w == "--seed").map(|at| at + 1);
     let asked = recovery::Asked {
         simulated: words.iter().any(|w| w == "--simulated"),

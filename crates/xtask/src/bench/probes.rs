@@ -25,10 +25,12 @@ use fracas_model::{
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde_json::json;
 
-use super::{Sample, say, table};
+use super::{Sample, built, say, table};
 
 /// The word that makes this program the listeners.
 pub(super) const LISTENERS: &str = "--listeners";
+/// The word that makes this program, optimised, measure.
+pub(super) const MEASURE: &str = "--measure";
 /// So many that no port of theirs runs out of far ends: each connection keeps one for a minute.
 const PORTS: usize = 100;
 const PROBES: usize = 1000;
@@ -86,7 +88,17 @@ impl Drop for Listeners {
     }
 }
 
+/// Measures what is shipped: an optimised watcher.
 pub(super) fn run(quick: bool) -> anyhow::Result<()> {
+    let program = built("release", &["xtask"])?.join("xtask");
+    let word = if quick { "--quick" } else { "--full" };
+    let status = Command::new(program).args(["bench", MEASURE, word]).status()?;
+    anyhow::ensure!(status.success(), "the optimised bench ended with {status}");
+    Ok(())
+}
+
+/// The measurement itself.
+pub(super) fn measure(quick: bool) -> anyhow::Result<()> {
     let seconds = if quick { 5 } else { 30 };
     // Each probe has a timer, and each look a socket.
     let files = getrlimit(Resource::Nofile);

@@ -65,7 +65,7 @@ pub(super) fn lot(seed: u64, index: usize, outages: usize) -> Lot {
     let mut dice = ChaCha8Rng::seed_from_u64(seed);
     dice.set_stream(index as u64);
     let every = PERIODS_MS[index % PERIODS_MS.len()] * MS;
-    let weather = if index / PERIODS_MS.len() % 2 == 0 { Weather::Fair } else { Weather::Rough };
+    let weather = if (index / PERIODS_MS.len()).is_multiple_of(2) { Weather::Fair } else { Weather::Rough };
     // Half of the services are looked at with looks that overlap.
     let overlap = dice.random_bool(0.5);
     let share = if overlap { dice.random_range(1.0..5.0) } else { dice.random_range(0.4..1.0) };

@@ -9,6 +9,7 @@
 use fracas_model::{
     estimate::{Outage, Rules, Track},
     event::Reading,
+    units::Dur,
 };
 
 /// When something happened: at some instant in `[lo, hi]`, nanoseconds of boot time.
@@ -203,8 +204,8 @@ fn compare(outage: &Outage, truth: &Dip, whole: &Dip, allowed: (i64, i64), tight
         lo.is_none_or(|lo| lo <= span.hi) && hi.is_none_or(|hi| span.lo <= hi)
     };
     let length = |dip: &Dip| Span { lo: dip.up.lo - dip.down.hi, hi: dip.up.hi - dip.down.lo };
-    let duration = (Some(outage.duration.lo.ns()), outage.duration.hi.map(|hi| hi.ns()));
-    let point = outage.duration.point().map(|p| p.ns());
+    let duration = (Some(outage.duration.lo.ns()), outage.duration.hi.map(Dur::ns));
+    let point = outage.duration.point().map(Dur::ns);
     Found {
         held: meets(duration.0, duration.1, length(truth))
             && meets(outage.start_lo, Some(outage.start_hi), truth.down)
@@ -220,7 +221,7 @@ fn compare(outage: &Outage, truth: &Dip, whole: &Dip, allowed: (i64, i64), tight
 }
 
 fn width(outage: &Outage) -> i64 {
-    outage.duration.width().map_or(i64::MAX, |w| w.ns())
+    outage.duration.width().map_or(i64::MAX, Dur::ns)
 }
 
 /// The estimate from every single reading.
@@ -243,7 +244,7 @@ fn p99<'a>(readings: impl IntoIterator<Item = &'a Reading>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use fracas_model::{event::Look, units::Dur};
+    use fracas_model::event::Look;
 
     use super::*;
 
