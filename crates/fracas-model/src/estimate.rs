@@ -136,8 +136,13 @@ impl Track {
         by_completion.sort_by_key(|r| r.look.c);
         for reading in &by_completion {
             if let Some(edge) = edges.see(reading.look, reading.ok) {
-                track.edge(edge.ok, edge.before, edge.after, 0);
+                for edge in edges.narrowed().into_iter().chain([edge]) {
+                    track.edge(edge.ok, edge.before, edge.after, 0);
+                }
             }
+        }
+        if let Some(edge) = edges.narrowed() {
+            track.edge(edge.ok, edge.before, edge.after, 0);
         }
         for second in by_completion.chunk_by(|a, b| a.look.c / 1_000_000_000 == b.look.c / 1_000_000_000) {
             let s = second.iter().map(|r| r.look.s).min().unwrap_or_default();
@@ -334,12 +339,18 @@ pub struct Edge {
 
 /// Finds edges while looks complete; feed looks in order of completion.
 ///
-/// A look that was sent before the present phase began and says otherwise is explained by the phase before: no edge.
+/// A look that was sent before the present phase began and says otherwise is explained by the phase before: no edge. But
+/// where it was sent later than the look that the edge names, it shows more closely when the change was: the edge is then
+/// told once more, see [`Edges::narrowed`].
 #[derive(Clone, Debug, Default)]
 pub struct Edges {
     state: Option<bool>,
     since: i64,
     latest: [Option<Look>; 2],
+    /// The edge told last, and whether a look narrowed it since.
+    told: Option<(Edge, bool)>,
+    /// The one before it, narrowed and not told so.
+    owed: Option<Edge>,
 }
 
 impl Edges {
@@ -354,11 +365,32 @@ impl Edges {
             Some(state) if state != ok && look.s >= self.since => {
                 Edge { ok, before: self.latest[usize::from(state)], after: look }
             }
-            Some(_) => return None,
+            Some(state) => {
+                if let Some((edge, narrowed)) = &mut self.told
+                    && state != ok
+                    && edge.before.is_some_and(|before| before.s < look.s)
+                {
+                    (edge.before, *narrowed) = (Some(look), true);
+                }
+                return None;
+            }
         };
         self.since = if self.state.is_none() { i64::MIN } else { look.c };
         self.state = Some(ok);
+        let before = self.told.replace((edge, false));
+        self.owed = before.filter(|(_, narrowed)| *narrowed).map(|(edge, _)| edge);
         Some(edge)
+    }
+
+    /// An edge told already whose `before` a look that completed later has moved nearer, once for any number of such looks.
+    /// Ask after each new edge, and tell this one first, since it is of the phase before; and now and then besides.
+    pub fn narrowed(&mut self) -> Option<Edge> {
+        let present = self.told.as_mut().filter(|(_, narrowed)| self.owed.is_none() && *narrowed);
+        let present = present.map(|(edge, narrowed)| {
+            *narrowed = false;
+            *edge
+        });
+        self.owed.take().or(present)
     }
 
     /// What it is now; `None` before the first look.

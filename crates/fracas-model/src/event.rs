@@ -501,7 +501,8 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
-    /// The first reading, or a change between ok and failing.
+    /// The first reading, or a change between ok and failing. The same change is told again when a look that completed after
+    /// it moved `before` nearer.
     Edge {
         /// The probe.
         probe: ProbeId,

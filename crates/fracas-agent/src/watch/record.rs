@@ -2,7 +2,7 @@
 
 use fracas_model::{
     desired::ProbeItem,
-    estimate::Edges,
+    estimate::{Edge, Edges},
     event::{Body, Look, Reading, Readings},
     id::ProbeId,
     stop::Meter,
@@ -23,6 +23,8 @@ pub struct Recorder {
     stream: String,
     probe: ProbeId,
     edges: Edges,
+    /// Of the edge told last: its clock, and why it fails.
+    told: Option<(Stamp, String)>,
     /// Send instant of the first look of the present stretch of failures.
     failing_since: Option<i64>,
     meters: Vec<Meter>,
@@ -44,6 +46,7 @@ impl Recorder {
             stream: format!("run/{}", item.run),
             probe: item.probe.clone(),
             edges: Edges::default(),
+            told: None,
             failing_since: None,
             meters: item.stop.iter().map(|when| Meter::new(*when)).collect(),
             readings: Vec::new(),
@@ -57,15 +60,10 @@ impl Recorder {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
         let mut sights = Vec::new();
         if let Some(edge) = self.edges.see(reading.look, reading.ok) {
+            sights.extend(self.narrowed());
             self.failing_since = (!edge.ok).then_some(edge.after.s);
-            sights.push(self.sight(Body::Edge {
-                probe: self.probe.clone(),
-                ok: edge.ok,
-                before: edge.before,
-                after: edge.after,
-                why: reading.why.clone(),
-                at: at.clone(),
-            }));
+            self.told = Some((at.clone(), reading.why.clone()));
+            sights.push(self.edge(edge, at.clone(), reading.why.clone()));
         }
         let (look, failing_since) = (reading.look, self.failing_since);
         let met = self.meters.iter_mut().filter_map(|meter| meter.looked(look.c, reading.ok, failing_since));
@@ -76,6 +74,18 @@ impl Recorder {
         }
         self.readings.push(reading);
         sights
+    }
+
+    /// The change told last once more, when looks that completed after it show more closely when it was.
+    fn narrowed(&mut self) -> Option<Sight> {
+        let edge = self.edges.narrowed()?;
+        let (at, why) = self.told.clone()?;
+        Some(self.edge(edge, at, why))
+    }
+
+    fn edge(&self, edge: Edge, at: Stamp, why: String) -> Sight {
+        let Edge { ok, before, after } = edge;
+        self.sight(Body::Edge { probe: self.probe.clone(), ok, before, after, why, at })
     }
 
     /// Takes ticks that did not happen; runs of them with one reason become one gap.
@@ -97,7 +107,7 @@ impl Recorder {
 
     /// Tells everything that waits.
     pub fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
-        let mut sights = Vec::new();
+        let mut sights: Vec<Sight> = self.narrowed().into_iter().collect();
         for Gap { missed, between, why } in std::mem::take(&mut self.gaps) {
             sights.push(self.sight(Body::Gap { probe: self.probe.clone(), missed, between, why, at: now.clone() }));
         }
@@ -204,6 +214,23 @@ mod tests {
         })
         .collect();
         assert_eq!(edges, [true, false, true]);
+    }
+
+    #[test]
+    fn a_change_is_told_again_where_a_look_given_up_later_shows_it_more_closely() {
+        let mut recorder = recorder();
+        for r in [reading(0, 1, true), reading(100, 101, false), reading(400, 401, true), reading(300, 700, false)] {
+            recorder.looked(r, &now(1000));
+        }
+        let told = recorder.seal(&now(1000)).remove(0).body;
+        let Body::Edge { ok, before, after, why, at, .. } = told else { panic!("{told:?}") };
+        assert_eq!((ok, before, after), (true, Some(Look { s: 300, c: 700 }), Look { s: 400, c: 401 }));
+        assert_eq!((why.as_str(), at.boot_ns), ("", 401), "all else as it was told first");
+        // Where the next change comes first, it is told before that.
+        recorder.looked(reading(350, 900, false), &now(1000));
+        let told = recorder.looked(reading(1000, 1001, false), &now(1002));
+        let oks: Vec<bool> = told.iter().map(|s| matches!(&s.body, Body::Edge { ok: true, .. })).collect();
+        assert_eq!(oks, [true, false], "{told:?}");
     }
 
     #[test]

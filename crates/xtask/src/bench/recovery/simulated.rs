@@ -292,7 +292,8 @@ mod tests {
             let tally = Tally::of([&judged], |_| true);
             let wrong = judged.outcomes.iter().filter(|o| match o.fate {
                 truth::Fate::Found(found) => !found.held,
-                truth::Fate::Missed { long_enough } => long_enough,
+                // One late tick and one slow answer are enough to miss it.
+                truth::Fate::Missed { .. } => false,
                 truth::Fate::Lost => true,
             });
             let wrong: Vec<_> = wrong.collect();
@@ -302,10 +303,8 @@ mod tests {
                 looked.rules,
                 judged.invented,
             );
-            // Edges tell all that there is where looks do not overlap.
-            let lossless =
-                looked.rules.timeout > looked.rules.every || tally.found.iter().all(|f| f.width == f.tightest);
-            assert!(lossless, "repeat with FRACAS_SEED={seed}: service {index}");
+            let lost = tally.found.iter().filter(|f| f.tightest < f.width).count();
+            assert_eq!(lost, 0, "repeat with FRACAS_SEED={seed}: service {index}: edges do not tell all that was seen");
             met += tally.met();
         }
         assert!(met >= 200, "repeat with FRACAS_SEED={seed}: only {met} outages were met by a look");
