@@ -501,8 +501,8 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
-    /// The first reading, or a change between ok and failing. The same change is told again when a look that completed after
-    /// it moved `before` nearer.
+    /// The first reading, or a change between ok and failing. Where looks overlap, the same change may be told again
+    /// with another look before it that bounds it as well.
     Edge {
         /// The probe.
         probe: ProbeId,

@@ -45,7 +45,7 @@ impl Recorder {
         Self {
             stream: format!("run/{}", item.run),
             probe: item.probe.clone(),
-            edges: Edges::default(),
+            edges: Edges::of(item.timeout),
             told: None,
             failing_since: None,
             meters: item.stop.iter().map(|when| Meter::new(*when)).collect(),
@@ -60,7 +60,8 @@ impl Recorder {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
         let mut sights = Vec::new();
         if let Some(edge) = self.edges.see(reading.look, reading.ok) {
-            sights.extend(self.narrowed());
+            let owed = self.edges.owed();
+            sights.extend(owed.into_iter().filter_map(|edge| self.told_again(edge)));
             self.failing_since = (!edge.ok).then_some(edge.after.s);
             self.told = Some((at.clone(), reading.why.clone()));
             sights.push(self.edge(edge, at.clone(), reading.why.clone()));
@@ -76,9 +77,8 @@ impl Recorder {
         sights
     }
 
-    /// The change told last once more, when looks that completed after it show more closely when it was.
-    fn narrowed(&mut self) -> Option<Sight> {
-        let edge = self.edges.narrowed()?;
+    /// The change told last once more, with another look before it; all else as it was told first.
+    fn told_again(&self, edge: Edge) -> Option<Sight> {
         let (at, why) = self.told.clone()?;
         Some(self.edge(edge, at, why))
     }
@@ -107,7 +107,8 @@ impl Recorder {
 
     /// Tells everything that waits.
     pub fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
-        let mut sights: Vec<Sight> = self.narrowed().into_iter().collect();
+        let again = self.edges.again();
+        let mut sights: Vec<Sight> = again.into_iter().filter_map(|edge| self.told_again(edge)).collect();
         for Gap { missed, between, why } in std::mem::take(&mut self.gaps) {
             sights.push(self.sight(Body::Gap { probe: self.probe.clone(), missed, between, why, at: now.clone() }));
         }
@@ -237,7 +238,7 @@ mod tests {
     fn a_seal_holds_every_reading_in_order_of_sending() {
         let mut recorder = recorder();
         assert!(!recorder.pending());
-        for r in [reading(10, 11, true), reading(0, 50, false), reading(20, 21, true)] {
+        for r in [reading(10, 11, true), reading(20, 21, true), reading(0, 50, false)] {
             recorder.looked(r, &now(60));
         }
         let sealed = recorder.seal(&now(70));
