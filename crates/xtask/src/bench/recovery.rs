@@ -197,9 +197,18 @@ fn by_shape<'a>(
     };
     let told: Vec<String> = rows.iter().map(whole).collect();
     say(&format!(
-        "  of those found, the length of the whole script, unmet dips included, lies inside: {}\n",
+        "  of those found, the length of the whole script, unmet dips included, lies inside: {}",
         told.join(", ")
-    ))
+    ))?;
+    let Some(period) = period_ms else { return say("") };
+    // Of shorter ones, only those are met that the looks happen to fall into, and the interval begins at nothing.
+    let long = |(name, tally): &(String, Tally)| {
+        let long = tally.found.iter().filter(|f| f.truth > 2 * period * MS);
+        let errors: Vec<i64> = long.filter_map(|f| f.error).collect();
+        format!("{name} {} (n = {})", mean(&errors).map_or("-".into(), |e| format!("{:+.2}", e / 1e6)), errors.len())
+    };
+    let told: Vec<String> = rows.iter().map(long).collect();
+    say(&format!("  mean error of those longer than two periods: {}\n", told.join(", ")))
 }
 
 /// What one probe told, put together as a report does it.

@@ -131,6 +131,8 @@ pub(super) struct Found {
     pub(super) allowed_own: i64,
     /// Width of what all single readings, not only the edges, would allow: no estimate can be narrower.
     pub(super) tightest: i64,
+    /// The true length.
+    pub(super) truth: i64,
     /// Middle of the interval less the truth; `None` when the interval is open.
     pub(super) error: Option<i64>,
     /// Middle of the interval less the length of the whole script.
@@ -215,6 +217,7 @@ fn compare(outage: &Outage, truth: &Dip, whole: &Dip, allowed: (i64, i64), tight
         allowed: allowed.0,
         allowed_own: allowed.1,
         tightest,
+        truth: length(truth).middle(),
         error: point.map(|p| p - length(truth).middle()),
         error_whole: point.map(|p| p - length(whole).middle()),
     }
