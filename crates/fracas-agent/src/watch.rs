@@ -10,10 +10,12 @@ use fracas_model::{desired::ProbeItem, event::Body, policy::Policy};
 use crate::host::Local;
 
 pub mod pace;
-mod record;
+pub mod record;
 pub mod roster;
 mod tend;
 pub mod thread;
+
+pub use tend::{cap, phase};
 
 /// One fact that a probe brought.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,6 +8,8 @@
 //! not overlap this is the textbook rule: an outage starts in [last ok .s, first failure .c] and ends in
 //! [last failure .s, first ok .c]; overlapping and late looks need no special case.
 
+use std::collections::VecDeque;
+
 use crate::{
     event::{Look, Reading},
     time::Interval,
@@ -131,13 +133,19 @@ impl Track {
     /// The track that an agent would have reported for these readings: the same edges, and a seal per second.
     pub fn of_readings(readings: &[Reading]) -> Self {
         let mut track = Self::default();
-        let mut edges = Edges::default();
+        let longest = readings.iter().map(|r| r.look.c.saturating_sub(r.look.s)).max().unwrap_or(0);
+        let mut edges = Edges::of(Dur::from_ns(longest));
         let mut by_completion: Vec<&Reading> = readings.iter().collect();
         by_completion.sort_by_key(|r| r.look.c);
         for reading in &by_completion {
             if let Some(edge) = edges.see(reading.look, reading.ok) {
-                track.edge(edge.ok, edge.before, edge.after, 0);
+                for edge in edges.owed().into_iter().chain([edge]) {
+                    track.edge(edge.ok, edge.before, edge.after, 0);
+                }
             }
+        }
+        for edge in edges.again() {
+            track.edge(edge.ok, edge.before, edge.after, 0);
         }
         for second in by_completion.chunk_by(|a, b| a.look.c / 1_000_000_000 == b.look.c / 1_000_000_000) {
             let s = second.iter().map(|r| r.look.s).min().unwrap_or_default();
@@ -321,6 +329,9 @@ pub fn between(start_lo: Option<i64>, start_hi: i64, end_lo: i64, end_hi: Option
     Interval { lo: Dur::from_ns(lo), hi }
 }
 
+/// Most looks of one state that [`Edges`] remembers, however long they may be out.
+const MOST_RECENT: usize = 128;
+
 /// A change as a vantage reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Edge {
@@ -334,15 +345,30 @@ pub struct Edge {
 
 /// Finds edges while looks complete; feed looks in order of completion.
 ///
-/// A look that was sent before the present phase began and says otherwise is explained by the phase before: no edge.
+/// A look that was sent before the present phase began and says otherwise is explained by the phase before: no edge. But
+/// where looks overlap, the look that an edge names as the one before need not be the one that bounds the change: one that
+/// completes after the edge may have been sent later, and where it was still out when the first look of the change was sent,
+/// it may speak of what came after. The edge is then told again with that other look, see [`Edges::again`].
 #[derive(Clone, Debug, Default)]
 pub struct Edges {
     state: Option<bool>,
     since: i64,
     latest: [Option<Look>; 2],
+    /// Longest time that a look is out.
+    reach: i64,
+    /// Of each state the looks that had completed when one that is still out was sent, and those since.
+    recent: [VecDeque<Look>; 2],
+    told: Option<Edge>,
+    again: Vec<Edge>,
+    owed: Vec<Edge>,
 }
 
 impl Edges {
+    /// For looks that are given up after this time. It only says what is remembered: looks that take longer are no mistake.
+    pub fn of(timeout: Dur) -> Self {
+        Self { reach: timeout.ns().max(0), ..Self::default() }
+    }
+
     /// Takes one completed look; an edge if it is the first or tells of a change.
     pub fn see(&mut self, look: Look, ok: bool) -> Option<Edge> {
         let slot = &mut self.latest[usize::from(ok)];
@@ -354,11 +380,60 @@ impl Edges {
             Some(state) if state != ok && look.s >= self.since => {
                 Edge { ok, before: self.latest[usize::from(state)], after: look }
             }
-            Some(_) => return None,
+            Some(state) => {
+                self.remember(look, ok);
+                if state != ok {
+                    self.narrow(look);
+                }
+                return None;
+            }
         };
+        self.owed = std::mem::take(&mut self.again);
+        // The look before was still out when this one was sent: what had completed by then bounds the change in any case.
+        let settled = self.recent[usize::from(!ok)].iter().filter(|l| l.c <= look.s).max_by_key(|l| l.s);
+        if let (Some(before), Some(settled)) = (edge.before, settled)
+            && before.c > look.s
+        {
+            self.again.push(Edge { before: Some(*settled), ..edge });
+        }
+        self.remember(look, ok);
         self.since = if self.state.is_none() { i64::MIN } else { look.c };
         self.state = Some(ok);
+        self.told = Some(edge);
         Some(edge)
+    }
+
+    /// Keeps a look for as long as one that was sent after it may be out.
+    fn remember(&mut self, look: Look, ok: bool) {
+        let recent = &mut self.recent[usize::from(ok)];
+        recent.push_back(look);
+        let begin = look.c.saturating_sub(self.reach);
+        while recent.len() > MOST_RECENT || recent.get(1).is_some_and(|next| next.c < begin) {
+            recent.pop_front();
+        }
+    }
+
+    /// A look that the phase before explains moves the edge's `before` nearer if it was sent later.
+    fn narrow(&mut self, look: Look) {
+        if let Some(edge) = &mut self.told
+            && edge.before.is_some_and(|before| before.s < look.s)
+        {
+            let known = edge.before;
+            edge.before = Some(look);
+            // Once for any number of such looks.
+            self.again.retain(|told| told.before != known);
+            self.again.push(*edge);
+        }
+    }
+
+    /// The last edge again, with other looks before it that bound the change as well: ask now and then.
+    pub fn again(&mut self) -> Vec<Edge> {
+        std::mem::take(&mut self.again)
+    }
+
+    /// What was not asked for in time of the edge before the last: ask after each new edge, and tell these first.
+    pub fn owed(&mut self) -> Vec<Edge> {
+        std::mem::take(&mut self.owed)
     }
 
     /// What it is now; `None` before the first look.

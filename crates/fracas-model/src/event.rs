@@ -501,7 +501,8 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
-    /// The first reading, or a change between ok and failing.
+    /// The first reading, or a change between ok and failing. Where looks overlap, the same change may be told again
+    /// with another look before it that bounds it as well.
     Edge {
         /// The probe.
         probe: ProbeId,

@@ -2,7 +2,7 @@
 
 use fracas_model::{
     desired::ProbeItem,
-    estimate::Edges,
+    estimate::{Edge, Edges},
     event::{Body, Look, Reading, Readings},
     id::ProbeId,
     stop::Meter,
@@ -19,10 +19,12 @@ use super::Sight;
 /// is already known cannot explain it; see [`Edges`], which the estimator uses too. Every reading, explained or not,
 /// is in the sealed blob.
 #[derive(Debug)]
-pub(super) struct Recorder {
+pub struct Recorder {
     stream: String,
     probe: ProbeId,
     edges: Edges,
+    /// Of the edge told last: its clock, and why it fails.
+    told: Option<(Stamp, String)>,
     /// Send instant of the first look of the present stretch of failures.
     failing_since: Option<i64>,
     meters: Vec<Meter>,
@@ -38,11 +40,13 @@ struct Gap {
 }
 
 impl Recorder {
-    pub(super) fn new(item: &ProbeItem) -> Self {
+    /// Nothing seen yet of this probe.
+    pub fn new(item: &ProbeItem) -> Self {
         Self {
             stream: format!("run/{}", item.run),
             probe: item.probe.clone(),
-            edges: Edges::default(),
+            edges: Edges::of(item.timeout),
+            told: None,
             failing_since: None,
             meters: item.stop.iter().map(|when| Meter::new(*when)).collect(),
             readings: Vec::new(),
@@ -52,19 +56,15 @@ impl Recorder {
 
     /// Takes a completed look; `now` is read after its completion. Gives what is to be told at once: an edge if it is one,
     /// and every stop condition that is met by it.
-    pub(super) fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
+    pub fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
         let mut sights = Vec::new();
         if let Some(edge) = self.edges.see(reading.look, reading.ok) {
+            let owed = self.edges.owed();
+            sights.extend(owed.into_iter().filter_map(|edge| self.told_again(edge)));
             self.failing_since = (!edge.ok).then_some(edge.after.s);
-            sights.push(self.sight(Body::Edge {
-                probe: self.probe.clone(),
-                ok: edge.ok,
-                before: edge.before,
-                after: edge.after,
-                why: reading.why.clone(),
-                at: at.clone(),
-            }));
+            self.told = Some((at.clone(), reading.why.clone()));
+            sights.push(self.edge(edge, at.clone(), reading.why.clone()));
         }
         let (look, failing_since) = (reading.look, self.failing_since);
         let met = self.meters.iter_mut().filter_map(|meter| meter.looked(look.c, reading.ok, failing_since));
@@ -77,8 +77,19 @@ impl Recorder {
         sights
     }
 
+    /// The change told last once more, with another look before it; all else as it was told first.
+    fn told_again(&self, edge: Edge) -> Option<Sight> {
+        let (at, why) = self.told.clone()?;
+        Some(self.edge(edge, at, why))
+    }
+
+    fn edge(&self, edge: Edge, at: Stamp, why: String) -> Sight {
+        let Edge { ok, before, after } = edge;
+        self.sight(Body::Edge { probe: self.probe.clone(), ok, before, after, why, at })
+    }
+
     /// Takes ticks that did not happen; runs of them with one reason become one gap.
-    pub(super) fn missed(&mut self, missed: u64, between: Look, why: &str) {
+    pub fn missed(&mut self, missed: u64, between: Look, why: &str) {
         match self.gaps.last_mut() {
             // A reading in between ends the gap.
             Some(gap) if gap.why == why && self.readings.last().is_none_or(|r| r.look.s < gap.between.s) => {
@@ -90,13 +101,14 @@ impl Recorder {
     }
 
     /// Whether anything waits to be sealed.
-    pub(super) fn pending(&self) -> bool {
+    pub fn pending(&self) -> bool {
         !self.readings.is_empty() || !self.gaps.is_empty()
     }
 
     /// Tells everything that waits.
-    pub(super) fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
-        let mut sights = Vec::new();
+    pub fn seal(&mut self, now: &Stamp) -> Vec<Sight> {
+        let again = self.edges.again();
+        let mut sights: Vec<Sight> = again.into_iter().filter_map(|edge| self.told_again(edge)).collect();
         for Gap { missed, between, why } in std::mem::take(&mut self.gaps) {
             sights.push(self.sight(Body::Gap { probe: self.probe.clone(), missed, between, why, at: now.clone() }));
         }
@@ -206,10 +218,27 @@ mod tests {
     }
 
     #[test]
+    fn a_change_is_told_again_where_a_look_given_up_later_shows_it_more_closely() {
+        let mut recorder = recorder();
+        for r in [reading(0, 1, true), reading(100, 101, false), reading(400, 401, true), reading(300, 700, false)] {
+            recorder.looked(r, &now(1000));
+        }
+        let told = recorder.seal(&now(1000)).remove(0).body;
+        let Body::Edge { ok, before, after, why, at, .. } = told else { panic!("{told:?}") };
+        assert_eq!((ok, before, after), (true, Some(Look { s: 300, c: 700 }), Look { s: 400, c: 401 }));
+        assert_eq!((why.as_str(), at.boot_ns), ("", 401), "all else as it was told first");
+        // Where the next change comes first, it is told before that.
+        recorder.looked(reading(350, 900, false), &now(1000));
+        let told = recorder.looked(reading(1000, 1001, false), &now(1002));
+        let oks: Vec<bool> = told.iter().map(|s| matches!(&s.body, Body::Edge { ok: true, .. })).collect();
+        assert_eq!(oks, [true, false], "{told:?}");
+    }
+
+    #[test]
     fn a_seal_holds_every_reading_in_order_of_sending() {
         let mut recorder = recorder();
         assert!(!recorder.pending());
-        for r in [reading(10, 11, true), reading(0, 50, false), reading(20, 21, true)] {
+        for r in [reading(10, 11, true), reading(20, 21, true), reading(0, 50, false)] {
             recorder.looked(r, &now(60));
         }
         let sealed = recorder.seal(&now(70));

@@ -41,18 +41,21 @@ pub(super) struct Tended<P> {
     pub(super) until_ns: watch::Receiver<i64>,
 }
 
-/// How many looks may be out: what the timeout explains and one more, at least 4, at most [`MOST_OUT`].
-fn cap(item: &ProbeItem, every: i64) -> usize {
+/// How many looks may be out: what the timeout explains and one more, at least 4, at most 128. `every`, in nanoseconds, is
+/// the period in which the probe really ticks.
+pub fn cap(item: &ProbeItem, every: i64) -> usize {
+    let every = every.max(1);
     let explained = item.timeout.ns().max(0) / every + i64::from(item.timeout.ns() % every != 0) + 1;
     explained.clamp(4, MOST_OUT) as usize
 }
 
 /// When, within the first period, this probe of this run ticks: fixed for a run, unlike for all others, so that probes
-/// and vantages do not beat in step with each other or with the service.
-fn phase(item: &ProbeItem, host: &str, every: i64) -> i64 {
+/// and vantages do not beat in step with each other or with the service. Nanoseconds from the start of the probe, as
+/// `every` is; its first tick is due then.
+pub fn phase(item: &ProbeItem, host: &str, every: i64) -> i64 {
     let digest = Sha256::digest(format!("{}/{}/{host}", item.run, item.probe));
     let head = digest.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));
-    (head % every.unsigned_abs()) as i64
+    (head % every.unsigned_abs().max(1)) as i64
 }
 
 impl<P: Pace> Tended<P> {

@@ -109,6 +109,51 @@ fn late_looks_are_explained_by_the_phase_they_were_sent_in() {
     assert_eq!(edges.state(), Some(true));
 }
 
+#[test]
+fn a_look_that_is_given_up_after_the_first_success_narrows_the_edge() {
+    // Refused up to 500 ms, then answers that come after the timeout of 400 ms, but at once from 1010 ms on.
+    let mut readings: Vec<Reading> =
+        (0..30).map(|i| Reading { look: look(i * 100, i * 100 + 1), ok: true, why: String::new() }).collect();
+    for (i, reading) in readings.iter_mut().enumerate().take(11).skip(3) {
+        reading.ok = false;
+        reading.look.c += if i < 5 { 0 } else { 399 * MS };
+    }
+    let outage = &Track::of_readings(&readings).estimate(rules(1000)).outages[0];
+    assert_eq!((outage.end_lo, outage.end_hi), (1000 * MS, Some(1101 * MS)), "the failing look sent last says so");
+
+    let mut edges = Edges::default();
+    let seen = |edges: &mut Edges, s, c, ok| edges.see(look(s, c), ok).map(|e| e.before);
+    seen(&mut edges, 0, 1, true);
+    assert_eq!(seen(&mut edges, 100, 101, false), Some(Some(look(0, 1))));
+    assert_eq!(edges.again(), []);
+    assert_eq!(seen(&mut edges, 400, 401, true), Some(Some(look(100, 101))));
+    assert_eq!(seen(&mut edges, 200, 600, false), None);
+    assert_eq!(seen(&mut edges, 300, 700, false), None);
+    let up = |before| Edge { ok: true, before: Some(before), after: look(400, 401) };
+    assert_eq!(edges.again(), [up(look(300, 700))]);
+    assert_eq!(edges.again(), [], "once");
+    assert_eq!(seen(&mut edges, 250, 800, false), None);
+    assert_eq!(edges.again(), [], "that was known better");
+    assert_eq!(seen(&mut edges, 350, 900, false), None);
+    assert_eq!(seen(&mut edges, 1000, 1001, false), Some(Some(look(400, 401))), "the next change");
+    assert_eq!((edges.owed(), edges.again()), (vec![up(look(350, 900))], vec![]), "of the change before");
+}
+
+#[test]
+fn a_look_that_was_still_out_when_the_first_failing_one_was_sent_bounds_nothing() {
+    // Found by the bench: one look is given up, and a slow one that was sent after it completes just before.
+    let looks =
+        [(0, 1, true), (200, 201, true), (400, 401, true), (800, 901, true), (600, 948, false), (1000, 1001, true)];
+    let readings: Vec<Reading> =
+        looks.iter().map(|(s, c, ok)| Reading { look: look(*s, *c), ok: *ok, why: String::new() }).collect();
+    let mut edges = Edges::of(Dur::from_ms(400));
+    let told: Vec<Edge> = readings[..5].iter().filter_map(|r| edges.see(r.look, r.ok)).collect();
+    assert_eq!(told.last().unwrap().before, Some(look(800, 901)), "the last sent that said otherwise");
+    assert_eq!(edges.again(), [Edge { ok: false, before: Some(look(400, 401)), after: look(600, 948) }]);
+    let changes = Track::of_readings(&readings).estimate(rules(1000)).changes;
+    assert_eq!((changes[1].ok, changes[1].lo, changes[1].hi), (false, Some(400 * MS), 948 * MS));
+}
+
 /// One truth and how it was looked at.
 #[derive(Clone, Debug)]
 struct Script {
@@ -188,12 +233,9 @@ proptest! {
             prop_assert!(outage.downtime.contains(truth) || outage.blips > 0);
             let width = outage.duration.width().map_or(i64::MAX, Dur::ns);
             prop_assert!(width <= 2 * (script.every + script.latency), "{width} {script:?}");
-            // The estimate from all raw readings agrees: it lies inside what the edges alone tell, and holds the truth.
+            // The estimate from all raw readings is no narrower: edges tell all that there is.
             prop_assert!(tight.duration.contains(truth));
-            prop_assert!(tight.duration.lo >= outage.duration.lo && tight.duration.hi <= outage.duration.hi);
-            if script.latency < script.every {
-                prop_assert_eq!(tight.duration, outage.duration);
-            }
+            prop_assert_eq!(tight.duration, outage.duration);
         }
     }
 
