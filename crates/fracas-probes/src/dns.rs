@@ -187,15 +187,6 @@ fn first_of(resolv_conf: &str) -> Option<SocketAddr> {
     servers.map(|ip| SocketAddr::new(ip, PORT)).next()
 }
 
-/// What is made of any bytes as an answer, for fuzzing.
-#[cfg(fuzzing)]
-pub fn judge(message: &[u8]) {
-    for kind in Kind::names().into_iter().filter_map(Kind::named) {
-        let name = dnswire::name("shop.example").unwrap_or_default();
-        let _ = dnswire::answer(message, 7, &name, kind);
-    }
-}
-
 const HELP: &str = "\
 Ok when the server answers NOERROR with at least one record of `type`. A name that does not exist, one without such a \
 record and a server that fails or refuses (SERVFAIL, REFUSED) each fail with a reason of their own. With `onEmpty: ok` the \

@@ -233,12 +233,6 @@ fn said(error: &h2::Error) -> String {
     }
 }
 
-/// What a look makes of what `stream` answers, for fuzzing.
-#[cfg(fuzzing)]
-pub async fn judge(stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
-    ask(stream, &Uri::from_static("http://127.0.0.1:1/grpc.health.v1.Health/Check"), "shop").await
-}
-
 const HELP: &str = "\
 Ok when the method Check of grpc.health.v1.Health answers SERVING for `service`, or for the server as a whole when it is \
 empty. NOT_SERVING, a service that the server does not know and a server without that method fail, each with its name.

@@ -100,12 +100,6 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, login: Lo
     Ok(values.with_known("answer", first(rows)))
 }
 
-/// What a look makes of what `stream` answers, for fuzzing.
-#[cfg(fuzzing)]
-pub async fn judge(password: &str, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
-    ask(Client::over(stream), Login { user: "me", database: None, password }, "select 1").await
-}
-
 const HELP: &str = "\
 Ok when the session opens and the query runs without an error, whatever it gives: what must come is said by `tolerance`. \
 So a server that starts up, shuts down or has no connection left fails with what it says, where a mere connection would \

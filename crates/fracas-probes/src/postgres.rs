@@ -128,14 +128,6 @@ impl Question {
     }
 }
 
-/// What a look makes of what `stream` answers, for fuzzing.
-#[cfg(fuzzing)]
-pub async fn judge(password: Option<&str>, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
-    let mut client = Client::over(stream);
-    client.authenticate(Login { user: "me", database: "postgres", password }, "abc").await?;
-    Question { query: "select 1".into(), recovery: true }.ask(&mut client).await
-}
-
 const HELP: &str = "\
 Ok when the session opens and the query runs without an error, whatever it gives: what must come is said by `tolerance`, \
 `{ answer: { equals: \"1\" } }` or `{ rows: { min: 1 } }`. So a server that starts up, shuts down, recovers or has no \

@@ -146,13 +146,6 @@ fn replication(values: Values, info: &str) -> Values {
         .with_known("replicationOffset", number("slave_repl_offset").or(number("master_repl_offset")))
 }
 
-/// What a look makes of what `stream` answers, for fuzzing.
-#[cfg(fuzzing)]
-pub async fn judge(key: Option<String>, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
-    let mut client = Client::over(stream);
-    Question { database: None, key, replication: true }.ask(&mut client).await
-}
-
 const HELP: &str = "\
 Ok when the connection is made, the password (if given) is taken, and PING is answered with PONG or, with `key`, the key \
 holds a text. So a server that still loads its data, refuses because it lost its master, or has no memory left for \
