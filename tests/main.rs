@@ -48,6 +48,7 @@ mod signin;
 mod stage;
 mod stops;
 mod terminal;
+mod trend;
 mod trouble;
 mod truth;
 mod untouched;
@@ -96,6 +97,7 @@ fn main() -> ExitCode {
         untouched::trials(),
         misfortunes::trials(),
         refused::trials(),
+        trend::trials(),
         trouble::trials(),
         join::trials(),
         identity::trials(),
