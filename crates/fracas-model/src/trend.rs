@@ -150,9 +150,11 @@ pub fn trends(mut points: Vec<Point>, mixed: bool, asked: Option<&Asked>) -> Vec
 
 fn of(points: Vec<Point>, asked: Option<&Asked>) -> Trend {
     let lengths: Vec<Interval> = points.iter().filter_map(|point| point.length).collect();
-    let judged = |wanted: fn(&Judgement) -> bool| points.iter().filter(|point| wanted(&point.judgement)).count();
-    let met = judged(|judgement| matches!(judgement, Judgement::Met { .. }));
-    let all_met = met > 0 && points.iter().filter(|p| p.length.is_some()).count() == met;
+    // A run without effect met nothing, whatever it was called then.
+    let counted = || points.iter().filter(|point| point.length.is_some());
+    let met = counted().filter(|point| matches!(point.judgement, Judgement::Met { .. })).count();
+    let missed = counted().filter(|point| matches!(point.judgement, Judgement::Missed { .. })).count();
+    let all_met = met > 0 && met == lengths.len();
     let distinct = |of: fn(&Point) -> &String| {
         let mut all: Vec<String> = Vec::new();
         for text in points.iter().map(of) {
@@ -169,7 +171,7 @@ fn of(points: Vec<Point>, asked: Option<&Asked>) -> Trend {
         n: lengths.len(),
         censored: lengths.iter().filter(|length| length.hi.is_none()).count(),
         met,
-        missed: judged(|judgement| matches!(judgement, Judgement::Missed { .. })),
+        missed,
         all_met_bound: all_met.then(|| stats::all_passed_bound(u32::try_from(met).unwrap_or(u32::MAX))),
         percentiles: [0.5, 0.9, 0.95, 0.99].map(|p| percentile(&lengths, p)).into(),
         change: asked.map(|asked| change(&points, asked)),
@@ -224,21 +226,23 @@ fn compared(later: &[Interval], baseline: &[Interval], asked: &Asked) -> (Change
         return (ChangeWord::CannotTell, format!("nothing to compare with: {sizes}"), None);
     }
     let best = smallest_p(m, n);
-    if best > asked.alpha {
+    // A p of exactly alpha counts, also where it was summed from parts.
+    let alpha = asked.alpha * (1.0 + 1e-9);
+    if best > alpha {
         let needs = ((1.0 / asked.alpha).ceil() as usize).saturating_sub(1);
         let help = if m == 1 { format!("; {needs} runs before the newest one are enough") } else { String::new() };
         let why = format!("{sizes}: p cannot fall below {best:.2} at that size, {} is asked{help}", asked.alpha);
         return (ChangeWord::CannotTell, why, None);
     }
     let p = slower_p(later, baseline);
-    if p <= asked.alpha {
+    if p <= alpha {
         return (ChangeWord::Slower, format!("slower than {} before, p = {}, {sizes}", runs(n), short(p)), Some(p));
     }
     // A run that was cut short may have been as slow as can be: if that would make a difference, nobody knows.
     let cut = later.iter().filter(|length| length.hi.is_none()).count();
     let slowest = Interval::at_least(Dur::from_ns(i64::MAX));
     let worst: Vec<Interval> = later.iter().map(|one| if one.hi.is_none() { slowest } else { *one }).collect();
-    if cut > 0 && slower_p(&worst, baseline) <= asked.alpha {
+    if cut > 0 && slower_p(&worst, baseline) <= alpha {
         let those = if m == 1 { "the run".to_owned() } else { format!("{cut} of the {m} newest runs") };
         let why = format!("{those} ended before the service was back, {sizes}");
         return (ChangeWord::CannotTell, why, Some(p));
