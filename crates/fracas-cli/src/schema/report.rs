@@ -211,6 +211,11 @@ pub(crate) fn report() -> Value {
             "verdict": verdict(),
             "sections": {"type": "array", "items": {"type": "object", "required": ["id", "name", "verdict"]}},
             "services": {"type": "array", "items": service()},
+            "timings": {
+                "type": "array",
+                "description": "instants t0 to t13 and the times between them, of each service",
+                "items": {"type": "object"}
+            },
             "entries": {"type": "array", "items": entry()},
             "probes": {"type": "array", "items": probe()},
             "events": {"type": "array", "items": event},

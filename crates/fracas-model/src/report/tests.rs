@@ -536,6 +536,7 @@ fn without_clock_maps_a_time_across_clocks_is_not_given() {
     let report = script.gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(11 * S, 15 * S)]).report();
     assert_eq!(metric(&report, "ttr").missing.as_deref(), Some("no clock map links the two clocks"));
     assert!(metric(&report, "outage").length.is_some(), "one clock is enough");
+}
 
 impl Script {
     /// The end, with the verdict that the history gives.
