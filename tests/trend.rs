@@ -14,7 +14,7 @@ use crate::{
 
 pub(crate) fn trials() -> Vec<Trial> {
     vec![
-        trial("a_slower_recovery_is_found_over_repeated_runs", &[Need::Lab, Need::Time], slower),
+        trial("a_slower_recovery_is_found_over_repeated_runs", &[Need::Lab], slower),
         trial("a_series_ends_at_the_first_run_that_does_not_pass", &[Need::Lab], ends),
         trial("the_example_of_a_pipeline_is_a_valid_document", &[Need::Lab], pipeline),
     ]

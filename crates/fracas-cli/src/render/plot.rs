@@ -12,7 +12,7 @@ use fracas_model::{
 };
 
 pub(super) use self::{raster::png, vector::svg};
-use super::words;
+use super::{chart::ticks, words};
 use crate::times;
 
 /// Size of one plot.
@@ -21,8 +21,10 @@ const HEIGHT: f64 = 360.0;
 /// Room around the field: left for lengths, below for days.
 const LEFT: f64 = 72.0;
 const RIGHT: f64 = 16.0;
-const TOP: f64 = 64.0;
+const TOP: f64 = 78.0;
 const BOTTOM: f64 = 44.0;
+/// Lengths that are written at the side, at most.
+const TICKS: i64 = 6;
 /// Wider than this no bar is drawn, however few the runs.
 const WIDEST: f64 = 22.0;
 
@@ -188,10 +190,10 @@ fn marked(trend: &Trend, field: &Field, shapes: &mut Vec<Shape>) {
 }
 
 fn axes(trend: &Trend, field: &Field, shapes: &mut Vec<Shape>) {
-    for share in [0.0, 0.25, 0.5, 0.75, 1.0] {
-        let length = Dur::from_ns((field.longest_ns * share) as i64);
+    for at in ticks(0, field.longest_ns as i64, TICKS).0 {
+        let length = Dur::from_ns(at);
         let y = field.y(length);
-        if share > 0.0 {
+        if at > 0 {
             shapes.push(Shape::Line { from: (LEFT, y), to: (WIDTH - RIGHT, y), paint: Paint::Faint, dashed: true });
         }
         let (x, text) = (LEFT - 6.0, length.human());

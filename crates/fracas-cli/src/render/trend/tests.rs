@@ -115,6 +115,15 @@ fn foreign_names_open_no_tag() {
 }
 
 #[test]
+fn the_page_of_a_run_shows_those_before_it() {
+    let report = fracas_model::report::build(&crate::fixture::history(), &std::collections::BTreeMap::new());
+    let alone = crate::render::html(&report);
+    let among = crate::render::html_among(&report, &folded(fixture(4, 3000)));
+    assert!(!alone.contains("id=\"runs\"") && among.contains("id=\"runs\""));
+    assert_eq!(among.matches("<title>run r").count(), 4);
+}
+
+#[test]
 fn a_lone_run_is_drawn_too() {
     let all = folded(fixture(1, 3000));
     assert!(png(&all).len() > 1000 && svg(&all).contains("<title>run r000"));
