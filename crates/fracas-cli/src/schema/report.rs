@@ -63,6 +63,8 @@ fn service() -> Value {
             "downEdges": count(),
             "upEdges": count(),
             "preExisting": count(),
+            "together": {"type": "object", "description": "how much of it was out, over several vantages"},
+            "degraded": {"type": "object", "description": "for how long it was up, but slow"},
             "events": {"type": "array", "items": count()}
         }
     })

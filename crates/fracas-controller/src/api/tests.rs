@@ -571,6 +571,8 @@ async fn ended_with(api: &Api, run: &str, experiment: &str, environment: &str, s
         down_edges: 0,
         up_edges: 0,
         pre_existing: 0,
+        together: None,
+        degraded: None,
         events: Vec::new(),
     }];
     let stream = format!("run/{run}");
