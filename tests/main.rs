@@ -49,6 +49,7 @@ mod signin;
 mod stage;
 mod stops;
 mod terminal;
+mod trend;
 mod trouble;
 mod truth;
 mod untouched;
@@ -98,6 +99,7 @@ fn main() -> ExitCode {
         untouched::trials(),
         misfortunes::trials(),
         refused::trials(),
+        trend::trials(),
         trouble::trials(),
         join::trials(),
         identity::trials(),

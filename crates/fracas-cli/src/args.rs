@@ -6,7 +6,12 @@ use clap::{
     Args, Parser, Subcommand, ValueEnum,
     builder::{PossibleValuesParser, TypedValueParser as _},
 };
-use fracas_model::{mark::Mark, units::Dur};
+use fracas_model::{
+    id::RunId,
+    mark::Mark,
+    trend::{self, Baseline},
+    units::Dur,
+};
 
 use crate::exit;
 
@@ -102,6 +107,12 @@ pub enum Command {
     /// List runs, newest first
     #[command(after_help = "Example:\n  fracas runs --limit 10\n  fracas runs --output json")]
     Runs(RunsArgs),
+    /// See how recovery went over many runs: every run, median, percentiles, and whether the newest is slower
+    #[command(after_help = TREND_HELP)]
+    Trend(TrendArgs),
+    /// List services with their objectives: last proof, what was achieved, days since, what is overdue
+    #[command(after_help = SERVICES_HELP)]
+    Services(ServicesArgs),
     /// Show one run: state, entries, faults on each host and its whole history
     #[command(after_help = "Example:\n  fracas show last\n  fracas show 1nf3k8 --output json")]
     Show(RunName),
@@ -228,6 +239,10 @@ const RUN_HELP: &str = "Example:
   fracas run slow-net.yaml --set delay=200ms --seed 42 --report slow-net.html
   fracas run kill-db.yaml --detach --yes
   fracas run hog.yaml --local --label role=db
+  fracas run kill-db.yaml --repeat 10 --yes
+
+With --repeat the runs follow each other, each with its own gate and its own seed; the first one that does not pass ends
+the series, and the exit code is that of the worst. What they show together is printed at the end, as by `fracas trend`.
 
 The first Ctrl-C stops the run and shows the undo; the second leaves it to the controller and exits with 130.
 On a terminal it shows what will be hit and asks, unless --yes is given.
@@ -235,6 +250,36 @@ On a terminal it shows what will be hit and asks, unless --yes is given.
 Exit codes:
   0 pass   1 fail   2 document refused   3 inconclusive   4 aborted   5 error
   6 undo unconfirmed   7 refused before the start   130 left by the second Ctrl-C";
+
+const TREND_HELP: &str = "Example:
+  fracas trend kill-db
+  fracas trend kill-db --fail-on slower
+  fracas trend --service checkout --environment prod --last 50 --to checkout.svg --to checkout.md
+  fracas trend kill-db --newest 5 --baseline last:30 --output json
+  fracas trend kill-db --baseline 1nf3k8..1nf9zz --fail-on slower
+
+A length is known within bounds, and a run that ended before its service was back counts as longer than it was seen: no run
+is dropped. Only runs of one intent (document, parameters, target rules) are compared; earlier ones are told apart.
+The newest run is slower when so long a recovery among the runs before it would be chance in fewer than --alpha of cases;
+19 runs before it are enough for the usual 0.05.
+
+Exit codes with --fail-on slower:
+  0 not slower   1 slower   3 cannot tell: too few runs, or the newest was cut short";
+
+const SERVICES_HELP: &str = "Example:
+  fracas services
+  fracas services --environment prod --fail-on unproven
+  fracas services --output json
+
+Objectives stand in documents:
+
+    services:
+      checkout: { rto: 30s, mtpd: 4h, proveEvery: 90d }
+
+A service is proven by a run that met the objective of today; it is overdue when that is longer ago than `proveEvery`.
+
+Exit codes with --fail-on unproven:
+  0 every objective is proven   1 some is missed, overdue, or was never proven";
 
 /// Values for a document's parameters.
 #[derive(Clone, Debug, Default, Args)]
@@ -299,6 +344,14 @@ pub enum SchemaKind {
     Event,
     /// The last line of `run --output json`.
     Result,
+    /// The last line of `run --repeat --output json`.
+    Series,
+    /// Reports.
+    Report,
+    /// `trend --output json`.
+    Trend,
+    /// `services --output json`.
+    Services,
 }
 
 /// Arguments of `new`.
@@ -351,6 +404,90 @@ pub struct RunArgs {
     /// Do not ask before starting
     #[arg(long, short)]
     pub yes: bool,
+    /// Run it so many times, one after another; with --report each run has a file of its own: NAME.1.html, NAME.2.html
+    #[arg(long, value_name = "N", conflicts_with = "detach", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub repeat: Option<u32>,
+    /// With --repeat: go on after a run that did not pass
+    #[arg(long, requires = "repeat")]
+    pub keep_going: bool,
+}
+
+/// Arguments of `trend`.
+#[derive(Debug, Args)]
+pub struct TrendArgs {
+    /// Name of an experiment or game day, as its document says
+    #[arg(value_name = "EXPERIMENT", required_unless_present = "service")]
+    pub experiment: Option<String>,
+    /// This service only; without EXPERIMENT in the runs of all experiments
+    #[arg(long, value_name = "NAME")]
+    pub service: Option<String>,
+    /// Environment of the runs
+    #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
+    pub environment: String,
+    /// Look at this many runs, the newest
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub last: u32,
+    /// Compare this many of the newest runs
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub newest: u32,
+    /// Compare with: so many runs before them, one run, or those from one to another
+    #[arg(long, value_name = "last:N|RUN|RUN..RUN", default_value = "last:20", value_parser = baseline)]
+    pub baseline: Baseline,
+    /// How often a false alarm may be raised
+    #[arg(long, value_name = "P", default_value_t = trend::ALPHA, value_parser = alpha)]
+    pub alpha: f64,
+    /// Exit with 1 when slower, and with 3 when that cannot be told
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub fail_on: Option<TrendFailure>,
+    /// Mix runs of different documents, parameters and target rules
+    #[arg(long)]
+    pub all_intents: bool,
+    /// Write it to this file too, as its ending says: .svg, .png, .html, .md, .json, .txt; may be repeated
+    #[arg(long, value_name = "FILE")]
+    pub to: Vec<PathBuf>,
+}
+
+/// What makes `trend` fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum TrendFailure {
+    /// The newest runs are slower than the baseline.
+    Slower,
+}
+
+/// Arguments of `services`.
+#[derive(Debug, Args)]
+pub struct ServicesArgs {
+    /// Environment of the runs
+    #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
+    pub environment: String,
+    /// Exit with 1 when an objective is missed, overdue, or was never proven
+    #[arg(long, value_enum, value_name = "WHAT")]
+    pub fail_on: Option<ServicesFailure>,
+}
+
+/// What makes `services` fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ServicesFailure {
+    /// An objective is missed, overdue, or was never proven.
+    Unproven,
+}
+
+/// `last:20`, `RUN` or `RUN..RUN`.
+fn baseline(text: &str) -> Result<Baseline, String> {
+    if let Some(count) = text.strip_prefix("last:") {
+        let why = "`last:` needs a number from 1 to 1000, such as last:20";
+        return count.parse().ok().filter(|n| (1..=1000).contains(n)).map(Baseline::Last).ok_or_else(|| why.into());
+    }
+    let (first, last) = text.split_once("..").unwrap_or((text, text));
+    if first.is_empty() || last.is_empty() {
+        return Err("write last:20, a run, or two runs as RUN..RUN".into());
+    }
+    Ok(Baseline::Between(RunId::new(first), RunId::new(last)))
+}
+
+fn alpha(text: &str) -> Result<f64, String> {
+    let share: Option<f64> = text.parse().ok();
+    share.filter(|p| (0.000_1..=0.5).contains(p)).ok_or_else(|| "write a share from 0.0001 to 0.5, such as 0.05".into())
 }
 
 /// Which run.
@@ -1091,8 +1228,10 @@ pub enum ReportForm {
     Json,
     /// One self-contained page.
     Html,
-    /// For tickets and wikis.
+    /// For tickets, wikis and the summary of a CI job.
     Markdown,
+    /// For the test reports of CI systems.
+    Junit,
 }
 
 /// Arguments of `completions`.
@@ -1133,6 +1272,7 @@ mod tests {
     /// Splits like a shell: single quotes keep spaces; a redirection ends the command.
     fn words(line: &str) -> Vec<String> {
         let line = line.split(" > ").next().unwrap_or_default();
+        let line = line.split(" || ").next().unwrap_or_default();
         let mut words = vec![String::new()];
         let mut quoted = false;
         for c in line.chars() {
@@ -1168,6 +1308,40 @@ mod tests {
             check(command, &format!("fracas {}", command.get_name()), &mut checked);
         }
         assert!(checked >= 16, "{checked}");
+    }
+
+    #[test]
+    fn the_commands_of_the_example_pipelines_parse() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/ci");
+        for name in ["github-actions.yml", "gitlab-ci.yml"] {
+            let text = std::fs::read_to_string(folder.join(name)).unwrap();
+            let commands =
+                text.lines().map(|line| line.trim_start_matches([' ', '#'])).filter(|l| l.starts_with("fracas "));
+            let mut told = Vec::new();
+            for line in commands {
+                let cli = Cli::try_parse_from(words(line)).unwrap_or_else(|e| panic!("{name}: {line}: {e}"));
+                told.push(match cli.command {
+                    Command::Trend(given) => (given.fail_on, given.newest),
+                    Command::Run(given) => (None, given.repeat.unwrap_or(0)),
+                    _ => continue,
+                });
+            }
+            assert_eq!(told, [(None, 5), (Some(TrendFailure::Slower), 5)], "{name}");
+        }
+    }
+
+    #[test]
+    fn baselines_are_windows_or_runs() {
+        assert_eq!(baseline("last:20"), Ok(Baseline::Last(20)));
+        assert_eq!(baseline("1nf3"), Ok(Baseline::Between("1nf3".into(), "1nf3".into())));
+        assert_eq!(baseline("a..b"), Ok(Baseline::Between("a".into(), "b".into())));
+        for wrong in ["last:", "last:0", "last:x", "last:5000", "..b", "a..", ""] {
+            assert!(baseline(wrong).is_err(), "{wrong}");
+        }
+        assert!(Cli::try_parse_from(["fracas", "trend"]).is_err());
+        assert!(Cli::try_parse_from(["fracas", "trend", "a", "--alpha", "0"]).is_err());
+        assert!(Cli::try_parse_from(["fracas", "run", "a.yaml", "--keep-going"]).is_err());
+        assert!(Cli::try_parse_from(["fracas", "run", "a.yaml", "--repeat", "0"]).is_err());
     }
 
     #[test]

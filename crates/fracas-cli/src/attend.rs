@@ -51,13 +51,14 @@ pub(crate) struct Interrupts {
     interrupt: Signal,
     terminate: Signal,
     held: bool,
+    heard: bool,
 }
 
 impl Interrupts {
     pub(crate) fn new() -> Result<Self, CliError> {
         let watch = |kind| signal(kind).map_err(|e| CliError::failure(format!("cannot watch for Ctrl-C: {e}")));
         let (interrupt, terminate) = (watch(SignalKind::interrupt())?, watch(SignalKind::terminate())?);
-        Ok(Self { interrupt, terminate, held: false })
+        Ok(Self { interrupt, terminate, held: false, heard: false })
     }
 
     /// Waits for one; those that came since the last call count as one.
@@ -69,6 +70,12 @@ impl Interrupts {
             _ = self.interrupt.recv() => {}
             _ = self.terminate.recv() => {}
         }
+        self.heard = true;
+    }
+
+    /// Whether there ever was one.
+    pub(crate) fn heard(&self) -> bool {
+        self.heard
     }
 
     /// The one that was just heard is for whoever asks next.
@@ -83,7 +90,7 @@ pub(crate) async fn attend(
     run: &RunId,
     after: u64,
     on_interrupt: OnInterrupt,
-    mut interrupts: Interrupts,
+    interrupts: &mut Interrupts,
     output: Output,
 ) -> Result<Outcome, CliError> {
     let hint = match on_interrupt {

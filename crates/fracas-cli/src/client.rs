@@ -7,6 +7,7 @@ mod guard;
 mod keep;
 mod notices;
 mod people;
+mod results;
 mod schedules;
 mod signin;
 
@@ -16,6 +17,7 @@ pub use guard::GuardRailsAnswer;
 pub use keep::{KeptRecord, KeptStream, PruneAnswer, PruneOrder};
 pub use notices::{ChannelSummary, NoticeOutcome, TriedChannel};
 pub use people::{NewPerson, PersonSummary, RoleSummary, TokenSummary};
+pub use results::{Results, ResultsQuery};
 pub use schedules::{ScheduleSubmission, ScheduleSummary};
 pub use signin::{SignInClient, UserCode};
 

@@ -20,8 +20,11 @@ mod run;
 mod runs;
 mod schedule;
 mod schema;
+mod series;
+mod services;
 mod show;
 mod stop;
+mod trend;
 mod validate;
 mod version;
 mod watch;
@@ -42,6 +45,8 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Plan(given) => plan::plan(session, &given).await,
         Command::Watch(given) => watch::watch(session, &given).await,
         Command::Runs(given) => runs::runs(session, &given).await,
+        Command::Trend(given) => trend::trend(session, &given).await,
+        Command::Services(given) => services::services(session, &given).await,
         Command::Show(given) => show::show(session, &given).await,
         Command::Decide(given) => decide::decide(session, &given).await,
         Command::Mark(given) => mark::mark(session, &given).await,

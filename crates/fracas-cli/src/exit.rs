@@ -2,8 +2,12 @@
 
 /// Every judgement held, or the command did what was asked.
 pub const PASS: u8 = 0;
+/// A judgement did not hold: an objective was missed, or recovery became slower.
+pub const FAIL: u8 = 1;
 /// The command line or the document is wrong.
 pub const USAGE: u8 = 2;
+/// Something could not be settled or shown.
+pub const INCONCLUSIVE: u8 = 3;
 /// Something failed that is no verdict: no connection, no file, a bug.
 pub const ERROR: u8 = 5;
 /// Some host has not confirmed that it is clean.

@@ -1,12 +1,24 @@
-//! JSON Schemas of what `--output json` prints while a run is watched. Documents' schema is the model's.
+//! JSON Schemas of what `--output json` prints: of runs, reports, trends and services. Documents' schema is the model's.
+
+mod report;
+mod trend;
 
 use fracas_model::schema::DIALECT;
 use serde_json::{Value, json};
+
+pub(crate) use self::{
+    report::report,
+    trend::{series, services, trend},
+};
 
 /// One event of a history.
 pub(crate) const EVENT: &str = "fracas.event/v1";
 /// The last line of `run` and `watch`.
 pub(crate) const RESULT: &str = "fracas.result/v1";
+/// The last line of `run --repeat`.
+pub(crate) const SERIES: &str = "fracas.series/v1";
+/// How services stand.
+pub(crate) const SERVICES: &str = "fracas.services/v1";
 /// Something about the connection or the command, on standard error.
 pub(crate) const NOTICE: &str = "fracas.notice/v1";
 
@@ -44,6 +56,24 @@ pub(crate) fn event() -> Value {
                 "required": ["kind"],
                 "properties": {"kind": {"type": "string"}}
             }
+        }
+    })
+}
+
+/// The verdict as data holds it.
+fn verdict_word() -> Value {
+    json!({"enum": ["pass", "fail", "inconclusive", "aborted", "error", "undoUnconfirmed", "refused"]})
+}
+
+/// How a service stood against its objective.
+fn judgement() -> Value {
+    json!({
+        "type": "object",
+        "required": ["word"],
+        "properties": {
+            "word": {"enum": ["met", "missed", "inconclusive", "notMeasured", "noObjective"]},
+            "why": {"type": "string"},
+            "settledByPeriod": {"type": ["string", "null"], "description": "the probe period that would settle it"}
         }
     })
 }

@@ -14,6 +14,7 @@ mod keep;
 mod marks;
 mod notices;
 mod people;
+mod results;
 mod runs;
 mod schedules;
 
@@ -33,14 +34,15 @@ use fracas_proto::{
         GetRunRequest, GetScheduleReply, GetScheduleRequest, GuardRails, HaltReply, HaltRequest, HistoryEvent, Host,
         HostRequest, KeptStream, LabelHostRequest, ListAccessTokensReply, ListAccessTokensRequest, ListApprovalsReply,
         ListApprovalsRequest, ListFeedsReply, ListFeedsRequest, ListHostsReply, ListHostsRequest,
-        ListNotificationsReply, ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListRunsReply,
-        ListRunsRequest, ListSchedulesReply, ListSchedulesRequest, ListStreamsRequest, MakeAccessTokenReply,
-        MakeAccessTokenRequest, MakeFeedReply, MakeFeedRequest, MakeJoinTokenReply, MakeJoinTokenRequest, MarkReply,
-        MarkRequest, MoveHostRequest, Person, PlanReply, PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest,
-        Record, RejectRequest, RemovePersonRequest, RevokeAccessTokenReply, RevokeAccessTokenRequest,
-        RevokeFeedRequest, RunSummary, Schedule, ScheduleRequest, SetGuardRailsRequest, SetRoleRequest,
-        SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply, StopRunRequest, TestNotificationReply,
-        TestNotificationRequest, WatchRunRequest, WhoAmIRequest, WithdrawRequest, operator_server,
+        ListNotificationsReply, ListNotificationsRequest, ListPeopleReply, ListPeopleRequest, ListResultsReply,
+        ListResultsRequest, ListRunsReply, ListRunsRequest, ListSchedulesReply, ListSchedulesRequest,
+        ListStreamsRequest, MakeAccessTokenReply, MakeAccessTokenRequest, MakeFeedReply, MakeFeedRequest,
+        MakeJoinTokenReply, MakeJoinTokenRequest, MarkReply, MarkRequest, MoveHostRequest, Person, PlanReply,
+        PlanRequest, PruneReply, PruneRequest, ReadRecordsRequest, Record, RejectRequest, RemovePersonRequest,
+        RevokeAccessTokenReply, RevokeAccessTokenRequest, RevokeFeedRequest, RunSummary, Schedule, ScheduleRequest,
+        SetGuardRailsRequest, SetRoleRequest, SetScheduleRequest, StartRunReply, StartRunRequest, StopRunReply,
+        StopRunRequest, TestNotificationReply, TestNotificationRequest, WatchRunRequest, WhoAmIRequest,
+        WithdrawRequest, operator_server,
     },
 };
 use futures_util::Stream;
@@ -57,6 +59,7 @@ use crate::{
     keep::Keeper,
     notify::Notices,
     people::People,
+    results::Results,
     runs::Runs,
     schedules::Schedules,
     store::StoreError,
@@ -106,6 +109,7 @@ pub struct Api {
     approvals: Approvals,
     gate: Arc<dyn Gate>,
     keeper: Option<Arc<Keeper>>,
+    results: Results,
 }
 
 impl std::fmt::Debug for Api {
@@ -129,7 +133,8 @@ impl Api {
     /// A service over the controller's parts.
     pub fn new(parts: Parts) -> Self {
         let Parts { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper } = parts;
-        Self { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper }
+        let results = Results::new(history.clone());
+        Self { runs, schedules, notices, feeds, history, fleet, audit, people, approvals, gate, keeper, results }
     }
 
     /// Whether the caller may do this. Recorded before it is done; a refusal too.
@@ -243,6 +248,11 @@ impl operator_server::Operator for Api {
     async fn list_runs(&self, request: Request<ListRunsRequest>) -> Reply<ListRunsReply> {
         let by = principal(&request)?;
         self.listed_runs(&by, &request.into_inner()).await
+    }
+
+    async fn list_results(&self, request: Request<ListResultsRequest>) -> Reply<ListResultsReply> {
+        let by = principal(&request)?;
+        self.listed_results(&by, &request.into_inner()).await
     }
 
     async fn get_run(&self, request: Request<GetRunRequest>) -> Reply<RunSummary> {

@@ -23,6 +23,7 @@ pub mod metrics;
 pub mod notify;
 mod outgoing;
 pub mod people;
+pub mod results;
 pub mod runs;
 pub mod schedules;
 pub mod server;

@@ -123,6 +123,15 @@ pub struct Service {
     /// A look that succeeds and takes longer shows the service degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above: Option<Dur>,
+    /// Recovery point objective: how much of what was written last may be lost. Nothing measures it yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<Dur>,
+    /// Maximum tolerable period of disruption: within it the objective must lie.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtpd: Option<Dur>,
+    /// How often the objective is to be proven by a run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prove_every: Option<Dur>,
 }
 
 /// From where a recovery time objective is counted.

@@ -203,6 +203,15 @@ pub struct ServiceReport {
     pub rto: Option<Dur>,
     /// From where that is counted.
     pub rto_from: RtoFrom,
+    /// Its recovery point objective; nothing measures what was lost yet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rpo: Option<Dur>,
+    /// Its maximum tolerable period of disruption.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mtpd: Option<Dur>,
+    /// How often its objective is to be proven.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prove_every: Option<Dur>,
     /// How it did.
     pub judgement: Judgement,
     /// Impact to recovery, on one vantage clock. `None`: no outage was seen after the first fault.

@@ -97,6 +97,43 @@ fn at_least(k: u32, n: u32, p: f64) -> f64 {
     sum
 }
 
+/// Ranks, counted from 1, of the two values in ascending order between which the quantile `p` (0 < p < 1) of whatever the
+/// `n` values were drawn from lies with at least 95 % confidence, at most 2.5 % outside on either side. `None` where n is
+/// too small for that side.
+///
+/// The exact distribution-free interval from order statistics: with B binomial (n, p), the lower rank is the largest r with
+/// `P(B <= r - 1) <= 2.5 %`, the upper one the smallest s with `P(B >= s) <= 2.5 %` (Hahn and Meeker, Statistical Intervals,
+/// section 5.2). Ties only widen what it covers.
+pub fn enclosing_ranks(n: usize, p: f64) -> (Option<usize>, Option<usize>) {
+    let tail = (1.0 - CONFIDENCE) / 2.0;
+    let cumulated = cumulated(n, p);
+    let lower = (1..=n).rev().find(|r| cumulated[r - 1] <= tail);
+    (lower, (1..=n).find(|s| 1.0 - cumulated[s - 1] <= tail))
+}
+
+/// Rank, counted from 1, of the value that lies above the quantile `p` with at least 95 % confidence; `None` while n is
+/// smaller than [`needed`].
+pub fn upper_rank(n: usize, p: f64) -> Option<usize> {
+    let cumulated = cumulated(n, p);
+    (1..=n).find(|s| 1.0 - cumulated[s - 1] <= 1.0 - CONFIDENCE)
+}
+
+/// `P(B <= k)` for k from 0 to n, B binomial. Summed from logarithms, so that nothing underflows for large n.
+fn cumulated(n: usize, p: f64) -> Vec<f64> {
+    let (hit, miss) = (p.ln(), (1.0 - p).ln());
+    let mut ways = 0.0;
+    let mut sum = 0.0;
+    (0..=n)
+        .map(|k| {
+            if k > 0 {
+                ways += ((n - k + 1) as f64 / k as f64).ln();
+            }
+            sum += (ways + k as f64 * hit + (n - k) as f64 * miss).exp();
+            sum
+        })
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,5 +179,26 @@ mod tests {
     fn passes_bound_the_chance() {
         assert!((all_passed_bound(59) - 0.950_5).abs() < 1e-3 && all_passed_bound(0).abs() < 1e-12);
         assert!((all_passed_bound(1) - 0.05).abs() < 1e-12);
+    }
+
+    #[test]
+    fn ranks_around_the_median_are_those_of_the_tables() {
+        // Conover, Practical Nonparametric Statistics, and any table of the sign test at 95 %.
+        for (n, ranks) in [(6, (1, 6)), (10, (2, 9)), (15, (4, 12)), (20, (6, 15)), (25, (8, 18))] {
+            assert_eq!(enclosing_ranks(n, 0.5), (Some(ranks.0), Some(ranks.1)), "n = {n}");
+        }
+        assert_eq!(enclosing_ranks(5, 0.5), (None, None));
+        assert_eq!(enclosing_ranks(0, 0.5), (None, None));
+    }
+
+    #[test]
+    fn an_upper_bound_needs_what_the_percentile_needs() {
+        for p in [0.5, 0.9, 0.95, 0.99] {
+            let n = needed(p);
+            assert_eq!((upper_rank(n - 1, p), upper_rank(n, p)), (None, Some(n)), "p = {p}");
+        }
+        // Hahn and Meeker, table of one-sided upper bounds: of 100 values the 99th bounds P95 at 95 %.
+        assert_eq!(upper_rank(100, 0.95), Some(99));
+        assert!(upper_rank(20_000, 0.99).is_some_and(|rank| rank > 19_800));
     }
 }

@@ -2,16 +2,23 @@
 
 use std::{fs, path::Path};
 
-use fracas_model::report::Report;
+use fracas_model::{
+    report::Report,
+    trend::{Trend, trends},
+};
 
 use crate::{
     Session,
     args::{ReportArgs, ReportForm},
+    client::{Client, ResultsQuery},
     error::CliError,
     exit,
     render::{self, Style},
     times::Zone,
 };
+
+/// So many runs, the newest, are looked through for those before a run.
+const BEFORE: u32 = 200;
 
 pub(crate) async fn report(session: &Session<'_>, given: &ReportArgs) -> Result<u8, CliError> {
     let form = given.format.unwrap_or_else(|| match &given.to {
@@ -25,15 +32,42 @@ pub(crate) async fn report(session: &Session<'_>, given: &ReportArgs) -> Result<
     if !complete {
         session.output.notice("the run has not ended: this report is a snapshot");
     }
+    let text = match (form, &given.to) {
+        (ReportForm::Html, _) => render::html_among(&report, &among(session, &client, &report).await),
+        (_, None) => rendered(&report, form, session),
+        (_, Some(_)) => rendered_for_file(&report, form),
+    };
     match &given.to {
-        None if form == ReportForm::Text => session.output.text(&rendered(&report, form, session))?,
-        None => session.output.raw(&rendered(&report, form, session))?,
+        None if form == ReportForm::Text => session.output.text(&text)?,
+        None => session.output.raw(&text)?,
         Some(path) => {
-            save(path, &rendered_for_file(&report, form))?;
+            save(path, &text)?;
             session.output.notice(&format!("report written to {}", path.display()));
         }
     }
     Ok(exit::PASS)
+}
+
+/// What this run and those of the same intent before it show together; nothing when it is the first, or when the controller
+/// cannot tell.
+async fn among(session: &Session<'_>, client: &Client, report: &Report) -> Vec<Trend> {
+    let query = ResultsQuery {
+        experiment: report.name.clone(),
+        environment: report.environment.clone(),
+        limit: BEFORE,
+        ..ResultsQuery::default()
+    };
+    let mut points = match client.results(query).await {
+        Ok(found) => found.points,
+        Err(error) => {
+            session.output.notice(&format!("the runs before this one are not in the report: {error}"));
+            return Vec::new();
+        }
+    };
+    points.retain(|point| point.intent == report.intent && point.started_wall_ns <= report.times.planned_wall_ns);
+    let mut all = trends(points, false, None);
+    all.retain(|trend| trend.points.len() > 1);
+    all
 }
 
 /// The form that a file's ending means.
@@ -41,6 +75,7 @@ fn form_of(path: &Path) -> ReportForm {
     match path.extension().and_then(|e| e.to_str()) {
         Some("json") => ReportForm::Json,
         Some("md" | "markdown") => ReportForm::Markdown,
+        Some("xml") => ReportForm::Junit,
         Some("txt") => ReportForm::Text,
         _ => ReportForm::Html,
     }
@@ -81,6 +116,7 @@ fn of(report: &Report, form: ReportForm, style: Style) -> String {
         ReportForm::Json => render::json(report),
         ReportForm::Html => render::html(report),
         ReportForm::Markdown => render::markdown(report),
+        ReportForm::Junit => render::junit(report),
     }
 }
 
@@ -106,8 +142,14 @@ mod tests {
     fn a_files_ending_decides_its_form() {
         let folder = tempfile::tempdir().unwrap();
         let report = build(&fixture::history(), &BTreeMap::new());
-        let forms =
-            [("a.html", "<!DOCTYPE html>"), ("a.md", "# ✅ "), ("a.txt", "PASS"), ("a.json", "{"), ("a", "<!DOCTYPE")];
+        let forms = [
+            ("a.html", "<!DOCTYPE html>"),
+            ("a.md", "# ✅ "),
+            ("a.txt", "PASS"),
+            ("a.json", "{"),
+            ("a", "<!DOCTYPE"),
+            ("a.xml", "<?xml"),
+        ];
         for (name, start) in forms {
             let path = folder.path().join(name);
             writable(&path).unwrap();

@@ -8,7 +8,7 @@ use std::{
 use fracas_model::{experiment::Action, id::RunId, report::Report};
 use serde_json::json;
 
-use super::{plan, report};
+use super::{plan, report, series};
 use crate::{
     LocalController, Session,
     args::RunArgs,
@@ -60,7 +60,7 @@ async fn on(
     early: Option<Interrupts>,
 ) -> Result<u8, CliError> {
     let output = session.output;
-    if output.asks && !given.yes && !given.local && !agreed(output, client, &what).await? {
+    if output.asks && !given.yes && !given.local && !agreed(output, client, &what, given.repeat).await? {
         output.notice("nothing was started");
         return Ok(exit::REFUSED);
     }
@@ -75,13 +75,44 @@ async fn on(
         return Ok(exit::PASS);
     }
     let mut interrupts = early.map_or_else(Interrupts::new, Ok)?;
-    let Some(run) = start_unless_left(client, what, &mut interrupts, output).await? else { return Ok(exit::LEFT) };
-    let outcome = match attend(client, &run, 0, OnInterrupt::Stop, interrupts, output).await {
+    if let Some(times) = given.repeat {
+        return series::series(session, client, given, what, times, &mut interrupts).await;
+    }
+    Ok(one(session, client, what, &mut interrupts, given.report.as_deref()).await?.code)
+}
+
+/// One run that was started, attended and concluded.
+pub(super) struct Ended {
+    /// Its exit code.
+    pub(super) code: u8,
+    /// Which it was; `None` if we left before that was known.
+    pub(super) run: Option<RunId>,
+    /// Its end; `None` if we left before.
+    pub(super) ending: Option<Ending>,
+}
+
+/// Starts one run, attends it to its end and says how it was.
+pub(super) async fn one(
+    session: &Session<'_>,
+    client: &Client,
+    what: Submission,
+    interrupts: &mut Interrupts,
+    to: Option<&Path>,
+) -> Result<Ended, CliError> {
+    let Some(run) = start_unless_left(client, what, interrupts, session.output).await? else {
+        return Ok(Ended { code: exit::LEFT, run: None, ending: None });
+    };
+    let outcome = match attend(client, &run, 0, OnInterrupt::Stop, interrupts, session.output).await {
         // Nobody reads on, and the verdict is not known: that is no success.
         Err(error) if error.unread() => Outcome::Left,
         other => other?,
     };
-    conclude(session, client, &run, outcome, given.report.as_deref()).await
+    let ending = match &outcome {
+        Outcome::Finished(ending) => Some(ending.clone()),
+        Outcome::Left => None,
+    };
+    let code = conclude(session, client, &run, outcome, to).await?;
+    Ok(Ended { code, run: Some(run), ending })
 }
 
 /// Starts it. A Ctrl-C meanwhile is held for the attendance, which then stops the run; a second one leaves.
@@ -122,15 +153,15 @@ async fn start(client: &Client, what: Submission) -> Result<RunId, ClientError> 
 }
 
 /// Shows who would suffer what and asks. A plan that cannot run is shown with its reasons instead.
-async fn agreed(output: Output, client: &Client, what: &Submission) -> Result<bool, CliError> {
+async fn agreed(output: Output, client: &Client, what: &Submission, repeat: Option<u32>) -> Result<bool, CliError> {
     let answer = client.plan(what.clone()).await?;
     if plan::refused(&answer) {
         return Err(CliError { exit: exit::REFUSED, text: plan::refusals(&answer).trim().to_owned() });
     }
-    output.agreed(&question(&answer)).await
+    output.agreed(&question(&answer, repeat)).await
 }
 
-fn question(answer: &PlanAnswer) -> String {
+fn question(answer: &PlanAnswer, repeat: Option<u32>) -> String {
     let mut by_host: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for entry in &answer.experiment.timeline {
         let Action::Fault { target, .. } = &entry.action else { continue };
@@ -143,6 +174,9 @@ fn question(answer: &PlanAnswer) -> String {
         format!("{} would put {} under fault:\n", answer.experiment.name, words::count(by_host.len(), "host"));
     for (host, faults) in by_host {
         text += &format!("  {host}: {}\n", faults.into_iter().collect::<Vec<_>>().join(", "));
+    }
+    if let Some(times) = repeat {
+        text += &format!("{} one after another, each on hosts drawn anew\n", words::count(times as usize, "run"));
     }
     text + "start? [y/N] "
 }
@@ -230,8 +264,11 @@ mod tests {
             notes: Vec::new(),
         };
         assert_eq!(
-            question(&answer),
+            question(&answer, None),
             "shop-survives would put 1 host under fault:\n  db-1: crash on primary, lag on primary for 20s\nstart? [y/N] "
+        );
+        assert!(
+            question(&answer, Some(3)).ends_with("3 runs one after another, each on hosts drawn anew\nstart? [y/N] ")
         );
     }
 }

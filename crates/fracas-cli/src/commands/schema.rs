@@ -17,6 +17,10 @@ pub(crate) fn schema(session: &Session<'_>, given: &SchemaArgs) -> Result<u8, Cl
         SchemaKind::GuardRails => guard_rails_json_schema(),
         SchemaKind::Event => schema::event(),
         SchemaKind::Result => schema::result(),
+        SchemaKind::Series => schema::series(),
+        SchemaKind::Report => schema::report(),
+        SchemaKind::Trend => schema::trend(),
+        SchemaKind::Services => schema::services(),
     };
     // Never tagged: a schema with a key of its own would not be the published one.
     session.output.line(&format!("{schema:#}"))?;

@@ -10,7 +10,7 @@ use crate::{
 pub(crate) async fn watch(session: &Session<'_>, given: &WatchArgs) -> Result<u8, CliError> {
     let client = session.client()?;
     let run = client.run(&given.run.run).await?;
-    let interrupts = Interrupts::new()?;
-    let outcome = attend(&client, &run.run, given.after, OnInterrupt::Leave, interrupts, session.output).await?;
+    let mut interrupts = Interrupts::new()?;
+    let outcome = attend(&client, &run.run, given.after, OnInterrupt::Leave, &mut interrupts, session.output).await?;
     super::run::conclude(session, &client, &run.run, outcome, None).await
 }

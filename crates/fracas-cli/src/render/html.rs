@@ -13,6 +13,7 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use fracas_model::{
     event::VerdictWord,
     report::{Judgement, Report},
+    trend::Trend,
     units::Dur,
 };
 
@@ -20,7 +21,7 @@ use super::{
     chart::Chart,
     listed,
     page::{self, escape, facts},
-    svg,
+    svg, trend,
     words::{self, offset, verdict_meaning, wall_utc},
 };
 
@@ -29,6 +30,11 @@ const EVENTS: usize = 20_000;
 
 /// The whole page.
 pub fn html(report: &Report) -> String {
+    html_among(report, &[])
+}
+
+/// The same with what this run and those before it show together.
+pub fn html_among(report: &Report, trends: &[Trend]) -> String {
     let page = Page::new(report);
     let mut body = String::from("<a class=\"skip\" href=\"#events\">To the events</a>\n");
     body += svg::patterns();
@@ -41,6 +47,11 @@ pub fn html(report: &Report) -> String {
     body += &day::section(&page);
     body += &services::section(&page);
     body += &instants::section(&page);
+    if !trends.is_empty() {
+        body += "<div id=\"runs\">\n";
+        body += &trend::sections(trends, &[]);
+        body += "</div>\n";
+    }
     body += &page.timeline();
     body += &faults::section(&page);
     body += &services::latency(&page);

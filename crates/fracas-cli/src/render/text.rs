@@ -242,6 +242,9 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
     if service.judgement != Judgement::NoObjective {
         paper.words(4, Ink::Plain, words::judgement_why(&service.judgement));
     }
+    if let Some(promises) = words::promises(service) {
+        paper.words(4, Ink::Plain, &promises);
+    }
     for length in words::three(service) {
         let judged = if length.judged { " (judged)" } else { "" };
         let ink = if length.judged { Ink::Bold } else { Ink::Plain };

@@ -67,7 +67,7 @@ impl Api {
     }
 
     /// The newest runs that the caller may see.
-    async fn seen_runs(&self, by: &Principal, limit: usize) -> Result<Vec<(RunIndex, u64)>, Status> {
+    pub(super) async fn seen_runs(&self, by: &Principal, limit: usize) -> Result<Vec<(RunIndex, u64)>, Status> {
         let (store, seen) = (self.history.store(), by.grants.environments(Right::View));
         let rows = if seen.contains(access::EVERYWHERE) {
             store.runs(limit).await

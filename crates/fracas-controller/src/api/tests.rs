@@ -543,3 +543,77 @@ async fn what_a_schedule_of_that_name_did_elsewhere_is_not_shown_here() {
     let shown = api.get_schedule(asked_by(get, &[(Role::Viewer, "b")])).await.unwrap().into_inner();
     assert_eq!(shown.events_json.len(), 3);
 }
+
+/// A run of `experiment` that has ended, whose report tells of one service.
+async fn ended_with(api: &Api, run: &str, experiment: &str, environment: &str, service: &str) {
+    use fracas_model::report::{self, Judgement, ServiceReport};
+    let mut report = report::build(&[], &BTreeMap::new());
+    report.run = run.into();
+    report.name = experiment.into();
+    report.environment = environment.into();
+    report.times.finished = true;
+    report.services = vec![ServiceReport {
+        service: service.into(),
+        rto: None,
+        rto_from: fracas_model::experiment::RtoFrom::Impact,
+        rpo: None,
+        mtpd: None,
+        prove_every: None,
+        judgement: Judgement::NoObjective,
+        outage: None,
+        span: None,
+        outages: 0,
+        recovery_from_fault: None,
+        residual: None,
+        recovered_before_revert: None,
+        downtime: None,
+        blips: 0,
+        down_edges: 0,
+        up_edges: 0,
+        pre_existing: 0,
+        together: None,
+        degraded: None,
+        events: Vec::new(),
+    }];
+    let stream = format!("run/{run}");
+    let index = RunIndex { name: experiment.into(), ..row(run, environment) };
+    let finished = Body::Finished { verdict: VerdictWord::Pass, exit_code: 0, reasons: vec![], at: stamp() };
+    let extra = Extra { index: Some(index), ..Extra::default() };
+    api.history.append_with(&stream, vec![finished], extra).await.unwrap();
+    let bytes = to_json(&report).into_bytes();
+    let body = Body::ReportSealed { model: "1".into(), digest: hex(&sha256(&bytes)) };
+    api.history.seal(&stream, AUDIT, 1, Fact { body, origin: None, blob: Some(bytes) }, None).await.unwrap();
+}
+
+#[tokio::test]
+async fn results_are_those_of_sealed_reports_and_no_more_than_may_be_seen() {
+    let api = api(&MemoryStore::new()).await;
+    ended(&api).await;
+    ended_with(&api, "r2", "kill", "default", "shop").await;
+    ended_with(&api, "r3", "kill", "prod", "shop").await;
+    ended_with(&api, "r4", "day", "default", "first.shop").await;
+    ended_with(&api, "r5", "kill", "default", "cart").await;
+    let viewer = [(Role::Viewer, "default")];
+    let all = ListResultsRequest::default;
+    let found = |request: ListResultsRequest| {
+        let api = api.clone();
+        async move {
+            let reply = api.list_results(asked_by(request, &viewer)).await.unwrap().into_inner();
+            let points = reply.points_json.iter().map(|json| serde_json::from_str(json).unwrap());
+            let runs: Vec<String> = points.map(|point: fracas_model::trend::Point| point.run.to_string()).collect();
+            (runs.join(" "), reply.unread.join(" "), reply.more)
+        }
+    };
+    let told = |runs: &str, unread: &str, more| (runs.to_owned(), unread.to_owned(), more);
+    assert_eq!(found(all()).await, told("r5 r4 r2", "r1", false), "r1 has no report that is one");
+    let kill = || ListResultsRequest { experiment: "kill".into(), ..all() };
+    assert_eq!(found(kill()).await, told("r5 r2", "", false));
+    assert_eq!(found(ListResultsRequest { limit: 1, ..kill() }).await, told("r5", "", true));
+    let shop = ListResultsRequest { service: "shop".into(), ..all() };
+    assert_eq!(found(shop.clone()).await, told("r4 r2", "r1", false), "that of the day's section is meant too");
+    // Remembered, and still only what may be seen.
+    assert_eq!(found(ListResultsRequest { environment: "default".into(), ..shop }).await, told("r4 r2", "r1", false));
+    let elsewhere = ListResultsRequest { environment: "prod".into(), ..all() };
+    let refused = api.list_results(asked_by(elsewhere, &viewer)).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}

@@ -15,6 +15,8 @@ pub const API_VERSION: &str = "fracas/v1";
 const DAY: Dur = Dur::from_secs(86_400);
 /// Longest planned time: a month.
 pub(crate) const LONGEST: Dur = Dur::from_secs(31 * 86_400);
+/// The longest time between two proofs of an objective: some are shown every few years.
+const RAREST_PROOF: Dur = Dur::from_secs(10 * 366 * 86_400);
 pub(crate) const MOST: usize = 1000;
 /// Longest window of an error budget: agents remember the failed looks in it.
 const LONGEST_WINDOW: Dur = Dur::from_secs(3600);
@@ -85,7 +87,21 @@ fn service() -> Shape {
             Shape::duration(Dur::from_ms(1), LONGEST),
             "An answer that takes longer is slow: the report tells for how long the service was up but degraded.",
         ),
-        Field::reserved("rpo", "data loss is not measured yet; remove it, or say it in `description`"),
+        Field::optional(
+            "rpo",
+            Shape::duration(Dur::ZERO, LONGEST),
+            "Recovery point objective: how much of what was written last may be lost. Kept beside the others; not measured yet.",
+        ),
+        Field::optional(
+            "mtpd",
+            Shape::duration(Dur::from_ms(1), LONGEST),
+            "Maximum tolerable period of disruption; `rto` must lie within it.",
+        ),
+        Field::optional(
+            "proveEvery",
+            Shape::duration(Dur::from_secs(60), RAREST_PROOF),
+            "How often a run must prove the objective; `fracas services` says what is overdue.",
+        ),
     ])
 }
 

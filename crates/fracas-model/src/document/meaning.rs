@@ -246,8 +246,23 @@ impl<'d> Review<'_, '_, 'd> {
     fn objectives(&mut self) {
         for pair in self.section("services") {
             let service = pair.key.as_str();
-            let rto = duration(self.document.get("services").and_then(|s| s.get(service)?.get("rto")));
+            let said = self.document.get("services").and_then(|s| s.get(service));
+            let [rto, mtpd] = ["rto", "mtpd"].map(|key| duration(said.and_then(|s| s.get(key))));
+            let place = |key: &str| pair.value.pair(key).map_or(pair.span, |p| p.span);
+            if said.is_some_and(|s| s.get("rpo").is_some()) {
+                let help = "it is kept beside the others, and reports say that it was not measured";
+                let message = format!("nothing measures how much data `{service}` loses: its `rpo` is not judged");
+                self.findings.warning(place("rpo"), message, help);
+            }
+            if rto.is_none() && said.is_some_and(|s| s.get("proveEvery").is_some()) {
+                let message = format!("`{service}` has no `rto` that could be proven");
+                self.findings.error(place("proveEvery"), message, "write its recovery time: `rto: 30s`");
+            }
             let Some(rto) = rto else { continue };
+            if let Some(mtpd) = mtpd.filter(|mtpd| *mtpd < rto) {
+                let message = format!("`rto` is {rto}, beyond the maximum tolerable period of disruption, {mtpd}");
+                self.findings.error(place("rto"), message, "make `rto` shorter than `mtpd`");
+            }
             let speakers = self.speakers(service);
             let Some((probe, grain)) = speakers.iter().min_by_key(|(_, grain)| grain.unwrap_or(Dur::ZERO)) else {
                 if !self.all_speak() {

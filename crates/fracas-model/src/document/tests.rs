@@ -390,10 +390,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "21:54 `signal`: \"kil\" is not one of the choices | did you mean `KILL`? write `KILL` or `TERM`",
     ),
     ("rto: 30s", "rto: 30", "6:20 `rto`: the unit of 30 is missing | write `30ms`, `30s` or `30m`"),
+    ("rto: 30s", "rto: 30s, rpo: 5", "6:30 `rpo`: the unit of 5 is missing | write `5ms`, `5s` or `5m`"),
     (
         "rto: 30s",
-        "rto: 30s, rpo: 5s",
-        "6:25 `rpo` is not built yet | data loss is not measured yet; remove it, or say it in `description`",
+        "rto: 30s, mtpd: 20s",
+        "6:15 `rto` is 30s, beyond the maximum tolerable period of disruption, 20s | make `rto` shorter than `mtpd`",
+    ),
+    (
+        "rto: 30s",
+        "mtpd: 1h, proveEvery: 90d",
+        "6:25 `checkout` has no `rto` that could be proven | write its recovery time: `rto: 30s`",
     ),
     (
         "holdFor: 10s",

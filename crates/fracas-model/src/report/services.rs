@@ -403,6 +403,9 @@ fn sum_up(service: ServiceId, document: &Service, judgement: Judgement, probes: 
         service,
         rto: document.rto,
         rto_from: document.rto_from,
+        rpo: document.rpo,
+        mtpd: document.mtpd,
+        prove_every: document.prove_every,
         judgement,
         outage: worst(all().map(|e| e.outage)),
         span: worst(per_probe.iter().filter(|p| p.len() > 1).filter_map(|p| span(p))),
@@ -445,6 +448,12 @@ pub(super) fn warnings(story: &Story, services: &[ServiceReport], probes: &[Prob
             warnings.push(format!(
                 "{} was already failing before the first fault ({} outages): they are shown, not judged",
                 service.service, service.pre_existing
+            ));
+        }
+        if let Some(rpo) = service.rpo {
+            warnings.push(format!(
+                "{}: its recovery point objective of {rpo} was not measured (no ledger measures it)",
+                service.service
             ));
         }
         if let Some(rto) = service.rto {

@@ -538,6 +538,68 @@ fn without_clock_maps_a_time_across_clocks_is_not_given() {
     assert!(metric(&report, "outage").length.is_some(), "one clock is enough");
 }
 
+impl Script {
+    /// The end, with the verdict that the history gives.
+    fn over(mut self, at: i64) -> Self {
+        let Verdict { word: verdict, exit_code, reasons } = self.report().verdict;
+        self.say(at, Body::Finished { verdict, exit_code, reasons, at: stamp("c", at) });
+        self
+    }
+
+    /// How long recovery took, as trends count it.
+    fn length(self) -> Option<Interval> {
+        let report = self.over(90 * S).report();
+        let points = crate::trend::points(&report);
+        assert_eq!((points.len(), points[0].service.as_str(), points[0].seed), (1, "web", 7));
+        assert_eq!((&points[0].verdict, &points[0].judgement), (&report.verdict.word, &report.services[0].judgement));
+        points[0].length
+    }
+}
+
+#[test]
+fn a_trend_counts_what_the_objective_counts() {
+    let killed = |down: &[(i64, i64)]| Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(60 * S, down);
+    let back = killed(&[(10 * S + 30 * MS, 15 * S)]);
+    assert_eq!(crate::trend::points(&back.report()), [], "a run that goes on is no point");
+    let outage = back.report().services[0].outage;
+    assert_eq!(back.length(), outage);
+    let never = killed(&[(11 * S, 60 * S)]).length().unwrap();
+    assert!(never.hi.is_none() && never.lo > Dur::from_secs(47), "{never}");
+    let calm = killed(&[]).length().unwrap();
+    assert_eq!((calm.lo, calm.hi), (Dur::ZERO, Some(Dur::from_ms(200))), "a dip of that length may be missed");
+
+    // Counted from the fault, without clocks that could tell: longer than the outage, nobody knows how much.
+    let mut blind = Script::killing();
+    blind.maps = false;
+    let Body::Planned { document, .. } = &mut blind.events[0].body else { panic!("the first event") };
+    document["services"]["web"]["rtoFrom"] = "fault".into();
+    let blind = blind.gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(11 * S, 15 * S)]);
+    let outage = blind.report().services[0].outage.unwrap();
+    assert_eq!(blind.length(), Some(Interval::at_least(outage.lo)));
+}
+
+#[test]
+fn a_trend_never_takes_a_lifted_fault_for_a_recovery() {
+    let slowed = || Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+    // Lifted after its full asked time: that is what the experiment is, and as long as it took.
+    let held = slowed().undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[(25 * S, 31 * S)]);
+    let outage = held.report().services[0].outage;
+    assert_eq!(held.length(), outage);
+    // Lifted early, and back a second later: without that it was out for the seven seconds until then, at least.
+    let stopped = slowed().aborted(18 * S, AbortKind::StopCondition).undone("slow", 18 * S, UndoCause::NotDesired);
+    let length = stopped.looks(60 * S, &[(11 * S, 19 * S)]).length().unwrap();
+    assert_eq!(length.hi, None);
+    assert!(length.lo > Dur::from_ms(6_500) && length.lo <= Dur::from_secs(7), "{length}");
+    // Back before it was lifted: nothing helped it.
+    let stopped = slowed().aborted(28 * S, AbortKind::Stop).undone("slow", 28 * S, UndoCause::NotDesired);
+    let length = stopped.looks(60 * S, &[(11 * S, 16 * S)]).length().unwrap();
+    assert!(length.contains(Dur::from_secs(5)) && length.hi.is_some(), "{length}");
+    // Without effect there was nothing to recover from.
+    let why = "not there".to_owned();
+    let ineffective = Script::slowing(false).gate().applied("slow", 10 * S, Some(Proof::Ineffective { why }));
+    assert_eq!(ineffective.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[]).length(), None);
+}
+
 #[test]
 fn a_service_that_answers_late_is_degraded_and_not_down() {
     let mut script = Script::killing();

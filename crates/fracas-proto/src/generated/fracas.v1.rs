@@ -839,6 +839,33 @@ pub struct GetReportReply {
     pub r#final: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListResultsRequest {
+    /// Runs of the experiment or game day of this name only; empty: of all.
+    #[prost(string, tag = "1")]
+    pub experiment: ::prost::alloc::string::String,
+    /// This service only; one of a game day's section is meant by its own name too. Empty: all.
+    #[prost(string, tag = "2")]
+    pub service: ::prost::alloc::string::String,
+    /// Of this environment only; empty: of all that the caller may see.
+    #[prost(string, tag = "3")]
+    pub environment: ::prost::alloc::string::String,
+    /// At most so many runs, the newest; 0: 100.
+    #[prost(uint32, tag = "4")]
+    pub limit: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListResultsReply {
+    /// Newest run first: fracas_model::trend::Point as JSON.
+    #[prost(string, repeated, tag = "1")]
+    pub points_json: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Runs whose report is missing or cannot be read.
+    #[prost(string, repeated, tag = "2")]
+    pub unread: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Older runs were not looked at.
+    #[prost(bool, tag = "3")]
+    pub more: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ListHostsRequest {
     /// Label selector; empty: all.
     #[prost(string, tag = "1")]
@@ -1877,6 +1904,31 @@ pub mod operator_client {
             let mut req = request.into_request();
             req.extensions_mut()
                 .insert(GrpcMethod::new("fracas.v1.Operator", "GetReport"));
+            self.inner.unary(req, path, codec).await
+        }
+        /// What finished runs showed of each service, from their sealed reports.
+        pub async fn list_results(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResultsReply>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/fracas.v1.Operator/ListResults",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("fracas.v1.Operator", "ListResults"));
             self.inner.unary(req, path, codec).await
         }
         pub async fn list_hosts(
@@ -2960,6 +3012,14 @@ pub mod operator_server {
             &self,
             request: tonic::Request<super::GetReportRequest>,
         ) -> std::result::Result<tonic::Response<super::GetReportReply>, tonic::Status>;
+        /// What finished runs showed of each service, from their sealed reports.
+        async fn list_results(
+            &self,
+            request: tonic::Request<super::ListResultsRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListResultsReply>,
+            tonic::Status,
+        >;
         async fn list_hosts(
             &self,
             request: tonic::Request<super::ListHostsRequest>,
@@ -3684,6 +3744,51 @@ pub mod operator_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = GetReportSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/fracas.v1.Operator/ListResults" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListResultsSvc<T: Operator>(pub Arc<T>);
+                    impl<
+                        T: Operator,
+                    > tonic::server::UnaryService<super::ListResultsRequest>
+                    for ListResultsSvc<T> {
+                        type Response = super::ListResultsReply;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListResultsRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Operator>::list_results(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListResultsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -93,7 +93,16 @@ impl Demo<'_> {
             seed: 0,
             environment: DEFAULT_ENVIRONMENT.into(),
         };
-        let run = RunArgs { document, local: false, label: Vec::new(), detach: false, report: None, yes: true };
+        let run = RunArgs {
+            document,
+            local: false,
+            label: Vec::new(),
+            detach: false,
+            report: None,
+            yes: true,
+            repeat: None,
+            keep_going: false,
+        };
         self.command(stage, Command::Run(run))
     }
 

@@ -49,6 +49,9 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
                 format!("{}: {}.", sentence(words::judgement_name(judgement)), escape(judgement_why(judgement))),
         }
     );
+    if let Some(promises) = words::promises(service) {
+        let _ = writeln!(out, "<p class=\"note\">{}.</p>", sentence(&escape(&promises)));
+    }
     if let Some(drawing) = svg::intervals(service, &format!("service{index}-lengths")) {
         let _ = writeln!(out, "<figure>{drawing}</figure>");
     }

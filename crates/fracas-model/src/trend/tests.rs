@@ -1,0 +1,206 @@
+//! Trends over made-up runs: what counts, what is refused, what is never mixed or dropped.
+
+use super::{
+    ChangeWord::{CannotTell, NotSlower, Slower},
+    *,
+};
+use crate::{event::VerdictWord, experiment::RtoFrom};
+
+const DAY: i64 = 86_400_000_000_000;
+
+fn between(lo: i64, hi: i64) -> Interval {
+    Interval::new(Dur::from_ms(lo), Dur::from_ms(hi))
+}
+
+fn met() -> Judgement {
+    Judgement::Met { why: "within".into() }
+}
+
+/// The run of that number and day, whose service took so long.
+fn point(number: usize, length: Option<Interval>) -> Point {
+    Point {
+        run: RunId::new(format!("r{number:03}")),
+        experiment: "kill".into(),
+        service: "shop".into(),
+        environment: "default".into(),
+        started_wall_ns: number as i64 * DAY,
+        ended_wall_ns: number as i64 * DAY,
+        seed: 1,
+        intent: "aa".into(),
+        faults: Vec::new(),
+        verdict: VerdictWord::Pass,
+        judgement: met(),
+        rto: Some(Dur::from_secs(5)),
+        rto_from: RtoFrom::Impact,
+        rpo: None,
+        mtpd: None,
+        prove_every: None,
+        length,
+        outage: length,
+        recovery_from_fault: None,
+        residual: None,
+    }
+}
+
+fn asked(newest: usize, last: usize) -> Asked {
+    Asked { newest, baseline: Baseline::Last(last), alpha: ALPHA }
+}
+
+fn one(points: Vec<Point>, asked: Option<&Asked>) -> Trend {
+    let mut all = trends(points, false, asked);
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+#[test]
+fn percentiles_enclose_what_they_can_and_refuse_the_rest() {
+    let points: Vec<Point> = (1..=20).map(|i| point(i, Some(between(i as i64 * 100, i as i64 * 100 + 50)))).collect();
+    let trend = one(points, None);
+    let [median, p90, p95, p99] = &trend.percentiles[..] else { panic!("{:?}", trend.percentiles) };
+    assert_eq!(median.of_runs, Some(between(1000, 1050)));
+    assert_eq!(
+        (median.at_least, median.at_most),
+        (Some(Dur::from_ms(600)), Some(Dur::from_ms(1550))),
+        "ranks 6 and 15"
+    );
+    assert_eq!((p90.of_runs, p90.at_most, p90.needs), (None, None, 29));
+    assert_eq!((p95.of_runs, p95.needs, p99.needs), (None, 59, 299));
+    assert!(trend.all_met_bound.is_some_and(|bound| (bound - 0.861).abs() < 1e-3), "{:?}", trend.all_met_bound);
+}
+
+#[test]
+fn a_run_cut_short_counts_as_longer_than_it_was_seen() {
+    let mut points: Vec<Point> = (1..=9).map(|i| point(i, Some(between(100, 150)))).collect();
+    points.extend((10..=20).map(|i| point(i, Some(Interval::at_least(Dur::from_ms(120))))));
+    let trend = one(points, None);
+    assert_eq!((trend.n, trend.censored), (20, 11));
+    // Of more than half the end was not seen: the median has no upper bound, and it is not pretended that it has.
+    assert_eq!(trend.percentiles[0].of_runs, Some(Interval::at_least(Dur::from_ms(120))));
+    assert_eq!(trend.percentiles[0].at_most, None);
+}
+
+#[test]
+fn runs_without_effect_are_shown_and_do_not_count() {
+    let points = vec![point(1, Some(between(1, 2))), point(2, None), point(3, Some(between(1, 2)))];
+    let trend = one(points, Some(&asked(1, 20)));
+    assert_eq!((trend.points.len(), trend.n), (3, 2));
+    let change = trend.change.unwrap();
+    assert_eq!((change.later, change.baseline), (vec!["r003".into()], vec!["r001".into()]));
+}
+
+#[test]
+fn different_intents_are_told_apart_unless_mixed_on_purpose() {
+    let mut points: Vec<Point> = (1..=6).map(|i| point(i, Some(between(1, 2)))).collect();
+    for late in &mut points[4..] {
+        late.intent = "bb".into();
+    }
+    points.reverse();
+    let apart = trends(points.clone(), false, None);
+    let told: Vec<_> =
+        apart.iter().map(|t| (t.intents.join(","), t.points.len(), t.points[0].run.to_string())).collect();
+    assert_eq!(told, [("bb".into(), 2, "r005".into()), ("aa".into(), 4, "r001".into())]);
+    let mixed = one_mixed(points);
+    assert_eq!((mixed.intents.len(), mixed.n), (2, 6));
+}
+
+fn one_mixed(points: Vec<Point>) -> Trend {
+    let mut all = trends(points, true, None);
+    assert_eq!(all.len(), 1);
+    all.remove(0)
+}
+
+#[test]
+fn the_newest_run_is_slower_than_the_last_twenty() {
+    let mut points: Vec<Point> = (1..=25).map(|i| point(i, Some(between(900 + i as i64, 1000 + i as i64)))).collect();
+    points.push(point(26, Some(between(1500, 1600))));
+    let change = one(points.clone(), Some(&asked(1, 20))).change.unwrap();
+    assert_eq!(change.word, ChangeWord::Slower);
+    assert_eq!(change.why, "slower than the 20 runs before, p = 0.0476, n = 1 against 20");
+    assert_eq!((change.later.len(), change.baseline.len(), change.baseline[0].as_str()), (1, 20, "r006"));
+
+    // The same length as before, within what was seen: not slower.
+    points[25].length = Some(between(950, 1050));
+    let change = one(points.clone(), Some(&asked(1, 20))).change.unwrap();
+    assert_eq!((change.word, change.p), (ChangeWord::NotSlower, Some(1.0)));
+
+    // Cut short before the others were over: nobody knows.
+    points[25].length = Some(Interval::at_least(Dur::from_ms(10)));
+    let change = one(points, Some(&asked(1, 20))).change.unwrap();
+    assert_eq!(change.word, ChangeWord::CannotTell);
+    assert_eq!(change.why, "the run ended before the service was back, n = 1 against 20");
+}
+
+#[test]
+fn too_few_runs_cannot_tell_and_say_how_many_would() {
+    let points: Vec<Point> = (1..=6).map(|i| point(i, Some(between(i as i64, i as i64)))).collect();
+    let change = one(points.clone(), Some(&asked(1, 20))).change.unwrap();
+    assert_eq!((change.word, change.p), (ChangeWord::CannotTell, None));
+    assert_eq!(
+        change.why,
+        "n = 1 against 5: p cannot fall below 0.17 at that size, 0.05 is asked; 19 runs before the newest one are enough"
+    );
+    let change = one(points.clone(), Some(&asked(3, 20))).change.unwrap();
+    assert_eq!((change.word, change.p), (ChangeWord::Slower, Some(0.05)), "1 of 20 ways");
+    let change = one(points[..1].to_vec(), Some(&asked(1, 20))).change.unwrap();
+    assert_eq!(change.why, "nothing to compare with: n = 1 against 0");
+}
+
+#[test]
+fn a_baseline_may_be_named() {
+    let points: Vec<Point> = (1..=12).map(|i| point(i, Some(between(i as i64, i as i64)))).collect();
+    let named =
+        |from: &str, to: &str| Asked { newest: 2, baseline: Baseline::Between(from.into(), to.into()), alpha: ALPHA };
+    let change = one(points.clone(), Some(&named("r002", "r009"))).change.unwrap();
+    assert_eq!((change.baseline.len(), change.word), (8, ChangeWord::Slower));
+    // A run that is being compared, or is not there, is no baseline.
+    for (from, to) in [("r011", "r012"), ("r009", "r002"), ("x", "r002")] {
+        let change = one(points.clone(), Some(&named(from, to))).change.unwrap();
+        assert_eq!((change.word, change.baseline.len()), (ChangeWord::CannotTell, 0), "{from} {to}");
+    }
+}
+
+#[test]
+fn the_worst_word_counts() {
+    let change = |word| Change { word, why: String::new(), p: None, alpha: ALPHA, later: vec![], baseline: vec![] };
+    let trend = |word| Trend { change: Some(change(word)), ..one(vec![point(1, None)], None) };
+    assert_eq!(worst(&[trend(NotSlower), trend(CannotTell)]), Some(CannotTell));
+    assert_eq!(worst(&[trend(CannotTell), trend(Slower)]), Some(Slower));
+    assert_eq!(worst(&[]), None);
+    assert_eq!((short(0.00001), short(0.0476), short(0.31)), ("< 0.0001".into(), "0.0476".into(), "0.31".into()));
+}
+
+#[test]
+fn a_service_is_overdue_when_its_last_proof_is_too_old() {
+    let mut points: Vec<Point> = (1..=3).map(|i| point(i, Some(between(900, 1000)))).collect();
+    points[2].judgement = Judgement::Inconclusive { why: "it spans".into(), settled_by_period: None };
+    for point in &mut points {
+        point.prove_every = Some(Dur::from_ns(30 * DAY));
+    }
+    let stands = |points: &[Point], day: i64| standings(points.to_vec(), day * DAY).remove(0);
+    let standing = stands(&points, 12);
+    assert_eq!((standing.state, standing.days_since), (State::Proven, Some(10)));
+    assert_eq!(standing.last_proof.as_ref().map(|proof| proof.run.as_str()), Some("r002"));
+    assert_eq!(standing.why, "achieved 900 ms to 1.00 s in run r002; due in 20 days");
+    let standing = stands(&points, 40);
+    assert_eq!(standing.state, State::Overdue);
+    assert_eq!(standing.why, "achieved 900 ms to 1.00 s in run r002; due 8 days ago");
+
+    // A tighter objective than what was achieved has never been proven.
+    for point in &mut points {
+        point.rto = Some(Dur::from_ms(950));
+    }
+    let standing = stands(&points, 12);
+    assert_eq!((standing.state, standing.last_proof), (State::NeverProven, None));
+
+    points.push(Point { judgement: Judgement::Missed { why: String::new() }, ..point(4, Some(between(9000, 9100))) });
+    points[3].mtpd = Some(Dur::from_secs(8));
+    let standing = stands(&points, 12);
+    assert_eq!(standing.state, State::Missed);
+    assert_eq!(
+        standing.why,
+        "run r004 missed it: 9.00 s to 9.10 s, beyond even the maximum tolerable period of disruption"
+    );
+
+    let none = Point { rto: None, judgement: Judgement::NoObjective, ..point(5, None) };
+    assert_eq!(stands(&[none], 12).state, State::NoObjective);
+}
