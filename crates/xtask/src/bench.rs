@@ -4,6 +4,7 @@
 
 mod appends;
 mod delay;
+mod exits;
 mod idle;
 mod load;
 mod orders;
@@ -29,6 +30,7 @@ const HELP: &str = "usage: cargo xtask bench [--quick] [--seed S] [--simulated] 
   appends   append of one fact to a full history: alone, during a backup, during a prune; fsync beside it
   ticks     lateness of probe ticks at 10 ms
   probes    1,000 probes at 10 Hz on one watcher: processor time, memory, lateness, ticks missed
+  exits     exit of a process as a probe tells it, beside what its supervisor logged
   recovery  estimated outages against scripted ones whose truth is known: 10,000 in simulation, over 300 in real time,
             and Chaos Toolkit at the same ones, made by pip in target/chaostoolkit when absent; --simulated: without
             real time; --without-peer: without Chaos Toolkit; --seed: the draws of that seed again; about 7 minutes
@@ -62,11 +64,12 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
     let names: Vec<&str> =
         words.iter().enumerate().filter(|pair| named(*pair)).map(|(_, word)| word.as_str()).collect();
     let recovery = |quick| recovery::run(quick, &asked);
-    let all: [(&str, Bench<'_>); 8] = [
+    let all: [(&str, Bench<'_>); 9] = [
         ("orders", &orders::run),
         ("appends", &appends::run),
         ("ticks", &ticks::run),
         ("probes", &probes::run),
+        ("exits", &exits::run),
         ("recovery", &recovery),
         ("load", &load::run),
         ("delay", &delay::run),
