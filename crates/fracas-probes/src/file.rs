@@ -61,6 +61,7 @@ impl Probe for FileProbe {
             let why = "file: what must not be there can hold no text";
             return Err(Refusal::new(why, "drop contains, or exists: false"));
         }
+        files::named("file", &path, policy)?;
         let text = tolerance::wants(params, "text");
         Ok(Box::new(Rc::new(Ready { path, exists, contains, text, policy: policy.clone() })))
     }
@@ -109,7 +110,7 @@ something came of it. The age is that of the last write by the host's own clock:
 renames it shows the age of the writing. What a program appends line by line is better seen by the probe `log`.
 
 The host's owner decides what may be looked into: the folders that its policy names as readIn, /var/log unless told \
-otherwise. Symbolic links are followed first. Every other path fails the look, and nothing of it is told.
+otherwise. What lies elsewhere is refused; a symbolic link that leads elsewhere fails the look, and nothing of it is told.
 
 Cost: opening one file, and reading up to 64 KiB of it when its text is wanted.";
 
@@ -148,7 +149,11 @@ mod tests {
             "the file lacks the text"
         );
         assert_eq!(looked(json!({ "path": place("last"), "exists": false })).await.unwrap_err(), "the file is there");
-        assert!(looked(json!({ "path": "/etc/passwd" })).await.unwrap_err().contains("readIn"));
-        assert!(looked(json!({ "path": "/dev/zero" })).await.unwrap_err().contains("not a regular file"));
+        std::os::unix::fs::symlink("/etc/passwd", place("link")).unwrap();
+        assert!(looked(json!({ "path": place("link") })).await.unwrap_err().contains("readIn"));
+        std::fs::create_dir(place("folder")).unwrap();
+        assert!(looked(json!({ "path": place("folder") })).await.unwrap_err().contains("not a regular file"));
+        let elsewhere = serde_json::from_value(json!({ "path": "/etc/passwd" })).unwrap();
+        assert!(crate::ready(&FileProbe, &elsewhere, &policy).err().unwrap().instead.contains("readIn"));
     }
 }

@@ -6,7 +6,7 @@ use std::{
     os::{fd::AsRawFd as _, unix::fs::OpenOptionsExt as _},
 };
 
-use fracas_model::policy::Policy;
+use fracas_model::{plan::Refusal, policy::Policy};
 use rustix::fs::OFlags;
 
 /// The whole of a regular file of at most `most` bytes. Anything else is an error: a pipe, a device, a longer file.
@@ -24,6 +24,18 @@ pub fn open(path: &str) -> io::Result<File> {
         return Err(io::Error::other("it is not a regular file"));
     }
     Ok(file)
+}
+
+/// Whether probes may look into what the document names; where it really lies is seen when it is opened.
+///
+/// # Errors
+/// The host's policy does not name a folder that it lies in.
+pub(crate) fn named(kind: &str, path: &str, policy: &Policy) -> Result<(), Refusal> {
+    if policy.allows_reading(path) {
+        return Ok(());
+    }
+    let why = format!("{kind}: this host's policy does not allow that {path} is looked into");
+    Err(Refusal::new(why, "ask the owner of the host to add its folder to readIn"))
 }
 
 /// A regular file that the host's policy lets probes look into, opened. What counts is where it lies when every symbolic

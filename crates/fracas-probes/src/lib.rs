@@ -159,6 +159,8 @@ impl<T> Drop for Blocking<T> {
 
 #[cfg(test)]
 mod tests {
+    use fracas_model::{document::read_generic, shape::Shape};
+
     use super::*;
 
     #[test]
@@ -177,6 +179,32 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), ALL.len());
+    }
+
+    #[test]
+    fn examples_are_what_documents_may_write() {
+        // Programs need the owner's word.
+        let policy =
+            Policy { exec_allow: vec!["/usr/bin/pg_isready".into()], exec_user: "0".into(), ..Policy::builtin() };
+        for probe in ALL {
+            let info = offered(*probe);
+            let read = read_generic("example", &info.example, &Shape::Object(info.params));
+            let (value, warnings) = read.unwrap_or_else(|mistakes| panic!("{}: {mistakes:?}", info.name));
+            assert!(warnings.is_empty(), "{}: {warnings:?}", info.name);
+            let ready = ready(*probe, &serde_json::from_value(value).unwrap(), &policy);
+            if let Err(refusal) = ready {
+                // Without root nobody else can be become.
+                assert!(info.name == "exec" && refusal.why.contains("cannot become"), "{}: {refusal:?}", info.name);
+            }
+        }
+    }
+
+    /// With the faults it must go through the door of every controller, which takes 512 KiB of it.
+    #[test]
+    fn the_whole_table_is_small() {
+        let sizes = ALL.iter().map(|probe| serde_json::to_string(&offered(*probe)).unwrap().len());
+        let size: usize = sizes.sum();
+        assert!(size < 192 << 10, "{size} bytes");
     }
 
     #[test]

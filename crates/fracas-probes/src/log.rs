@@ -112,6 +112,7 @@ impl Probe for Log {
             return Err(Refusal::new("log: there is nothing to look for", "write failOn, or expect and within"));
         }
         let path = params.text("path").unwrap_or_default().to_owned();
+        files::named("log", &path, policy)?;
         let wanted = Arc::new(Wanted { path, policy: policy.clone(), fail_on, expect });
         Ok(Box::new(Rc::new(Ready { wanted, follower: Arc::default() })))
     }
@@ -256,7 +257,7 @@ written between the last look and a cut is lost to it. A line counts when its en
 
 One matching line makes one failed look, so in a stop condition write `failingFor: 0s` for the first to count. Reasons tell \
 how many lines matched and nothing of them. The host's owner decides what may be looked into: the folders that its policy \
-names as readIn, /var/log unless told otherwise.
+names as readIn, /var/log unless told otherwise; the agent must be able to read there.
 
 Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind.";
 

@@ -115,4 +115,5 @@ fn what_is_looked_for_must_be_said() {
     assert!(refused(json!({ "path": "/x" })).why.contains("nothing to look for"));
     assert!(refused(json!({ "path": "/x", "expect": "a" })).why.contains("within"));
     assert!(refused(json!({ "path": "/x", "failOn": "(" })).why.contains("not a pattern"));
+    assert!(refused(json!({ "path": "/x", "failOn": "a" })).instead.contains("readIn"));
 }
