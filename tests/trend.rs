@@ -90,6 +90,11 @@ fn slower() {
     for number in 1..=3 {
         rig.shell("ctl", &format!("test -s /run/crew.{number}.html"));
     }
+    // The page of the last one shows those before it.
+    rig.shell(
+        "ctl",
+        "test $(grep -o '<title>run ' /run/crew.3.html | wc -l) = 3 && ! grep -q '<title>run ' /run/crew.1.html",
+    );
     let (code, few) = trend(&rig, &["crew-comes-back", "--fail-on", "slower"]);
     assert_eq!((code, &few["trends"][0]["change"]["word"]), (3, &"cannotTell".into()), "1 against 2 settles nothing");
 

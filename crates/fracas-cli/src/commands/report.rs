@@ -91,9 +91,18 @@ pub(crate) fn writable(path: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Writes the report in the form that the file's ending means.
-pub(crate) fn write(report: &Report, path: &Path) -> Result<(), CliError> {
-    save(path, &rendered_for_file(report, form_of(path)))
+/// Writes the report in the form that the file's ending means; a page shows the runs before it as well.
+pub(crate) async fn write(
+    session: &Session<'_>,
+    client: &Client,
+    report: &Report,
+    path: &Path,
+) -> Result<(), CliError> {
+    let text = match form_of(path) {
+        ReportForm::Html => render::html_among(report, &among(session, client, report).await),
+        form => rendered_for_file(report, form),
+    };
+    save(path, &text)
 }
 
 fn save(path: &Path, text: &str) -> Result<(), CliError> {
@@ -153,7 +162,7 @@ mod tests {
         for (name, start) in forms {
             let path = folder.path().join(name);
             writable(&path).unwrap();
-            write(&report, &path).unwrap();
+            save(&path, &rendered_for_file(&report, form_of(&path))).unwrap();
             let written = fs::read_to_string(&path).unwrap();
             assert!(written.starts_with(start) && written.contains("shop-survives"), "{name}: {written}");
             assert!(name == "a.json" || !written.contains('\x1b'), "{name}");

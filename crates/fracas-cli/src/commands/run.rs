@@ -193,7 +193,7 @@ pub(crate) async fn conclude(
     let report = client.report::<Report>(run).await;
     let name = report.as_ref().map(|(r, _)| r.name.clone()).unwrap_or_default();
     let written = match (&report, to) {
-        (Ok((report, _)), Some(path)) => Some(report::write(report, path)),
+        (Ok((report, _)), Some(path)) => Some(report::write(session, client, report, path).await),
         _ => None,
     };
     if session.output.json {
