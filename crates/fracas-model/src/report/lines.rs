@@ -1,21 +1,32 @@
 //! Events in words, for the appendix and for live views of a history.
 
+use std::collections::BTreeMap;
+
 use super::{
     EventLine,
     story::{Story, stamp_of},
 };
 use crate::{
-    event::{Body, Event, Measured, Proof, UndoCause},
-    id::HostId,
+    event::{Body, Event, Look, Measured, Proof, UndoCause},
+    id::{HostId, ProbeId},
     run::Answer,
+    time::ClockId,
     units::Dur,
 };
 
 /// Every event as one line.
 pub(super) fn lines(story: &Story, events: &[Event]) -> Vec<EventLine> {
+    let mut last: BTreeMap<(&ProbeId, &ClockId), (bool, Look)> = BTreeMap::new();
     events
         .iter()
         .map(|event| {
+            let again = match &event.body {
+                Body::Edge { probe, ok, after, at, .. } => {
+                    last.insert((probe, &at.clock), (*ok, *after)) == Some((*ok, *after))
+                }
+                _ => false,
+            };
+            let name = |host: &HostId| story.head.hosts.get(host).map_or(host.to_string(), Clone::clone);
             let at_ns = match stamp_of(&event.body) {
                 Some(at) if at.clock != event.received.clock => story.offset_of(at),
                 Some(at) => story.since_origin(at),
@@ -27,12 +38,22 @@ pub(super) fn lines(story: &Story, events: &[Event]) -> Vec<EventLine> {
                 wall_ns: event.received.wall_ns,
                 at_ns,
                 kind: kind(&event.body),
-                text: text(&event.body, &|host| story.head.hosts.get(host).map_or(host.to_string(), Clone::clone)),
+                text: if again { known_better(&event.body) } else { text(&event.body, &name) },
                 host: host.or_else(|| event.body.item().map(|item| item.host.clone())),
-                routine: matches!(event.body, Body::ReadingsSealed { .. } | Body::ClockSeen { .. }),
+                routine: again || matches!(event.body, Body::ReadingsSealed { .. } | Body::ClockSeen { .. }),
             }
         })
         .collect()
+}
+
+/// A change that was told once more, with another look before it.
+fn known_better(body: &Body) -> String {
+    match body {
+        Body::Edge { probe, ok, .. } => {
+            format!("{probe}: when it came to be {} is known more closely", if *ok { "ok" } else { "failing" })
+        }
+        _ => String::new(),
+    }
 }
 
 /// The event's name as it is stored.

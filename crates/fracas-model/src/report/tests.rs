@@ -624,3 +624,20 @@ fn a_service_that_answers_late_is_degraded_and_not_down() {
     assert!(slow.in_all.contains(Dur::from_secs(3)) && slow.longest == Some(slow.in_all), "{slow:?}");
     assert!(slow.in_all.width().unwrap() <= Dur::from_ms(2 * (100 + 60)), "{slow:?}");
 }
+
+#[test]
+fn a_change_that_is_told_again_is_one_line_and_a_matter_of_course() {
+    let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED);
+    let (before, after) = (Look { s: 1, c: 2 }, Look { s: 3, c: 4 });
+    for (ok, before) in [(true, None), (false, Some(before)), (false, Some(Look { s: 2, c: 5 })), (true, Some(after))] {
+        let at = stamp("e1", 11 * S);
+        let after = if ok { before.map_or(Look { s: 0, c: 1 }, |_| Look { s: 6, c: 7 }) } else { after };
+        let body = Body::Edge { probe: "up".into(), ok, before, after, why: "status 503".into(), at };
+        script.push(11 * S, body, Some("e1"));
+    }
+    let report = script.report();
+    let told = report.events.iter().filter(|line| line.kind == "edge");
+    let told: Vec<(&str, bool)> = told.map(|line| (line.text.as_str(), line.routine)).collect();
+    let again = "up: when it came to be failing is known more closely";
+    assert_eq!(told, [("up ok", false), ("up failing: status 503", false), (again, true), ("up ok", false)]);
+}
