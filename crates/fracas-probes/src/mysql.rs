@@ -45,7 +45,7 @@ impl Probe for Mysql {
                 Field::optional("database", Shape::Text { max: 64 }, "Database to open."),
                 Field::optional(
                     "password",
-                    secret::shape(512),
+                    secret::reference(),
                     "Password, as { file: PATH } or { env: NAME } on the host that looks.",
                 ),
                 Field::with_default("query", Shape::Text { max: 4096 }, "select 1", "What is run; read only, please."),

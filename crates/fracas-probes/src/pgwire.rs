@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{Blocking, brief, scram, wire::Wire};
+use crate::{Blocking, scram, wire::Wire};
 
 /// Longest answer to one message, bytes.
 const LONGEST: usize = 256 * 1024;
@@ -25,15 +25,40 @@ pub struct Login<'a> {
     pub database: &'a str,
     /// Its password, if there is one.
     pub password: Option<&'a str>,
+    /// The weakest way in which it may be shown.
+    pub by: By,
+}
+
+/// How a password is shown, from the weakest to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum By {
+    /// As it is: whoever answers on that address has it.
+    Clear,
+    /// Hashed with a salt of the server's: whoever answers may guess at it.
+    Md5,
+    /// SCRAM-SHA-256: never sent, and the server proves that it knows it too.
+    Scram,
 }
 
 /// What a query gave: of several statements, all of their rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Rows {
-    /// Each row's columns as text; `None` is NULL.
+    /// Each row's columns as text, of as many as were to be kept; `None` is NULL.
     pub rows: Vec<Vec<Option<String>>>,
+    /// How many came.
+    pub count: usize,
     /// What the last statement did: `SELECT 1`.
     pub tag: String,
+}
+
+impl By {
+    fn words(self) -> &'static str {
+        match self {
+            Self::Clear => "as it is",
+            Self::Md5 => "as MD5",
+            Self::Scram => "by SCRAM-SHA-256",
+        }
+    }
 }
 
 /// One connection.
@@ -76,18 +101,27 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         startup.push(0);
         let length = i32::try_from(startup.len() + 4).map_err(|_| "the login is too long")?;
         self.wire.send(&[&length.to_be_bytes()[..], &startup].concat()).await?;
-        let password = || login.password.ok_or("the server wants a password, and none is given");
+        let password = |by: By| match login.password {
+            None => Err("the server wants a password, and none is given".to_owned()),
+            Some(password) if by >= login.by => Ok(password),
+            Some(_) => Err(format!("the server wants the password {}: see passwordBy", by.words())),
+        };
+        let mut proved = false;
         loop {
             let (kind, body) = self.message(b"RKSNZE").await?;
             match (kind, code(&body)) {
                 // All is well; the session's key, settings and notices.
                 (b'R', Some((0, _))) | (b'K' | b'S' | b'N', _) => {}
-                (b'R', Some((3, _))) => self.say(b'p', &terminated(password()?)?).await?,
+                (b'R', Some((3, _))) => self.say(b'p', &terminated(password(By::Clear)?)?).await?,
                 (b'R', Some((5, salt))) => {
-                    self.say(b'p', &terminated(&md5_answer(login.user, password()?, salt))?).await?;
+                    self.say(b'p', &terminated(&md5_answer(login.user, password(By::Md5)?, salt))?).await?;
                 }
                 (b'R', Some((10, offers))) if offers.split(|b| *b == 0).any(|offer| offer == b"SCRAM-SHA-256") => {
-                    self.scram(password()?, nonce).await?;
+                    // Hashing is work: once for a session.
+                    if std::mem::replace(&mut proved, true) {
+                        return Err(STRANGE.into());
+                    }
+                    self.scram(password(By::Scram)?, nonce).await?;
                 }
                 (b'R', Some(_)) => return Err("the server wants an authentication that is not built".into()),
                 (b'Z', _) => return Ok(()),
@@ -125,18 +159,28 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Runs statements that take no parameters, and gives their rows as text. What is not ours must be quoted by the caller:
+    /// Runs statements that take no parameters, and gives up to `keep` of their rows as text. What is not ours must be quoted by the caller:
     /// see [`quoted`].
     ///
     /// # Errors
     /// What the server says, or rows without measure.
-    pub async fn query(&mut self, sql: &str) -> Result<Rows, String> {
+    pub async fn query(&mut self, sql: &str, keep: usize) -> Result<Rows, String> {
         self.say(b'Q', &terminated(sql)?).await?;
         let (mut all, mut error) = (Rows::default(), None);
         loop {
-            let (kind, body) = self.message(b"DCETISNAZGHW").await?;
+            let (kind, body) = match self.message(b"DCETISNAZGHW").await {
+                Ok(message) => message,
+                // A server that shuts down says so and closes.
+                Err(why) => return Err(error.unwrap_or(why)),
+            };
             match kind {
-                b'D' => all.rows.push(row(&body).ok_or(STRANGE)?),
+                b'D' => {
+                    let row = row(&body).ok_or(STRANGE)?;
+                    all.count += 1;
+                    if all.rows.len() < keep {
+                        all.rows.push(row);
+                    }
+                }
                 b'C' => all.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
                 b'E' => error = Some(said(&body)),
                 // The form of rows, an empty query, settings, notices, notifications.
@@ -196,12 +240,12 @@ fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
     format!("md5{}", hex(&[hex(&[password.as_bytes(), user.as_bytes()]).as_bytes(), salt]))
 }
 
-/// What an error message tells: fields of a letter and a text each.
+/// What an error message tells: fields of a letter and a text each. It is as long and as strange as the server likes.
 fn said(body: &[u8]) -> String {
     let fields = || body.split(|byte| *byte == 0).filter_map(|field| field.split_first());
     let field = |wanted: u8| fields().find(|(name, _)| **name == wanted).map(|(_, text)| String::from_utf8_lossy(text));
     let (message, code) = (field(b'M').unwrap_or_default(), field(b'C').unwrap_or_default());
-    brief(format_args!("PostgreSQL says: {message} ({code})"))
+    format!("PostgreSQL says: {message} ({code})")
 }
 
 /// The columns of a row; `None` when it is cut short.

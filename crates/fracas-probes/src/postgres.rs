@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use crate::{
     LookFuture, Lookout, Probe, Seen, brief,
     connect::split,
-    pgwire::{Client, Login},
+    pgwire::{By, Client, Login, Rows},
     secret::{self, Secret},
 };
 
@@ -33,6 +33,7 @@ struct Ready {
     user: String,
     database: String,
     password: Option<Secret>,
+    by: By,
     question: Question,
 }
 
@@ -55,8 +56,14 @@ impl Probe for Postgres {
                 Field::with_default("database", Shape::Text { max: 63 }, "postgres", "Database to open."),
                 Field::optional(
                     "password",
-                    secret::shape(512),
+                    secret::reference(),
                     "Password, as { file: PATH } or { env: NAME } on the host that looks.",
+                ),
+                Field::with_default(
+                    "passwordBy",
+                    Shape::choice(&["scram", "md5", "clear"]),
+                    "scram",
+                    "The weakest way in which the password is shown to whoever answers on that address.",
                 ),
                 Field::with_default("query", Shape::Text { max: 4096 }, "select 1", "What is run; read only, please."),
             ],
@@ -84,6 +91,11 @@ impl Probe for Postgres {
             user: text("user", ""),
             database: text("database", "postgres"),
             password: params.0.get("password").map(secret).transpose()?,
+            by: match params.text("passwordBy") {
+                Some("clear") => By::Clear,
+                Some("md5") => By::Md5,
+                _ => By::Scram,
+            },
             question: Question { query: text("query", "select 1"), recovery: tolerance::wants(params, "recovery") },
         })))
     }
@@ -98,9 +110,14 @@ impl Lookout for Rc<Ready> {
                 None => None,
             };
             let mut client = Client::connect(&ready.host, ready.port).await?;
-            let login = Login { user: &ready.user, database: &ready.database, password: password.as_deref() };
-            client.authenticate(login, &nonce()?).await.map_err(|why| secret::hushed(why, password.as_deref()))?;
-            ready.question.ask(&mut client).await
+            let (user, database, by) = (&ready.user, &ready.database, ready.by);
+            let login = Login { user, database, password: password.as_deref(), by };
+            let asked = async {
+                client.authenticate(login, &nonce()?).await?;
+                ready.question.ask(&mut client).await
+            };
+            // Before it is cut: half a password is one too.
+            asked.await.map_err(|why| brief(secret::hushed(why, password.as_deref())))
         })
     }
 }
@@ -114,14 +131,14 @@ fn nonce() -> Result<String, String> {
 
 impl Question {
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Seen {
-        let rows = client.query(&self.query).await?.rows;
-        let values = Values::new().with("rows", rows.len());
+        let Rows { rows, count, .. } = client.query(&self.query, 1).await?;
+        let values = Values::new().with("rows", count);
         let first = |rows: Vec<Vec<Option<String>>>| rows.into_iter().next()?.into_iter().next()?;
         let values = values.with_known("answer", first(rows));
         if !self.recovery {
             return Ok(values);
         }
-        match first(client.query(RECOVERY).await?.rows).as_deref() {
+        match first(client.query(RECOVERY, 1).await?.rows).as_deref() {
             Some(told @ ("t" | "f")) => Ok(values.with("recovery", told == "t")),
             _ => Err("the server does not say whether it is a standby".into()),
         }
@@ -138,9 +155,10 @@ sees a failover end. A query runs with all the rights of `user`: give the probe 
 `select 1` none is needed. A query that waits (for a lock, for a synchronous standby) fails with the probe's timeout, and \
 the server may go on with it for a while.
 
-Passwords: none, as they are, MD5 and SCRAM-SHA-256, as the server's pg_hba.conf wants; the file is read for each look. TLS \
-is not spoken here: a server that insists on it (`hostssl`) refuses and says so. Where the network is not trusted, let \
-the agent look from the server's own host, and let the server want SCRAM, which never sends the password.
+Passwords are shown by SCRAM-SHA-256, which never sends them; the file is read for each look. A server that wants MD5, or \
+the password as it is, gets it only where `passwordBy` says so: whoever answers on that address could ask for it. TLS is \
+not spoken here: a server that insists on it (`hostssl`) refuses and says so. Where the network is not trusted, let the \
+agent look from the server's own host.
 
 Cost: one session per look, that is one new process of the server and some milliseconds: ask at `every: 200ms` or slower, \
 and count it against max_connections. Answers of up to 256 KiB are read.";
@@ -167,7 +185,11 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         params["address"] = listener.local_addr().unwrap().to_string().into();
         params["user"] = "me".into();
-        let lookout = crate::ready(&Postgres, &serde_json::from_value(params).unwrap(), &Policy::builtin()).unwrap();
+        let (_kept, reference, policy) = secret::kept("hush");
+        if params.get("password").is_some() {
+            params["password"] = reference;
+        }
+        let lookout = crate::ready(&Postgres, &serde_json::from_value(params).unwrap(), &policy).unwrap();
         let serve = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             for answer in answers {
@@ -198,7 +220,7 @@ mod tests {
         };
         let starting = against(&[&error("the database system is starting up")], json!({})).await.unwrap_err();
         assert_eq!(starting, "PostgreSQL says: the database system is starting up ()");
-        let wrong = against(&[&error("hush is wrong")], json!({ "password": "hush" })).await.unwrap_err();
+        let wrong = against(&[&error("hush is wrong")], json!({ "password": {} })).await.unwrap_err();
         assert!(!wrong.contains("hush") && wrong.contains("is wrong"), "{wrong}");
         assert_eq!(against(&[b""], json!({})).await.unwrap_err(), "connection closed early");
     }

@@ -6,8 +6,11 @@ use std::num::NonZeroU32;
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use ring::{digest, hmac, pbkdf2};
 
-/// Most rounds of hashing that a server may ask for: at PostgreSQL's usual 4,096 it takes a millisecond.
-const MOST_ROUNDS: u32 = 1_000_000;
+/// Fewest rounds of hashing that a server may ask for (RFC 7677, section 4): with fewer, whoever poses as the server could
+/// guess the password from the answer.
+const FEWEST_ROUNDS: u32 = 4096;
+/// Most of them: 4,096, as is usual, take a millisecond.
+const MOST_ROUNDS: u32 = 100_000;
 /// The header that says: no channel binding.
 const HEADER: &str = "n,,";
 
@@ -19,7 +22,7 @@ pub(crate) fn first(nonce: &str) -> String {
 }
 
 /// The second message and, in base64, the signature by which the server must prove that it knows the password too. Takes a
-/// millisecond to half a second. Passwords are used as they are: RFC 4013 changes none that is ASCII.
+/// millisecond, or some tens of them. Passwords are used as they are: RFC 4013 changes none that is ASCII.
 ///
 /// # Errors
 /// The server's message is none, or asks for too much.
@@ -36,8 +39,10 @@ fn prove(first: &str, nonce: &str, challenge: &str, password: &str) -> Result<(S
     if !joint.starts_with(nonce) || joint.len() == nonce.len() {
         return Err("the server's SCRAM answers somebody else".into());
     }
-    if rounds.get() > MOST_ROUNDS {
-        return Err(format!("the server wants over {MOST_ROUNDS} rounds of hashing"));
+    if !(FEWEST_ROUNDS..=MOST_ROUNDS).contains(&rounds.get()) {
+        return Err(format!(
+            "the server wants {rounds} rounds of hashing: from {FEWEST_ROUNDS} to {MOST_ROUNDS} are taken"
+        ));
     }
     let mut salted = [0; digest::SHA256_OUTPUT_LEN];
     pbkdf2::derive(pbkdf2::PBKDF2_HMAC_SHA256, rounds, &salt, password.as_bytes(), &mut salted);
@@ -76,8 +81,15 @@ mod tests {
         let other = second("rOprNGfwEbeRWgbNEkqO", challenge, "pencils").unwrap();
         assert!(other.0 != message && other.1 != signature);
         assert!(second("other", challenge, "pencil").unwrap_err().contains("somebody else"));
-        for bad in ["", "r=a,s=,i=1", "r=ab,s=!,i=1", "r=ab,s=AA==,i=0", "r=ab,s=AA==,i=x", "r=ab,s=AA==,i=4000000000"]
-        {
+        for bad in [
+            "",
+            "r=a,s=,i=1",
+            "r=ab,s=!,i=1",
+            "r=ab,s=AA==,i=0",
+            "r=ab,s=AA==,i=x",
+            "r=ab,s=AA==,i=4000000000",
+            "r=ab,s=AA==,i=4095",
+        ] {
             assert!(second("a", bad, "p").is_err(), "{bad}");
         }
     }

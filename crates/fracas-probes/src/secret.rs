@@ -36,9 +36,14 @@ impl std::fmt::Debug for Secret {
     }
 }
 
-/// A text of at most `max` bytes, or a reference to one.
+/// A text of at most `max` bytes, or a reference to one: for what is a secret only sometimes.
 pub(crate) fn shape(max: usize) -> Shape {
-    let reference = Shape::OneOf(vec![
+    Shape::Either(vec![Shape::Text { max }, reference()])
+}
+
+/// A reference to a text, which is never in a document itself.
+pub(crate) fn reference() -> Shape {
+    Shape::OneOf(vec![
         Field::optional(
             "file",
             Shape::Path,
@@ -49,8 +54,7 @@ pub(crate) fn shape(max: usize) -> Shape {
             Shape::Text { max: 255 },
             "Variable of the agent's environment, whose name begins with FRACAS_SECRET_.",
         ),
-    ]);
-    Shape::Either(vec![Shape::Text { max }, reference])
+    ])
 }
 
 impl Secret {
@@ -116,6 +120,17 @@ fn whole(text: Result<String, &'static str>) -> Result<String, &'static str> {
         "" => Err("it is empty"),
         text => Ok(text.to_owned()),
     }
+}
+
+/// A secret of this text in a folder of its own: a parameter that names it, and a policy that lets it be read.
+#[cfg(test)]
+pub(crate) fn kept(text: &str) -> (tempfile::TempDir, Value, Policy) {
+    let dir = tempfile::tempdir().expect("a folder");
+    let place = |name: &str| dir.path().join(name).to_str().expect("a path").to_owned();
+    std::fs::write(place("secret"), text).expect("a file");
+    let policy = Policy { secrets_in: vec![place("")], ..Policy::builtin() };
+    let reference = serde_json::json!({ "file": place("secret") });
+    (dir, reference, policy)
 }
 
 #[cfg(test)]
