@@ -77,7 +77,9 @@ fn told() {
         assert!(said.code != 0 && said.err.contains(why), "{words:?}: {}", said.text());
     };
     not(&["mark", &run, "detected", "--service", "pages"], "has no service `pages`: it has page");
-    not(&["mark", &run, "detected", "--by", "nobody-here"], "fracas people add");
+    not(&["mark", &run, "detected", "--by", "bert"], "needs the right to run");
+    let unknown = rig.fracas(&["mark", &run, "detected", "--by", "nobody-here"]);
+    assert!(unknown.code != 0 && unknown.err.contains("fracas people add"), "{}", unknown.text());
     not(&["mark", &run, "detected", "--ago", "2d"], "nothing longer than");
     not(&["mark", "nothing", "detected"], "nothing");
     not(&["mark", &run, "seen"], "possible values");

@@ -525,7 +525,7 @@ pub struct MarkArgs {
     /// To which service of the run; the whole run otherwise
     #[arg(long, value_name = "NAME")]
     pub service: Option<String>,
-    /// Who did it, if somebody else: a person whom the controller knows
+    /// Who did it, if somebody else: a person whom the controller knows (needs the right to start runs)
     #[arg(long = "by", value_name = "PERSON")]
     pub did: Option<String>,
     /// How long before now it happened

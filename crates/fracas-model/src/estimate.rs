@@ -181,6 +181,11 @@ impl Track {
         holes
     }
 
+    /// The history with the fewest changes that all that was seen allows.
+    pub fn changes(&self) -> Vec<Change> {
+        changes(&self.sightings)
+    }
+
     /// Outages and what they rest on.
     pub fn estimate(&self, rules: Rules) -> Estimate {
         let changes = changes(&self.sightings);
@@ -308,15 +313,15 @@ impl Phases<'_> {
     }
 
     fn downtime(&self, first: usize, last: usize, end_hi: Option<i64>) -> Interval {
-        let (mut lo, mut hi) = (0, Some(0));
+        let (mut lo, mut hi) = (0_i64, Some(0));
         for index in (first..=last).step_by(2) {
             let down = &self.changes[index];
             let up = self.changes.get(index + 1);
             let up_lo = up.and_then(|c| c.lo).unwrap_or_else(|| self.last_failure(index));
             let up_hi = if index == last { end_hi } else { up.map(|c| c.hi) };
             let phase = between(down.lo, down.hi, up_lo, up_hi);
-            lo += phase.lo.ns();
-            hi = hi.zip(phase.hi).map(|(sum, h)| sum + h.ns());
+            lo = lo.saturating_add(phase.lo.ns());
+            hi = hi.zip(phase.hi).map(|(sum, h)| h.ns().saturating_add(sum));
         }
         Interval { lo: Dur::from_ns(lo), hi: hi.map(Dur::from_ns) }
     }

@@ -271,7 +271,7 @@ pub struct Degraded {
     pub slow_above: Dur,
     /// Slow spans, of the vantage that saw the longest.
     pub spans: u32,
-    /// The longest of them, flapping included.
+    /// The longest of them.
     pub longest: Option<Interval>,
     /// All of them together.
     pub in_all: Interval,

@@ -3,6 +3,7 @@
 use fracas_model::{
     access::Right,
     mark::{Ago, LONGEST_AGO, Mark},
+    time::Stamp,
     units::Dur,
 };
 use fracas_proto::v1::{MarkReply, MarkRequest};
@@ -16,14 +17,17 @@ use crate::{
 
 impl Api {
     /// Whoever may see a run may tell what happened: it is shown as their word, and judges nothing.
+    ///
+    /// What others did is told by those who may start runs: it names a person.
     pub(super) async fn marked(&self, by: &Principal, wire: MarkRequest) -> Reply<MarkReply> {
+        let at = self.history.now();
         let row = match self.find(by, &wire.run).await {
             Ok((row, _)) => row,
             Err(why) => return Err(self.missing(by, "Mark", &wire.run, why).await),
         };
         let act = Act { method: "Mark", needs: &[Right::View], environment: &row.environment, about: row.run.as_str() };
         self.may(by, act.clone()).await?;
-        let told = match self.told(by, &wire) {
+        let told = match self.told(by, &wire, at) {
             Ok(told) => told,
             Err(why) => {
                 self.turned_down(by, act, &why).await;
@@ -43,7 +47,7 @@ impl Api {
         }
     }
 
-    fn told(&self, by: &Principal, wire: &MarkRequest) -> Result<Told, Status> {
+    fn told(&self, by: &Principal, wire: &MarkRequest, at: Stamp) -> Result<Told, Status> {
         let mark: Mark = wire.mark.parse().map_err(Status::invalid_argument)?;
         let note = noted(&wire.note)?;
         let (least, most) = (wire.least_ago_ns, wire.most_ago_ns);
@@ -56,15 +60,13 @@ impl Api {
             "" => None,
             name => {
                 let known = self.people.find(name).map_err(|error| {
-                    Status::invalid_argument(format!(
-                        "{error}; only people whom the controller knows are named in a history: add them with `fracas \
-                         people add`, or say it in the note"
-                    ))
+                    let way_out = "add them with `fracas people add`, or leave --by out";
+                    Status::invalid_argument(format!("{error}: only whom the controller knows is named; {way_out}"))
                 })?;
                 Some(known.id.to_string()).filter(|id| *id != by.id)
             }
         };
         let service = (!wire.service.is_empty()).then(|| wire.service.as_str().into());
-        Ok(Told { mark, service, ago, by: by.id.clone(), did, note, retract: wire.retract })
+        Ok(Told { mark, service, ago, at, by: by.id.clone(), did, note, retract: wire.retract })
     }
 }

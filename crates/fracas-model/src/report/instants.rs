@@ -155,6 +155,8 @@ struct Known {
     clock: ClockId,
     lo: Option<i64>,
     hi: Option<i64>,
+    /// The controller's own stamps as offsets: after a boot of the controller only wall time places them.
+    placed: Option<(i64, i64)>,
     how: String,
     events: Vec<u64>,
 }
@@ -202,11 +204,15 @@ pub(super) fn timings(story: &Story, incidents: &BTreeMap<ServiceId, Incident>) 
 
 fn instant(story: &Story, name: Name, at: &Known) -> Instant {
     let offset = |ns: Option<i64>| ns.map(|ns| story.offset(&at.clock, ns));
+    let (lo_ns, hi_ns) = match at.placed {
+        Some((lo, hi)) => (Some(lo), Some(hi)),
+        None => (offset(at.lo), offset(at.hi)),
+    };
     Instant {
         id: name.id().into(),
         name: name.words().into(),
-        lo_ns: offset(at.lo),
-        hi_ns: offset(at.hi),
+        lo_ns,
+        hi_ns,
         clock: at.clock.host.clone(),
         how: at.how.clone(),
         events: at.events.clone(),
@@ -233,16 +239,24 @@ fn metrics(story: &Story, incident: Option<&Incident>, known: &BTreeMap<Name, Kn
             [from, to].iter().filter_map(|name| Some(known.get(name)?.clock.host.clone())).collect();
         clocks.dedup();
         let lifted_first = || {
-            let ended = known.get(&Name::Reverted).filter(|_| matches!(to, Name::Recovered | Name::Mitigated))?;
+            known.get(&to)?.hi?;
+            let ended = known.get(&Name::Reverted);
             let before = match to {
-                Name::Recovered => incident?.recovered_before_revert,
-                _ => difference(&story.clocks, ended, known.get(&to)?).ok().map(|_| false),
+                // What the probe saw of it counts, whichever fault opened the outage.
+                Name::Recovered => match (incident?.recovered_before_revert, ended) {
+                    (None, None) => return None,
+                    (before, _) => before,
+                },
+                Name::Mitigated => {
+                    let (lo, hi) = apart(&story.clocks, ended?, known.get(&to)?)?;
+                    if hi.is_some_and(|hi| hi < 0) { Some(true) } else { lo.filter(|lo| *lo >= 0).map(|_| false) }
+                }
+                _ => return None,
             };
+            let why = ended.map(|ended| format!(" ({})", ended.how)).unwrap_or_default();
             match before {
                 Some(true) => None,
-                Some(false) => {
-                    Some(format!("the fault was lifted first ({}): not the work of responders alone", ended.how))
-                }
+                Some(false) => Some(format!("the fault was lifted first{why}: not the work of responders alone")),
                 None => Some("which came first, the lifting of the fault or this, cannot be told".to_owned()),
             }
         };
@@ -280,19 +294,25 @@ enum Order {
     Unknown,
 }
 
-/// `to - from`, on the clock of `to`.
-fn difference(clocks: &Clocks, from: &Known, to: &Known) -> Result<Interval, Order> {
+/// `to - from`, on the clock of `to`; `None`: no clock map links the two.
+fn apart(clocks: &Clocks, from: &Known, to: &Known) -> Option<(Option<i64>, Option<i64>)> {
     let (from_lo, from_hi) = if from.clock == to.clock {
         (from.lo, from.hi)
     } else {
         let stamp = |boot_ns| Stamp { clock: from.clock.clone(), boot_ns, wall_ns: 0, bound_ns: -1 };
-        let on = |ns: Option<i64>| ns.map(|ns| clocks.to(&stamp(ns), &to.clock).ok_or(Order::Unknown)).transpose();
+        let on = |ns: Option<i64>| ns.map(|ns| clocks.to(&stamp(ns), &to.clock).ok_or(())).transpose().ok();
         (on(from.lo)?.map(|(lo, _)| lo), on(from.hi)?.map(|(_, hi)| hi))
     };
-    let hi = to.hi.zip(from_lo).map(|(end, start)| end.saturating_sub(start));
+    let length = |end: Option<i64>, start: Option<i64>| end.zip(start).map(|(end, start)| end.saturating_sub(start));
+    Some((length(to.lo, from_hi), length(to.hi, from_lo)))
+}
+
+/// The same as a length.
+fn difference(clocks: &Clocks, from: &Known, to: &Known) -> Result<Interval, Order> {
+    let (lo, hi) = apart(clocks, from, to).ok_or(Order::Unknown)?;
     if hi.is_some_and(|hi| hi < 0) {
         return Err(Order::Before);
     }
-    let lo = to.lo.zip(from_hi).map_or(0, |(end, start)| end.saturating_sub(start).max(0));
+    let lo = lo.unwrap_or(0).max(0);
     Ok(Interval { lo: Dur::from_ns(lo), hi: hi.map(|hi| Dur::from_ns(hi.max(lo))) })
 }

@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use super::{Degraded, Latency, ProbeReport, ServiceReport, story::Story};
 use crate::{
-    estimate::{Rules, Track},
+    estimate::{Track, between},
     event::{Reading, Readings},
-    experiment::Probe,
     id::ProbeId,
     stats,
     time::Interval,
@@ -48,43 +47,57 @@ pub(super) fn degraded(story: &Story, blobs: &BTreeMap<String, Readings>, servic
             continue;
         };
         let mine = story.watches.iter().filter_map(|((id, clock), watch)| {
-            let probe = experiment.probes.get(id).filter(|probe| probe.service.as_ref() == Some(&report.service))?;
+            experiment.probes.get(id).filter(|probe| probe.service.as_ref() == Some(&report.service))?;
             let first = windows(story, id).iter().map(|window| window.0).min().unwrap_or(i64::MIN);
             let readings = watch.digests.iter().filter_map(|digest| blobs.get(digest)).flat_map(Readings::unpack);
-            let answered = readings.filter(|reading| reading.ok && story.offset(clock, reading.look.c) >= first);
-            let timed = answered.map(|reading| {
-                let slow = reading.look.c.saturating_sub(reading.look.s) > limit.ns();
-                Reading { ok: !slow, ..reading }
-            });
-            let timed: Vec<Reading> = timed.collect();
-            (!timed.is_empty()).then(|| slow_of(&timed, limit, probe, experiment.recovery.stable_for))
+            let mut readings: Vec<Reading> = readings.collect();
+            readings.sort_by_key(|reading| reading.look.c);
+            let from = readings.partition_point(|reading| story.offset(clock, reading.look.c) < first);
+            slow_of(&readings, from, limit)
         });
         report.degraded = mine.max_by_key(|one| (one.in_all.hi.map_or(i64::MAX, Dur::ns), one.in_all.lo, one.looks));
     }
 }
 
-fn slow_of(timed: &[Reading], limit: Dur, probe: &Probe, stable_for: Dur) -> Degraded {
-    let rules = Rules { stable_for, every: probe.every, timeout: probe.timeout };
-    let outages = Track::of_readings(timed).estimate(rules).outages;
-    let lo = outages
-        .iter()
-        .map(|span| span.downtime.lo)
-        .fold(Dur::ZERO, |sum, lo| Dur::from_ns(sum.ns().saturating_add(lo.ns())));
-    let hi = outages
-        .iter()
-        .map(|span| span.downtime.hi)
-        .try_fold(Dur::ZERO, |sum, hi| Some(Dur::from_ns(sum.ns().saturating_add(hi?.ns()))));
-    Degraded {
-        slow_above: limit,
-        spans: outages.len() as u32,
-        longest: outages
-            .iter()
-            .map(|span| span.duration)
-            .max_by_key(|length| (length.hi.map_or(i64::MAX, Dur::ns), length.lo)),
-        in_all: Interval { lo, hi },
-        looks: timed.len() as u64,
-        slow: timed.iter().filter(|reading| !reading.ok).count() as u64,
+/// Slow spans among looks in order of completion, from one of them on. While looks fail it is down, not slow: a span ends
+/// there, or begins.
+fn slow_of(readings: &[Reading], from: usize, limit: Dur) -> Option<Degraded> {
+    let counted = &readings[from..];
+    let slow = |reading: &Reading| reading.look.c.saturating_sub(reading.look.s) > limit.ns();
+    let mut spans = Vec::new();
+    let mut at = from;
+    for stretch in counted.chunk_by(|a, b| a.ok == b.ok) {
+        // What was seen last before the stretch and first after it bounds what began or ended with it.
+        let (before, after) = (at.checked_sub(1).map(|last| &readings[last]), readings.get(at + stretch.len()));
+        at += stretch.len();
+        if !stretch[0].ok {
+            continue;
+        }
+        let timed: Vec<Reading> =
+            stretch.iter().map(|reading| Reading { ok: !slow(reading), ..reading.clone() }).collect();
+        let changes = Track::of_readings(&timed).changes();
+        for (index, change) in changes.iter().enumerate().filter(|(_, change)| !change.ok) {
+            let next = changes.get(index + 1);
+            let start_lo = change.lo.or(before.map(|before| before.look.s)).unwrap_or(change.look.s);
+            let last_slow = || timed.iter().filter(|reading| !reading.ok).map(|reading| reading.look.s).max();
+            let end_lo = next.map_or_else(|| last_slow().unwrap_or(change.look.s), |next| next.lo.unwrap_or(next.hi));
+            let end_hi = next.map(|next| next.hi).or(after.map(|after| after.look.c));
+            spans.push(between(Some(start_lo), change.hi, end_lo, end_hi));
+        }
     }
+    let add = |sum: Dur, more: Dur| Dur::from_ns(sum.ns().saturating_add(more.ns()));
+    let answered = counted.iter().filter(|reading| reading.ok);
+    (answered.clone().count() > 0).then(|| Degraded {
+        slow_above: limit,
+        spans: spans.len() as u32,
+        longest: spans.iter().copied().max_by_key(|length| (length.hi.map_or(i64::MAX, Dur::ns), length.lo)),
+        in_all: Interval {
+            lo: spans.iter().fold(Dur::ZERO, |sum, span| add(sum, span.lo)),
+            hi: spans.iter().try_fold(Dur::ZERO, |sum, span| Some(add(sum, span.hi?))),
+        },
+        looks: answered.clone().count() as u64,
+        slow: answered.filter(|reading| slow(reading)).count() as u64,
+    })
 }
 
 /// When faults that a probe looks at were active, as offsets.
@@ -107,7 +120,7 @@ fn sum_up<'a>(readings: impl Iterator<Item = &'a Reading>) -> Option<Latency> {
     for reading in readings {
         n += 1;
         if reading.ok {
-            took.push((reading.look.c - reading.look.s) as f64 / 1e6);
+            took.push(reading.look.c.saturating_sub(reading.look.s) as f64 / 1e6);
         } else {
             failed += 1;
         }

@@ -49,6 +49,9 @@ pub(super) struct Incident {
     pub recovered_before_revert: Option<bool>,
 }
 
+/// Phases of being down by vantage: a probe from a host, which may have been booted anew.
+type SeenDown<'a> = BTreeMap<(&'a ProbeId, &'a HostId), Vec<(ClockId, Phase)>>;
+
 /// What came of one track.
 struct Viewed {
     report: ProbeReport,
@@ -78,7 +81,7 @@ pub(super) fn services(story: &Story) -> Found {
     let Some(experiment) = &story.experiment else { return Found::default() };
     let mut probes = Vec::new();
     let mut incidents: BTreeMap<ServiceId, Incident> = BTreeMap::new();
-    let mut seen_down: BTreeMap<ServiceId, Vec<(ClockId, Vec<Phase>)>> = BTreeMap::new();
+    let mut seen_down: BTreeMap<ServiceId, SeenDown<'_>> = BTreeMap::new();
     let mut judged: BTreeMap<_, Vec<(Option<Interval>, Judgement)>> = BTreeMap::new();
     for ((id, clock), watch) in &story.watches {
         let Some(probe) = experiment.probes.get(id) else { continue };
@@ -86,7 +89,8 @@ pub(super) fn services(story: &Story) -> Found {
         let view = View { story, experiment, id, probe, service, clock, watch };
         let Viewed { report, judgement, incident, phases } = view.report();
         if let Some(service) = &probe.service {
-            seen_down.entry(service.clone()).or_default().push((clock.clone(), phases));
+            let mine = seen_down.entry(service.clone()).or_default().entry((id, &clock.host)).or_default();
+            mine.extend(phases.into_iter().map(|phase| (clock.clone(), phase)));
         }
         if let (Some(service), Some(incident)) = (&probe.service, incident)
             && incidents.get(service).is_none_or(|known| known.length() < incident.length())
@@ -120,7 +124,7 @@ pub(super) fn services(story: &Story) -> Found {
                 };
                 if service.rto.is_some() { Judgement::NotMeasured { why } } else { Judgement::NoObjective }
             });
-            let seen = seen_down.remove(id).unwrap_or_default();
+            let seen: Vec<_> = seen_down.remove(id).unwrap_or_default().into_values().collect();
             let together = vantages::together(&story.clocks, &seen);
             ServiceReport { together, ..sum_up(id.clone(), service, judgement, &mine) }
         })
@@ -183,8 +187,8 @@ impl View<'_> {
             episodes,
             ..blank(self.id, self.probe, &self.clock.host)
         };
-        let from = report.episodes.iter().zip(&found.outages).find(|(episode, _)| !episode.pre_existing);
-        let phases = from.map_or_else(Vec::new, |(_, outage)| vantages::phases(&found, outage.start_hi));
+        let first = faults.first().map(|first| (first.earliest, first.effective.map_or(first.earliest, |(_, hi)| hi)));
+        let phases = first.map_or_else(Vec::new, |first| vantages::phases(&found, first));
         Viewed { report, judgement, incident, phases }
     }
 

@@ -641,3 +641,80 @@ fn a_change_that_is_told_again_is_one_line_and_a_matter_of_course() {
     let again = "up: when it came to be failing is known more closely";
     assert_eq!(told, [("up ok", false), ("up failing: status 503", false), (again, true), ("up ok", false)]);
 }
+
+#[test]
+fn what_was_slow_beside_being_down_counts_and_what_was_down_does_not() {
+    let mut script = Script::killing();
+    let Body::Planned { document, .. } = &mut script.events[0].body else { panic!("the first event") };
+    document["services"]["web"]["slowAbove"] = "50ms".into();
+    let mut script = script.gate().applied("kill", 10 * S, VERIFIED).looks(100 * S, &[(12 * S, 70 * S)]);
+    // Slow for a second before it went down, and for a second after it came back.
+    for packed in script.blobs.values_mut() {
+        let mut readings = packed.unpack();
+        for reading in &mut readings {
+            let at = reading.look.s - ahead("e1");
+            if reading.ok && ((11 * S..12 * S).contains(&at) || (70 * S..71 * S).contains(&at)) {
+                reading.look.c = reading.look.s + 60 * MS;
+            }
+        }
+        *packed = Readings::pack(&readings);
+    }
+    let slow = build(&script.events, &script.blobs).services[0].degraded.unwrap();
+    assert_eq!((slow.spans, slow.slow), (2, 20));
+    assert!(slow.in_all.contains(Dur::from_secs(2)), "{slow:?}");
+    assert!(slow.in_all.width().unwrap() <= Dur::from_ms(4 * (100 + 60)), "{slow:?}");
+}
+
+#[test]
+fn a_service_that_did_not_come_back_has_a_shortest_time() {
+    let report = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(60 * S, &[(11 * S, 60 * S)]).report();
+    let ttr = metric(&report, "ttr");
+    let length = ttr.length.unwrap();
+    assert!(length.hi.is_none() && length.lo > Dur::from_secs(48), "{length}");
+    assert_eq!(ttr.caveat, None);
+    assert!(metric(&report, "outage").length.unwrap().hi.is_none());
+}
+
+#[test]
+fn whose_work_a_mitigation_was_depends_on_which_came_first() {
+    let mitigated = |at: i64, give: i64| {
+        let script = Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+        let mut script = script.undone("slow", 30 * S, UndoCause::Expired).looks(60 * S, &[(11 * S, 31 * S)]);
+        script.say(50 * S, mark(Mark::Mitigated, None, 50 * S - at - give, 50 * S - at + give, 50 * S));
+        metric(&script.report(), "ttm").caveat.clone()
+    };
+    assert_eq!(mitigated(14 * S, 0), None, "before the tool lifted the fault");
+    assert!(mitigated(33 * S, 0).unwrap().contains("lifted first"));
+    assert!(mitigated(30 * S, 2 * S).unwrap().contains("cannot be told"));
+}
+
+#[test]
+fn what_the_tool_lifted_is_told_whichever_fault_opened_the_outage() {
+    let both = json!([
+        { "id": "slow", "trigger": { "at": "0s" },
+            "action": { "fault": { "fault": "s", "params": {}, "target": "db", "duration": "20s" } } },
+        { "id": "kill", "trigger": { "at": "5s" },
+            "action": { "fault": { "fault": "k", "params": {}, "target": "db", "duration": null } } }
+    ]);
+    let script = Script::new(both, json!({ "rto": "10s" })).gate().applied("slow", 10 * S, VERIFIED);
+    let script = script.applied("kill", 15 * S, VERIFIED).undone("slow", 30 * S, UndoCause::Expired);
+    let report = script.looks(60 * S, &[(16 * S, 31 * S)]).report();
+    assert!(metric(&report, "ttr").caveat.as_deref().is_some_and(|why| why.contains("lifted first")));
+}
+
+#[test]
+fn marks_of_two_boots_of_the_controller_are_placed_by_wall_time() {
+    let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[]);
+    script.say(12 * S, mark(Mark::Alerted, None, 0, 0, 12 * S));
+    let mut later = mark(Mark::Declared, None, 0, 0, 20 * S);
+    let Body::Marked { when, at, .. } = &mut later else { panic!("a mark") };
+    for stamp in [&mut when.from, &mut when.to, at] {
+        stamp.clock.boot = "after".into();
+        stamp.boot_ns = 3 * S;
+    }
+    script.say(20 * S, later);
+    let report = script.report();
+    assert!(metric(&report, "ttd").length.unwrap().contains(Dur::from_ns(2 * S - 2 * MS)));
+    let declared = report.timings[0].instants.iter().find(|instant| instant.id == "t8").unwrap();
+    assert_eq!((declared.lo_ns, declared.hi_ns), (Some(10 * S), Some(10 * S)));
+}

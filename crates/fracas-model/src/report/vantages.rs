@@ -21,34 +21,41 @@ pub(super) struct Phase {
     pub end_hi: Option<i64>,
 }
 
-/// Every phase that began from `from` on; returns that did not last are no part of it.
-pub(super) fn phases(found: &Estimate, from: i64) -> Vec<Phase> {
+/// Every phase that reaches beyond the first fault, which took effect from `from.0` to `from.1` at the latest; what lies before
+/// it is cut off. Returns that did not last are no part of a phase.
+pub(super) fn phases(found: &Estimate, from: (i64, i64)) -> Vec<Phase> {
     let changes = &found.changes;
-    let down = changes.iter().enumerate().filter(|(_, change)| !change.ok && change.hi >= from);
-    down.map(|(at, change)| {
+    let down = changes.iter().enumerate().filter(|(_, change)| !change.ok);
+    let phase = down.map(|(at, change)| {
         let up = changes.get(at + 1);
-        let last = found.covered.map_or(change.hi, |covered| covered.s.max(change.hi));
+        // A phase that was not seen to end belongs to the last outage.
+        let last_failure = || found.outages.last().map_or(change.hi, |outage| outage.end_lo);
         Phase {
-            start_lo: change.lo,
-            start_hi: change.hi,
-            end_lo: up.map_or(last, |up| up.lo.unwrap_or(change.hi)),
+            start_lo: Some(change.lo.unwrap_or(i64::MIN).max(from.0)),
+            start_hi: change.hi.max(from.1),
+            end_lo: up.map_or_else(last_failure, |up| up.lo.unwrap_or(change.hi)),
             end_hi: up.map(|up| up.hi),
         }
-    })
-    .collect()
+    });
+    phase.filter(|phase| phase.end_hi.is_none_or(|end| phase.start_lo.is_none_or(|start| end > start))).collect()
 }
 
 /// What they say together. Each part of it holds for every truth that the phases allow: what surely overlapped is made of
 /// the parts of each phase that are certain, what may have of those that are possible.
-pub(super) fn together(clocks: &Clocks, seen: &[(ClockId, Vec<Phase>)]) -> Option<Together> {
+///
+/// Each vantage has its phases with the clock they are on: a host that was booted anew is one vantage on two clocks.
+pub(super) fn together(clocks: &Clocks, seen: &[Vec<(ClockId, Phase)>]) -> Option<Together> {
     if seen.len() < 2 {
         return None;
     }
-    let target = &seen[0].0;
+    let Some((target, _)) = seen.iter().flatten().next() else {
+        let none = Interval { lo: Dur::ZERO, hi: Some(Dur::ZERO) };
+        return Some(Together { vantages: seen.len() as u32, certain: 0, possible: 0, all_down: none, any_down: none });
+    };
     let (mut certain, mut possible) = (Vec::new(), Vec::new());
-    for (clock, phases) in seen {
+    for phases in seen {
         let (mut surely, mut perhaps) = (Vec::new(), Vec::new());
-        for phase in phases {
+        for (clock, phase) in phases {
             let on =
                 |ns: i64| clocks.to(&Stamp { clock: clock.clone(), boot_ns: ns, wall_ns: 0, bound_ns: -1 }, target);
             let (from, to) = (on(phase.start_hi)?.1, on(phase.end_lo)?.0);
@@ -140,7 +147,8 @@ mod tests {
     }
 
     fn of(phases: &[Vec<Phase>]) -> Option<Together> {
-        let seen: Vec<_> = phases.iter().map(|phases| (clock(), phases.clone())).collect();
+        let with_clock = |phases: &Vec<Phase>| phases.iter().map(|phase| (clock(), *phase)).collect();
+        let seen: Vec<Vec<(ClockId, Phase)>> = phases.iter().map(with_clock).collect();
         together(&Clocks::default(), &seen)
     }
 

@@ -43,20 +43,20 @@ impl Gathered<'_> {
                 clock: incident.clock.clone(),
                 lo,
                 hi,
+                placed: None,
                 how: how.into(),
                 events: incident.outage.events.clone(),
             };
             let outage = &incident.outage;
             known.insert(Name::Impact, at(outage.start_lo, Some(outage.start_hi), "as its probe saw"));
-            if outage.end_hi.is_some() {
-                known.insert(Name::Recovered, at(Some(outage.end_lo), outage.end_hi, "as its probe saw"));
-            }
+            let how = if outage.end_hi.is_some() { "as its probe saw" } else { "it was not back when last seen" };
+            known.insert(Name::Recovered, at(Some(outage.end_lo), outage.end_hi, how));
         }
         // The first that was told counts: a second acknowledgement acknowledges nothing.
         for mark in self.marks() {
-            let at = told(mark);
+            let at = self.told(mark);
             let name = Name::marked(mark.mark);
-            if known.get(&name).is_none_or(|other| at.lo < other.lo) {
+            if known.get(&name).is_none_or(|other| at.placed < other.placed) {
                 known.insert(name, at);
             }
         }
@@ -65,8 +65,8 @@ impl Gathered<'_> {
             let how = if name == Name::Detected { at.how.clone() } else { format!("{}, {}", name.words(), at.how) };
             Some(Known { how, ..at.clone() })
         });
-        // All are the controller's stamps.
-        if let Some(first) = first.min_by_key(|at| at.lo) {
+        // All are the controller's stamps, if not always of one boot of it.
+        if let Some(first) = first.min_by_key(|at| at.placed) {
             known.insert(Name::Detected, first);
         }
         known
@@ -110,13 +110,17 @@ impl Gathered<'_> {
         let gate = self.story.gate.as_ref()?;
         let at = gate.boot_ns.saturating_add(offset.ns());
         let how = format!("at {offset} in the document");
-        Some(Known { clock: gate.clock.clone(), lo: Some(at), hi: Some(at), how, events: Vec::new() })
+        let placed = self.story.since_origin(gate).saturating_add(offset.ns());
+        let placed = Some((placed, placed));
+        Some(Known { clock: gate.clock.clone(), lo: Some(at), hi: Some(at), placed, how, events: Vec::new() })
     }
 
     fn commanded(&self, of: &(EntryId, u32, u32)) -> Option<Known> {
         let (at, seq) = self.story.entries.get(&of.0)?.asked.as_ref()?;
         let (lo, how) = (Some(at.boot_ns), "the controller's decision".to_owned());
-        Some(Known { clock: at.clock.clone(), lo, hi: lo, how, events: vec![*seq] })
+        let placed = self.story.since_origin(at);
+        let placed = Some((placed, placed));
+        Some(Known { clock: at.clock.clone(), lo, hi: lo, placed, how, events: vec![*seq] })
     }
 
     /// The first of its hosts.
@@ -128,7 +132,7 @@ impl Gathered<'_> {
         let (clock, spans) = self.together(spans.collect())?;
         let (lo, hi) = (spans.iter().map(|s| s.0).min(), spans.iter().map(|s| s.1).min());
         let how = on_hosts("around the system call", spans.len(), "first");
-        Some(Known { clock, lo, hi, how, events: spans.iter().map(|s| s.2).collect() })
+        Some(Known { clock, lo, hi, placed: None, how, events: spans.iter().map(|s| s.2).collect() })
     }
 
     /// The last of its hosts, where all have said so.
@@ -146,7 +150,7 @@ impl Gathered<'_> {
         let (lo, hi) = (spans.iter().map(|s| s.0).max(), spans.iter().map(|s| s.1).max());
         let why = self.why(*causes.iter().find(|cause| **cause != UndoCause::Expired).or(causes.first())?);
         let how = on_hosts(&why, spans.len(), "last");
-        Some(Known { clock, lo, hi, how, events: spans.iter().map(|s| s.2).collect() })
+        Some(Known { clock, lo, hi, placed: None, how, events: spans.iter().map(|s| s.2).collect() })
     }
 
     fn why(&self, cause: UndoCause) -> String {
@@ -172,25 +176,27 @@ impl Gathered<'_> {
         let all: Option<Vec<_>> = spans.iter().map(on).collect();
         Some((controller, all?))
     }
+
+    fn told(&self, mark: &Marked) -> Known {
+        let mut how = match &mark.did {
+            Some(did) => format!("{did}, as {} says", mark.by),
+            None => format!("as {} says", mark.by),
+        };
+        if !mark.note.is_empty() {
+            how = format!("{how}: {}", mark.note);
+        }
+        let (from, to) = (&mark.when.from, &mark.when.to);
+        Known {
+            clock: from.clock.clone(),
+            lo: Some(from.boot_ns),
+            hi: Some(to.boot_ns),
+            placed: Some((self.story.since_origin(from), self.story.since_origin(to))),
+            how,
+            events: vec![mark.seq],
+        }
+    }
 }
 
 fn on_hosts(how: &str, hosts: usize, which: &str) -> String {
     if hosts > 1 { format!("{how}, {which} of {hosts} hosts") } else { how.to_owned() }
-}
-
-fn told(mark: &Marked) -> Known {
-    let mut how = match &mark.did {
-        Some(did) => format!("{did}, as {} says", mark.by),
-        None => format!("as {} says", mark.by),
-    };
-    if !mark.note.is_empty() {
-        how = format!("{how}: {}", mark.note);
-    }
-    Known {
-        clock: mark.when.from.clock.clone(),
-        lo: Some(mark.when.from.boot_ns),
-        hi: Some(mark.when.to.boot_ns),
-        how,
-        events: vec![mark.seq],
-    }
 }
