@@ -122,7 +122,8 @@ renames it shows the age of the writing. What a program appends line by line is 
 The host's owner decides what may be looked into: the folders that its policy names as readIn, /var/log unless told \
 otherwise. What lies elsewhere is refused; a symbolic link that leads elsewhere fails the look, and nothing of it is told.
 
-Cost: opening one file, and reading up to 64 KiB of it when its text is wanted.";
+Cost: opening one file, and reading up to 64 KiB of it when its text is wanted. While a disk still holds a look that was \
+given up, the next ones fail at once.";
 
 #[cfg(test)]
 mod tests {

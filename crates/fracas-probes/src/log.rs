@@ -283,7 +283,8 @@ One matching line makes one failed look, so in a stop condition write `failingFo
 how many lines matched and nothing of them. The host's owner decides what may be looked into: the folders that its policy \
 names as readIn, /var/log unless told otherwise; the agent must be able to read there.
 
-Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind.";
+Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind. While a \
+disk still holds a look that was given up, the next ones fail at once.";
 
 #[cfg(test)]
 mod tests;

@@ -131,8 +131,10 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_password_is_not_in_the_reason_whoever_repeats_it() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let params = json!({ "address": listener.local_addr().unwrap().to_string(), "user": "me", "password": "hush-hush-hush" });
-        let lookout = crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), &Policy::builtin()).unwrap();
+        let (_kept, password, policy) = secret::kept("hush-hush-hush");
+        let address = listener.local_addr().unwrap().to_string();
+        let params = json!({ "address": address, "user": "me", "password": password });
+        let lookout = crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), &policy).unwrap();
         let said = format!("{}hush-hush-hush", "x".repeat(94));
         let body = [&[0xff, 0x15, 0x04][..], said.as_bytes()].concat();
         let message = [&[u8::try_from(body.len()).unwrap(), 0, 0, 0][..], &body].concat();
