@@ -53,12 +53,15 @@ pub struct ReadingField {
     pub unit: String,
     /// One sentence.
     pub doc: String,
+    /// Whether reasons may show a text: a word for a state or a version, nothing of what somebody keeps.
+    #[serde(default)]
+    pub harmless: bool,
 }
 
 impl ReadingField {
     /// A number with its unit, which may be empty.
     pub fn number(name: &str, unit: &str, doc: &str) -> Self {
-        Self { name: name.into(), kind: FieldKind::Number, unit: unit.into(), doc: doc.into() }
+        Self { name: name.into(), kind: FieldKind::Number, unit: unit.into(), doc: doc.into(), harmless: false }
     }
 
     /// A length of time.
@@ -66,9 +69,14 @@ impl ReadingField {
         Self { kind: FieldKind::Duration, ..Self::number(name, "", doc) }
     }
 
-    /// A text.
+    /// A text that may hold what is not for everybody: no reason shows any of it.
     pub fn text(name: &str, doc: &str) -> Self {
         Self { kind: FieldKind::Text, ..Self::number(name, "", doc) }
+    }
+
+    /// A text that says nothing of what somebody keeps, such as a status, a role, a version: reasons show how it begins.
+    pub fn word(name: &str, doc: &str) -> Self {
+        Self { harmless: true, ..Self::text(name, doc) }
     }
 
     /// True or false.
@@ -247,6 +255,8 @@ struct Limits<T> {
 
 #[derive(Clone, Debug)]
 struct Texts {
+    /// Whether reasons may show the value.
+    harmless: bool,
     equals: Option<String>,
     not_equals: Option<String>,
     one_of: Vec<String>,
@@ -272,7 +282,7 @@ impl Tolerance {
             if wanted.as_object().is_none_or(serde_json::Map::is_empty) {
                 return Err(Refusal::new(format!("tolerance: {name} is compared with nothing"), instead));
             }
-            rules.push((name.clone(), Rule::read(field.kind, wanted)?));
+            rules.push((name.clone(), Rule::read(field, wanted)?));
         }
         Ok(Some(Self(rules)))
     }
@@ -300,13 +310,14 @@ impl Tolerance {
 }
 
 impl Rule {
-    fn read(kind: FieldKind, wanted: &Value) -> Result<Self, Refusal> {
+    fn read(field: &ReadingField, wanted: &Value) -> Result<Self, Refusal> {
         let text = |key: &str| wanted.get(key).and_then(Value::as_str).map(str::to_owned);
-        Ok(match kind {
+        Ok(match field.kind {
             FieldKind::Number => Self::Number(Limits::read(wanted)),
             FieldKind::Duration => Self::Duration(Limits::read(wanted)),
             FieldKind::Flag => Self::Flag(wanted.get("equals").and_then(Value::as_bool).unwrap_or_default()),
             FieldKind::Text => Self::Text(Texts {
+                harmless: field.harmless,
                 equals: text("equals"),
                 not_equals: text("notEquals"),
                 one_of: list(wanted).filter_map(Value::as_str).map(str::to_owned).collect(),
@@ -412,18 +423,23 @@ fn shown<T: Quantity>(value: T, limit: T) -> String {
 
 impl Texts {
     fn judge(&self, name: &str, value: &str) -> Result<(), String> {
-        let was = || {
+        let unwanted = |wanted: &str| {
+            if !self.harmless {
+                // Readings are kept and shown to many; files, keys and bodies may hold what is not for them.
+                return Err(format!("{name} is not what is wanted"));
+            }
             let start: String = value.chars().take(SHOWN).collect();
-            format!("{name} was {start:?}{}", if start.len() < value.len() { "..." } else { "" })
+            let more = if start.len() < value.len() { "..." } else { "" };
+            Err(format!("{name} was {start:?}{more}, {wanted} wanted"))
         };
         if let Some(wanted) = self.equals.as_ref().filter(|wanted| *wanted != value) {
-            return Err(format!("{}, {wanted:?} wanted", was()));
+            return unwanted(&format!("{wanted:?}"));
         }
         if self.not_equals.as_ref().is_some_and(|wanted| wanted == value) {
-            return Err(format!("{}, anything else wanted", was()));
+            return unwanted("anything else");
         }
         if !self.one_of.is_empty() && !self.one_of.iter().any(|one| one == value) {
-            return Err(format!("{}, one of {} wanted", was(), self.one_of.join(", ")));
+            return unwanted(&format!("one of {}", self.one_of.join(", ")));
         }
         if let Some(part) = self.contains.as_ref().filter(|part| !value.contains(part.as_str())) {
             return Err(format!("{name} lacks {part:?}"));

@@ -14,7 +14,7 @@ use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::net::UdpSocket;
 
 use crate::{
-    Blocking, LookFuture, Lookout, Probe, Seen, brief,
+    LookFuture, Lookout, OneCall, Probe, Seen, brief,
     connect::{resolve, split, world},
     dnswire::{self, Answer, Kind},
     files,
@@ -41,6 +41,7 @@ struct Ready {
     kind_name: String,
     name_text: String,
     empty_is_ok: bool,
+    one: OneCall,
 }
 
 #[derive(Debug)]
@@ -70,7 +71,7 @@ impl Probe for Dns {
                 ReadingField::text("answers", "What the records say, sorted, with a comma and a space between them."),
                 ReadingField::number("count", "records", "How many there are."),
                 ReadingField::duration("ttl", "Shortest time that one of them may be kept."),
-                ReadingField::text("rcode", "How the server answered: NOERROR, or NXDOMAIN with `onEmpty: ok`."),
+                ReadingField::word("rcode", "How the server answered: NOERROR, or NXDOMAIN with `onEmpty: ok`."),
             ],
             example:
                 r#"{ name: db.shop.internal, server: "10.0.0.2:53", tolerance: { answers: { equals: 10.0.0.5 } } }"#
@@ -94,7 +95,8 @@ impl Probe for Dns {
         };
         let empty_is_ok = params.text("onEmpty") == Some("ok");
         let asked = Asked { name, kind };
-        Ok(Box::new(Rc::new(Ready { server, asked, kind_name, name_text: text.to_owned(), empty_is_ok })))
+        let (name_text, one) = (text.to_owned(), OneCall::default());
+        Ok(Box::new(Rc::new(Ready { server, asked, kind_name, name_text, empty_is_ok, one })))
     }
 }
 
@@ -104,7 +106,7 @@ impl Lookout for Rc<Ready> {
         Box::pin(async move {
             let server = match &ready.server {
                 Some((host, port)) => resolve(host, *port).await?.into_iter().next(),
-                None => Blocking::start(first_of_host).done().await??,
+                None => ready.one.blocking(first_of_host).await??,
             };
             let server = server.ok_or("there is no name server to ask")?;
             let mut answer = ready.asked.over_udp(server).await?;
@@ -198,7 +200,8 @@ not what programs on this host are told: those take what is kept until its `ttl`
 number and question are ignored. Nothing is asked twice: a lost packet is a failed look, so give stop conditions some time.
 
 `answers` lists the records sorted, so that servers which turn them round give one text: addresses, the target of a CNAME, \
-the text of a TXT, or priority, weight, port and target of an SRV. Aliases on the way are followed by the server.
+the text of a TXT, or priority, weight, port and target of an SRV. Aliases on the way are followed by the server. An \
+answer of more than 256 records is taken for none. Of /etc/resolv.conf, addresses with a scope (fe80::1%eth0) are skipped.
 
 Cost: two packets per look.";
 

@@ -9,6 +9,12 @@ use std::{
 const LONGEST_NAME: usize = 253;
 /// Longest label, bytes.
 const LONGEST_LABEL: usize = 63;
+/// Longest name in a message with its lengths (RFC 1035, 3.1), bytes.
+const LONGEST_WIRE: usize = 255;
+/// Most pointers in one name: as many as a name of that length has labels.
+const MOST_POINTERS: usize = 127;
+/// Most records of one answer: they are read on the thread that all probes tick on.
+const MOST_RECORDS: u16 = 256;
 const INTERNET: u16 = 1;
 const RECURSION_DESIRED: u16 = 0x0100;
 const ANSWER: u16 = 0x8000;
@@ -83,7 +89,8 @@ pub(crate) fn question(id: u16, name: &[u8], kind: Kind) -> Vec<u8> {
     message
 }
 
-/// What a message answers to this question; `None` when it is no answer to it, or cut short.
+/// What a message answers to this question; `None` when it is no answer to it, cut short, or beyond
+/// measure.
 pub(crate) fn answer(message: &[u8], id: u16, name: &[u8], kind: Kind) -> Option<Answer> {
     let mut reader = Reader { message, at: 0 };
     let head = (reader.word()?, reader.word()?, reader.word()?, reader.word()?);
@@ -105,6 +112,9 @@ pub(crate) fn answer(message: &[u8], id: u16, name: &[u8], kind: Kind) -> Option
     }
     if truncated {
         return Some(answer);
+    }
+    if records > MOST_RECORDS {
+        return None;
     }
     for _ in 0..records {
         reader.name()?;
@@ -164,16 +174,22 @@ impl<'m> Reader<'m> {
         self.take(2).and_then(|bytes| bytes.try_into().ok()).map(u16::from_be_bytes)
     }
 
-    /// A name, which may end in a pointer to what stands before it. Pointers lead back only, so that they end.
+    /// A name, which may end in a pointer to what stands before it. Pointers lead back only, so that they
+    /// end, and are counted, so that they end soon.
     fn name(&mut self) -> Option<String> {
         let mut text = String::new();
         let mut after = None;
         let mut first = self.at;
+        let (mut wire, mut pointers) = (1, 0);
         loop {
             let length = *self.take(1)?.first()?;
             match length {
                 0 => break,
                 1..=63 => {
+                    wire += 1 + usize::from(length);
+                    if wire > LONGEST_WIRE {
+                        return None;
+                    }
                     for byte in self.take(usize::from(length))? {
                         match byte {
                             b'!'..=b'~' => text.push(char::from(*byte)),
@@ -181,14 +197,12 @@ impl<'m> Reader<'m> {
                         }
                     }
                     text.push('.');
-                    if text.len() > 4 * LONGEST_NAME {
-                        return None;
-                    }
                 }
                 192.. => {
                     let low = *self.take(1)?.first()?;
                     let target = usize::from(length & 0x3f) << 8 | usize::from(low);
-                    if target >= first {
+                    pointers += 1;
+                    if target >= first || pointers > MOST_POINTERS {
                         return None;
                     }
                     after = after.or(Some(self.at));
@@ -257,6 +271,28 @@ mod tests {
         for data in [&[0xc0, own][..], &[0xc0, 255], &[0x80, 0], &[63, b'x']] {
             assert_eq!(read(&reply(&asked, 0, &[(5, 1, data)])), None, "{data:?}");
         }
+        // Names of as many pointers and bytes as there may be, and of one more.
+        let texts = |data: &[u8]| read(&reply(&asked, 0, &[(16, 1, &[0; 254]), (5, 1, data)]));
+        let filled = asked.len() + 12;
+        let chain = |pointers: usize| {
+            let mut message = reply(&asked, 0, &[(16, 1, &[0; 300]), (5, 1, &[0; 2])]);
+            let place = |hop: usize| u16::try_from(filled + 2 * hop).unwrap() | 0xc000;
+            for hop in 1..pointers {
+                message[filled + 2 * hop..][..2].copy_from_slice(&place(hop - 1).to_be_bytes());
+            }
+            let end = message.len();
+            message[end - 2..].copy_from_slice(&place(pointers - 1).to_be_bytes());
+            read(&message)
+        };
+        assert_eq!(chain(127).unwrap().records, [""]);
+        assert_eq!(chain(128), None);
+        let label = [&[49][..], &[b'x'; 49]].concat();
+        let long = |last: u8| [label.repeat(5), vec![last], vec![b'x'; usize::from(last)], vec![0]].concat();
+        assert!(texts(&long(3)).is_some());
+        assert_eq!(texts(&long(4)), None);
+        let many = |records: usize| read(&reply(&asked, 0, &vec![(5, 1, &[0xc0, 12][..]); records]));
+        assert_eq!(many(256).unwrap().records.len(), 256);
+        assert_eq!(many(257), None);
         assert!(read(&reply(&asked, TRUNCATED, &[])).unwrap().truncated);
         assert_eq!(rcode(read(&reply(&asked, 3, &[])).unwrap().rcode), "NXDOMAIN");
         for bad in ["", ".", "a..b", &"x".repeat(64), &"a.".repeat(130), "a b"] {

@@ -10,7 +10,7 @@ use fracas_model::{
     tolerance::{self, ReadingField, Values},
 };
 
-use crate::{Blocking, LookFuture, Lookout, Probe, Seen};
+use crate::{LookFuture, Lookout, OneCall, Probe, Seen};
 
 mod child;
 mod keeper;
@@ -29,6 +29,7 @@ struct Ready {
     order: Order,
     exit_code: i32,
     stdout: Option<String>,
+    one: OneCall,
 }
 
 impl Probe for Exec {
@@ -85,7 +86,7 @@ Cost: one process per look, about a millisecond; ask at `every: 1s` or slower, a
         let keep = stdout.is_some() || tolerance::wants(params, "output");
         let order = Order { program, arguments: command.collect(), user: user(&policy.exec_user)?, keep };
         let exit_code = params.integer("exitCode").and_then(|c| i32::try_from(c).ok()).unwrap_or(0);
-        Ok(Box::new(Rc::new(Ready { order, exit_code, stdout })))
+        Ok(Box::new(Rc::new(Ready { order, exit_code, stdout, one: OneCall::default() })))
     }
 }
 
@@ -122,7 +123,7 @@ impl Lookout for Rc<Ready> {
         Box::pin(async move {
             let order = ready.order.clone();
             // Forking takes about a millisecond, which other probes' ticks must not feel.
-            let running = Blocking::start(move || order.start()).done().await??;
+            let running = ready.one.blocking(move || order.start()).await??;
             ready.judge(running.ended().await?)
         })
     }

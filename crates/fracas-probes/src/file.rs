@@ -14,7 +14,7 @@ use fracas_model::{
     tolerance::{self, ReadingField, Values},
 };
 
-use crate::{Blocking, LookFuture, Lookout, Probe, Seen, brief, files};
+use crate::{LookFuture, Lookout, OneCall, Probe, Seen, brief, files};
 
 /// How much of the file is read, in bytes.
 const LONGEST_TEXT: u64 = 64 * 1024;
@@ -31,6 +31,12 @@ struct Ready {
     /// Whether the text itself is wanted.
     text: bool,
     policy: Policy,
+}
+
+#[derive(Debug)]
+struct Looked {
+    ready: Ready,
+    one: OneCall,
 }
 
 impl Probe for FileProbe {
@@ -63,14 +69,18 @@ impl Probe for FileProbe {
         }
         files::named("file", &path, policy)?;
         let text = tolerance::wants(params, "text");
-        Ok(Box::new(Rc::new(Ready { path, exists, contains, text, policy: policy.clone() })))
+        let ready = Ready { path, exists, contains, text, policy: policy.clone() };
+        Ok(Box::new(Rc::new(Looked { ready, one: OneCall::default() })))
     }
 }
 
-impl Lookout for Rc<Ready> {
+impl Lookout for Rc<Looked> {
     fn look(&self) -> LookFuture {
-        let ready = Ready::clone(self);
-        Box::pin(async move { Blocking::start(move || ready.look_now(SystemTime::now())).done().await? })
+        let looked = self.clone();
+        Box::pin(async move {
+            let ready = looked.ready.clone();
+            looked.one.blocking(move || ready.look_now(SystemTime::now())).await?
+        })
     }
 }
 
@@ -112,7 +122,8 @@ renames it shows the age of the writing. What a program appends line by line is 
 The host's owner decides what may be looked into: the folders that its policy names as readIn, /var/log unless told \
 otherwise. What lies elsewhere is refused; a symbolic link that leads elsewhere fails the look, and nothing of it is told.
 
-Cost: opening one file, and reading up to 64 KiB of it when its text is wanted.";
+Cost: opening one file, and reading up to 64 KiB of it when its text is wanted. While a disk still holds a look that was \
+given up, the next ones fail at once.";
 
 #[cfg(test)]
 mod tests {

@@ -69,7 +69,7 @@ impl Probe for Grpc {
                 insecure,
                 ca_file,
             ],
-            reading: vec![ReadingField::text("status", "SERVING: anything else fails.")],
+            reading: vec![ReadingField::word("status", "SERVING: anything else fails.")],
             example: r#"{ url: "http://127.0.0.1:50051", service: shop.v1.Checkout }"#.into(),
         }
     }

@@ -105,7 +105,7 @@ impl Socket {
 
     /// Sends a request and waits for its reply: whatever else comes is not for us.
     async fn echo(self, address: SocketAddr, payload: [u8; PAYLOAD]) -> io::Result<()> {
-        // Connected, it takes from this address only, and hears that it cannot be reached.
+        // Connected, it takes from this address only, and hears when this host has no way there.
         connect(&self.fd, &address)?;
         let (fd, v6) = (watched(self.fd, Interest::READABLE | Interest::WRITABLE)?, address.is_ipv6());
         let request = request(v6, &payload);
@@ -153,8 +153,8 @@ fn is_reply(packet: &[u8], v6: bool, with_header: bool, payload: &[u8]) -> bool 
 }
 
 const HELP: &str = "\
-Ok when the reply to one echo request comes back. Fails when none comes within the probe's timeout, and at once when the \
-host or a router says that the way is closed.
+Ok when the reply to one echo request comes back. Fails when none comes within the probe's timeout, and at once when this \
+host itself has no way there. That a router finds no way further is not heard: the look waits for its timeout.
 
 It shows that packets go there and back, not that anything works there: a host whose services all hang still answers. \
 Some networks and hosts drop echo requests: try it before a run rests on it. Each look resolves the name anew and takes \

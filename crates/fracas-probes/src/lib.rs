@@ -33,7 +33,7 @@ mod web;
 pub mod webhook;
 mod wire;
 
-use std::{fmt, future::Future, io, os::fd::OwnedFd, pin::Pin};
+use std::{cell::Cell, fmt, future::Future, io, os::fd::OwnedFd, pin::Pin, sync::Arc};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
@@ -42,7 +42,10 @@ use fracas_model::{
     policy::Policy,
     tolerance::{Values, offered as with_tolerance},
 };
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::Semaphore,
+};
 
 /// What one look saw: the fields of its reading when every condition held, else why not in a few words (at most 120 bytes,
 /// no secrets).
@@ -157,6 +160,62 @@ impl<T> Drop for Blocking<T> {
     }
 }
 
+/// The one blocking call that a lookout may have out. A call that has begun cannot be ended: one that a disk holds goes on
+/// after its look was given up, and without this every further look would take another of the blocking threads, until no
+/// probe has any.
+#[derive(Debug)]
+pub(crate) struct OneCall {
+    free: Arc<Semaphore>,
+    /// Whether the look of the call that is out was given up.
+    given_up: Cell<bool>,
+}
+
+impl Default for OneCall {
+    fn default() -> Self {
+        Self { free: Arc::new(Semaphore::new(1)), given_up: Cell::new(false) }
+    }
+}
+
+impl OneCall {
+    /// The result of this call. It waits for the call before it, so that looks may overlap as their probe ticks.
+    ///
+    /// # Errors
+    /// The look of the call before it was given up, and that call is still out; or this one broke off.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        &self,
+        call: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, String> {
+        let free = self.free.clone();
+        let permit = match free.clone().try_acquire_owned() {
+            Err(_) if self.given_up.get() => return Err("the last look still reads".into()),
+            Err(_) => free.acquire_owned().await.map_err(|e| brief(format_args!("the look broke off: {e}")))?,
+            Ok(permit) => permit,
+        };
+        self.given_up.set(false);
+        let mut until_done = GivenUp(Some(&self.given_up));
+        // Given back by the call itself, however long it outlives its look.
+        let call = move || {
+            let result = call();
+            drop(permit);
+            result
+        };
+        let result = Blocking::start(call).done().await;
+        until_done.0 = None;
+        result
+    }
+}
+
+/// Says that a look was given up, when it is dropped before its call was done.
+struct GivenUp<'c>(Option<&'c Cell<bool>>);
+
+impl Drop for GivenUp<'_> {
+    fn drop(&mut self) {
+        if let Some(given_up) = self.0 {
+            given_up.set(true);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use fracas_model::{document::read_generic, shape::Shape};
@@ -205,6 +264,30 @@ mod tests {
         let sizes = ALL.iter().map(|probe| serde_json::to_string(&offered(*probe)).unwrap().len());
         let size: usize = sizes.sum();
         assert!(size < 192 << 10, "{size} bytes");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_call_that_a_disk_holds_takes_one_thread_and_overlapping_looks_wait() {
+        let one = OneCall::default();
+        let (first, second) = tokio::join!(one.blocking(|| 1), one.blocking(|| 2));
+        assert_eq!((first, second), (Ok(1), Ok(2)));
+        let (let_go, held) = std::sync::mpsc::channel::<()>();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let look = one.blocking(move || {
+            let _ = began.send(());
+            let _ = held.recv();
+        });
+        tokio::select! {
+            biased;
+            _ = look => panic!("it is held"),
+            begun = begun => begun.unwrap(),
+        }
+        for _ in 0..100 {
+            assert_eq!(one.blocking(|| ()).await.unwrap_err(), "the last look still reads");
+        }
+        drop(let_go);
+        drop(one.free.acquire().await.unwrap());
+        assert_eq!(one.blocking(|| 3).await, Ok(3));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Probe `log`: do lines that are appended to a file match a pattern? It reads nothing that stood there before it began.
 
 use std::{
+    cell::Cell,
     fs::File,
     io::{self, Read as _, Seek as _, SeekFrom},
     os::unix::fs::MetadataExt as _,
@@ -20,7 +21,7 @@ use fracas_model::{
 };
 use regex_lite::Regex;
 
-use crate::{Blocking, LookFuture, Lookout, PrepareFuture, Probe, Seen, brief, files};
+use crate::{LookFuture, Lookout, OneCall, PrepareFuture, Probe, Seen, brief, files};
 
 /// Most that one look reads, in bytes; the next look goes on where it stopped.
 const MOST: u64 = 1 << 20;
@@ -39,7 +40,7 @@ struct Wanted {
     expect: Option<(Regex, Duration)>,
 }
 
-/// How far the file was read, and what was found and not told yet.
+/// How far the file was read, and what was found on the way.
 #[derive(Debug, Default)]
 struct Follower {
     /// The file that is read, though its name may lead to another one by now, and how far.
@@ -47,21 +48,25 @@ struct Follower {
     /// The beginning of a line whose end is not written yet.
     begun: Vec<u8>,
     found: Found,
-    /// When the expected line came last; at first, when looking began.
-    seen: Option<Instant>,
 }
 
+/// All that was found since looking began.
 #[derive(Clone, Copy, Debug, Default)]
 struct Found {
     lines: usize,
     bad: usize,
     expected: usize,
+    /// When the expected line came last; at first, when looking began.
+    seen: Option<Instant>,
 }
 
 struct Ready {
     wanted: Arc<Wanted>,
-    /// Looks may overlap, and one that is given up may still read: what it finds is told by the next.
+    /// Locked by the blocking calls alone: whoever holds it may wait for a disk.
     follower: Arc<Mutex<Follower>>,
+    one: OneCall,
+    /// What looks have told of it. A look that is given up may still read: what it finds is told by the next.
+    told: Cell<Found>,
 }
 
 impl Probe for Log {
@@ -86,7 +91,11 @@ impl Probe for Log {
             ],
             reading: vec![
                 ReadingField::number("lines", "", "Whole lines that came since the last look."),
-                ReadingField::number("matches", "", "How many of them matched `failOn` or `expect`."),
+                ReadingField::number(
+                    "matches",
+                    "",
+                    "How many of them matched `expect`; one that matches `failOn` fails the look.",
+                ),
             ],
             example:
                 r#"{ path: /var/log/shop/shop.log, failOn: "ERROR|panicked", expect: "order taken", within: 10s }"#
@@ -95,39 +104,41 @@ impl Probe for Log {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let bad = |why| Refusal::new(format!("log: {why}"), "write a shorter or simpler pattern");
-        let read = |name| params.text(name).map(pattern).transpose().map_err(bad);
-        let (fail_on, expect, within) = (read("failOn")?, read("expect")?, params.duration("within"));
-        let expect = match (expect, within) {
-            (Some(expect), Some(within)) => Some((expect, within.std())),
-            (None, None) => None,
-            _ => {
-                return Err(Refusal::new(
-                    "log: expect and within say nothing without each other",
-                    "write both, or none",
-                ));
-            }
-        };
-        if fail_on.is_none() && expect.is_none() {
-            return Err(Refusal::new("log: there is nothing to look for", "write failOn, or expect and within"));
-        }
-        let path = params.text("path").unwrap_or_default().to_owned();
-        files::named("log", &path, policy)?;
-        let wanted = Arc::new(Wanted { path, policy: policy.clone(), fail_on, expect });
-        Ok(Box::new(Rc::new(Ready { wanted, follower: Arc::default() })))
+        Ok(Box::new(made(params, policy)?))
     }
 }
 
-impl Ready {
-    fn follow(&self, begin: bool) -> impl Future<Output = Result<(), String>> + 'static {
-        let (wanted, follower) = (self.wanted.clone(), self.follower.clone());
-        async move {
-            let read = move || locked(&follower).read(&wanted, begin, Instant::now());
-            Blocking::start(read).done().await?.map_err(|e| match e.kind() {
-                io::ErrorKind::NotFound => "there is no such file".into(),
-                _ => brief(format_args!("the file cannot be read: {e}")),
-            })
+fn made(params: &Params, policy: &Policy) -> Result<Rc<Ready>, Refusal> {
+    let bad = |why| Refusal::new(format!("log: {why}"), "write a shorter or simpler pattern");
+    let read = |name| params.text(name).map(pattern).transpose().map_err(bad);
+    let (fail_on, expect, within) = (read("failOn")?, read("expect")?, params.duration("within"));
+    let expect = match (expect, within) {
+        (Some(expect), Some(within)) => Some((expect, within.std())),
+        (None, None) => None,
+        _ => {
+            return Err(Refusal::new("log: expect and within say nothing without each other", "write both, or none"));
         }
+    };
+    if fail_on.is_none() && expect.is_none() {
+        return Err(Refusal::new("log: there is nothing to look for", "write failOn, or expect and within"));
+    }
+    let path = params.text("path").unwrap_or_default().to_owned();
+    files::named("log", &path, policy)?;
+    let wanted = Arc::new(Wanted { path, policy: policy.clone(), fail_on, expect });
+    Ok(Rc::new(Ready { wanted, follower: Arc::default(), one: OneCall::default(), told: Cell::default() }))
+}
+
+impl Ready {
+    async fn follow(&self, begin: bool) -> Result<Found, String> {
+        let (wanted, follower) = (self.wanted.clone(), self.follower.clone());
+        let read = move || {
+            let mut follower = locked(&follower);
+            follower.read(&wanted, begin, Instant::now()).map(|()| follower.found)
+        };
+        self.one.blocking(read).await?.map_err(|e| match e.kind() {
+            io::ErrorKind::NotFound => "there is no such file".into(),
+            _ => brief(format_args!("the file cannot be read: {e}")),
+        })
     }
 }
 
@@ -138,19 +149,24 @@ fn locked(follower: &Mutex<Follower>) -> std::sync::MutexGuard<'_, Follower> {
 
 impl Lookout for Rc<Ready> {
     fn prepare(&self) -> PrepareFuture {
-        let begun = self.follow(true);
-        let path = self.wanted.path.clone();
+        let ready = self.clone();
         Box::pin(async move {
             let instead = "check the path, and that the host's policy names its folder as readIn";
-            begun.await.map_err(|why| Refusal::new(brief(format_args!("log: {path}: {why}")), instead))
+            let refused = |why| Refusal::new(brief(format_args!("log: {}: {why}", ready.wanted.path)), instead);
+            ready.follow(true).await.map(|_| ()).map_err(refused)
         })
     }
 
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
-            ready.follow(false).await?;
-            locked(&ready.follower).tell(&ready.wanted, Instant::now())
+            let found = ready.follow(false).await?;
+            let told = ready.told.get();
+            // Of two looks that end at once the later may tell first, and all.
+            if found.lines >= told.lines {
+                ready.told.set(found);
+            }
+            found.tell(told, &ready.wanted, Instant::now())
         })
     }
 }
@@ -158,7 +174,7 @@ impl Lookout for Rc<Ready> {
 impl Follower {
     /// Reads what was appended. To begin is to skip what stands there; a file that is not there yet is read from its start.
     fn read(&mut self, wanted: &Wanted, begin: bool, now: Instant) -> io::Result<()> {
-        self.seen.get_or_insert(now);
+        self.found.seen.get_or_insert(now);
         let mut left = MOST;
         // What was written into the old file before its name was given to another comes first.
         if let Some((file, _)) = &self.at {
@@ -170,10 +186,15 @@ impl Follower {
                 named => named?,
             };
             let new = named.metadata()?;
-            if (old.dev(), old.ino()) != (new.dev(), new.ino()) && left > 0 {
-                self.at = Some((named, 0));
-                self.begun.clear();
+            // Programs may write into the old file for long after its name was given to another: until they write into
+            // the new one, and up to then.
+            if (old.dev(), old.ino()) != (new.dev(), new.ino()) && new.len() > 0 {
                 self.append(wanted, &mut left, now)?;
+                if left > 0 {
+                    self.at = Some((named, 0));
+                    self.begun.clear();
+                    self.append(wanted, &mut left, now)?;
+                }
             }
             return Ok(());
         }
@@ -224,25 +245,28 @@ impl Follower {
             self.found.bad += usize::from(wanted.fail_on.as_ref().is_some_and(|bad| bad.is_match(text)));
             if wanted.expect.as_ref().is_some_and(|(expect, _)| expect.is_match(text)) {
                 self.found.expected += 1;
-                self.seen = Some(now);
+                self.found.seen = Some(now);
             }
         }
     }
+}
 
-    /// What came since it was last told.
-    fn tell(&mut self, wanted: &Wanted, now: Instant) -> Seen {
-        let found = std::mem::take(&mut self.found);
-        if found.bad > 0 {
+impl Found {
+    /// What came besides what was told.
+    fn tell(self, told: Self, wanted: &Wanted, now: Instant) -> Seen {
+        let lines = self.lines.saturating_sub(told.lines);
+        let bad = self.bad.saturating_sub(told.bad);
+        if bad > 0 {
             // The lines themselves may hold what is not for everybody.
-            return Err(format!("{} of {} new lines match failOn", found.bad, found.lines));
+            return Err(format!("{bad} of {lines} new lines match failOn"));
         }
-        if let (Some((_, within)), Some(seen)) = (&wanted.expect, self.seen)
+        if let (Some((_, within)), Some(seen)) = (&wanted.expect, self.seen.max(told.seen))
             && now.saturating_duration_since(seen) > *within
         {
             let within = Dur::from_ns(i64::try_from(within.as_nanos()).unwrap_or(i64::MAX));
             return Err(format!("no expected line for over {within}"));
         }
-        Ok(Values::new().with("lines", found.lines).with("matches", found.expected))
+        Ok(Values::new().with("lines", lines).with("matches", self.expected.saturating_sub(told.expected)))
     }
 }
 
@@ -251,15 +275,16 @@ Fails when a line that was appended since the last look matches `failOn`, and as
 longer than `within`. Ok otherwise; with no new lines too, unless one is expected.
 
 Lines that stood in the file before the probe began do not count. The file may be rotated, by renaming or by cutting it \
-short, and may be missing for a moment: the rest of the old file is read first, then the new one from its start. What is \
-written between the last look and a cut is lost to it. A line counts when its end is written, and is judged in pieces of \
+short, and may be missing for a moment: the old file is read until something stands in the new one, which is then read \
+from its start. What is written between the last look and a cut is lost to it. A line counts when its end is written, and is judged in pieces of \
 16 KiB. Patterns are regular expressions (`ERROR|panicked`, `^5[0-9][0-9] `) found anywhere in the line; classes are ASCII's.
 
 One matching line makes one failed look, so in a stop condition write `failingFor: 0s` for the first to count. Reasons tell \
 how many lines matched and nothing of them. The host's owner decides what may be looked into: the folders that its policy \
 names as readIn, /var/log unless told otherwise; the agent must be able to read there.
 
-Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind.";
+Cost: reading what is new, at most 1 MiB per look; of a log that grows faster than that the probe falls behind. While a \
+disk still holds a look that was given up, the next ones fail at once.";
 
 #[cfg(test)]
 mod tests;

@@ -53,7 +53,7 @@ impl Probe for Mysql {
             reading: vec![
                 ReadingField::text("answer", "First column of the first row, as text; not known when it is NULL."),
                 ReadingField::number("rows", "", "Rows that came."),
-                ReadingField::text("version", "What the server says that it is, such as 8.4.1."),
+                ReadingField::word("version", "What the server says that it is, such as 8.4.1."),
             ],
             example: r#"{ address: "127.0.0.1:3306", user: fracas, query: "select @@read_only", tolerance: { answer: { equals: "0" } } }"#.into(),
         }
@@ -87,17 +87,19 @@ impl Lookout for Rc<Ready> {
             };
             let client = Client::connect(&ready.host, ready.port).await?;
             let login = Login { user: &ready.user, database: ready.database.as_deref(), password: &password };
-            ask(client, login, &ready.query).await
+            // A server may repeat what it was told, at any time; of a reason that is cut already a part would be left.
+            ask(client, login, &ready.query).await.map_err(|why| brief(secret::hushed(why, Some(&password))))
         })
     }
 }
 
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, login: Login<'_>, query: &str) -> Seen {
-    let version = client.authenticate(login).await.map_err(|why| secret::hushed(why, Some(login.password)))?;
-    let rows = client.query(query).await?;
-    let values = Values::new().with("version", version).with("rows", rows.len());
-    let first = |rows: Vec<Vec<Option<String>>>| rows.into_iter().next()?.into_iter().next()?;
-    Ok(values.with_known("answer", first(rows)))
+    let version = client.authenticate(login).await?;
+    let rows = client.query(query).await;
+    client.quit().await;
+    let rows = rows?;
+    let values = Values::new().with("version", version).with("rows", rows.count);
+    Ok(values.with_known("answer", rows.first.and_then(|row| row.into_iter().next()?)))
 }
 
 const HELP: &str = "\
@@ -111,8 +113,9 @@ and without it the whole exchange is refused, so that the password itself is nev
 For a probe that must see a restart, use a user of mysql_native_password, or one without a password and without rights.
 
 A query runs with all the rights of `user`: for `select 1` none is needed. One that waits fails with the probe's timeout. \
-Cost: one session per look, some milliseconds of the server: count it against max_connections. A host that fails to log \
-in too often (max_connect_errors) is locked out by the server. Answers of up to 256 KiB are read.";
+Cost: one session per look, some milliseconds of the server: count it against max_connections. A \
+server locks a host out whose connections break too often before the session stands (max_connect_errors): looks that \
+their timeout ends then count, a wrong password does not. Answers of up to 256 KiB are read.";
 
 #[cfg(test)]
 mod tests {
@@ -123,6 +126,25 @@ mod tests {
     };
 
     use super::*;
+
+    /// A server may repeat the password after many words, where a reason is cut.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_password_is_not_in_the_reason_whoever_repeats_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (_kept, password, policy) = secret::kept("hush-hush-hush");
+        let address = listener.local_addr().unwrap().to_string();
+        let params = json!({ "address": address, "user": "me", "password": password });
+        let lookout = crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), &policy).unwrap();
+        let said = format!("{}hush-hush-hush", "x".repeat(94));
+        let body = [&[0xff, 0x15, 0x04][..], said.as_bytes()].concat();
+        let message = [&[u8::try_from(body.len()).unwrap(), 0, 0, 0][..], &body].concat();
+        let serve = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&message).await.unwrap();
+        };
+        let why = tokio::join!(lookout.look(), serve).0.unwrap_err();
+        assert!(why.starts_with("MySQL says: xxx") && !why.contains("hu"), "{why}");
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_look_is_a_session_and_a_query() {

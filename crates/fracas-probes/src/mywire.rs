@@ -26,7 +26,10 @@ const MORE: u8 = 1;
 const SWITCH: u8 = 0xfe;
 const ERROR: u8 = 0xff;
 const NULL: u8 = 0xfb;
+const COM_QUIT: u8 = 1;
 const COM_QUERY: u8 = 3;
+/// Any byte but 2, which would ask for the server's public key.
+const NO_PASSWORD: u8 = 1;
 
 const STRANGE: &str = "the answer is not MySQL's";
 
@@ -39,6 +42,15 @@ pub struct Login<'a> {
     pub database: Option<&'a str>,
     /// The password; empty for none.
     pub password: &'a str,
+}
+
+/// What one statement gave.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rows {
+    /// How many rows came.
+    pub count: usize,
+    /// The first of them as text; `None` is NULL.
+    pub first: Option<Vec<Option<String>>>,
 }
 
 /// One connection.
@@ -107,6 +119,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 // The hash that the server keeps in its memory fits.
                 Some((&MORE, [3])) if plugin == CACHING => {}
                 Some((&MORE, [4])) if plugin == CACHING => {
+                    // Hung up on now, the server would count it against this host, and lock it out after
+                    // max_connect_errors; one that was told something wrong refuses us alone.
+                    self.say(&[NO_PASSWORD]).await?;
+                    let _ = self.message().await;
                     return Err("the server has not kept this user's hash and wants TLS, which is not built: \
                          let the user log in once elsewhere"
                         .into());
@@ -116,16 +132,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Runs one statement, and gives its rows as text; `None` is NULL.
+    /// Ends the session, so that the server does not count it as aborted.
+    pub async fn quit(mut self) {
+        self.sequence = 0;
+        // Whoever is gone needs no farewell.
+        let _ = self.say(&[COM_QUIT]).await;
+    }
+
+    /// Runs one statement, and reads all of its rows.
     ///
     /// # Errors
     /// What the server says, or rows without measure.
-    pub async fn query(&mut self, sql: &str) -> Result<Vec<Vec<Option<String>>>, String> {
+    pub async fn query(&mut self, sql: &str) -> Result<Rows, String> {
         self.sequence = 0;
         self.say(&[&[COM_QUERY], sql.as_bytes()].concat()).await?;
         let head = self.message().await?;
         let columns = match head.first() {
-            Some(&OK) => return Ok(Vec::new()),
+            Some(&OK) => return Ok(Rows::default()),
             Some(&ERROR) => return Err(said(&head)),
             Some(&NULL) | None => return Err(STRANGE.into()),
             Some(_) => number(&head).ok_or(STRANGE)?.0,
@@ -136,7 +159,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         if !is_end(&self.message().await?) {
             return Err(STRANGE.into());
         }
-        let mut rows = Vec::new();
+        let mut rows = Rows::default();
         loop {
             let message = self.message().await?;
             if is_end(&message) {
@@ -145,7 +168,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             if message.first() == Some(&ERROR) {
                 return Err(said(&message));
             }
-            rows.push(row(&message, columns).ok_or(STRANGE)?);
+            let row = row(&message, columns).ok_or(STRANGE)?;
+            rows.count += 1;
+            rows.first.get_or_insert(row);
         }
     }
 
@@ -204,7 +229,7 @@ fn proof(plugin: &str, password: &str, salt: &[u8]) -> Result<Vec<u8>, String> {
             let twice = digest(&SHA256, once.as_ref());
             (digest(&SHA256, &[twice.as_ref(), salt].concat()), once)
         }
-        other => return Err(brief(format_args!("the server wants {other}, which is not built"))),
+        other => return Err(format!("the server wants {other}, which is not built")),
     };
     Ok(mask.as_ref().iter().zip(key.as_ref()).map(|(a, b)| a ^ b).collect())
 }
@@ -259,12 +284,12 @@ fn row(message: &[u8], columns: usize) -> Option<Vec<Option<String>>> {
     Some(row)
 }
 
-/// What an error message tells: a number, and after it `#` with a state of five letters, and a text.
+/// All of what an error message tells: a number, and after it `#` with a state of five letters, and a text.
 fn said(message: &[u8]) -> String {
     let code = message.get(1..3).map_or(0, |code| u16::from_le_bytes([code[0], code[1]]));
     let text = message.get(3..).unwrap_or_default();
     let text = if text.first() == Some(&b'#') { text.get(6..).unwrap_or_default() } else { text };
-    brief(format_args!("MySQL says: {} ({code})", String::from_utf8_lossy(text)))
+    format!("MySQL says: {} ({code})", String::from_utf8_lossy(text))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use fracas_model::{
     tolerance::{ReadingField, Values},
 };
 
-use crate::{Blocking, LookFuture, Lookout, Probe, Seen, exits::Exits, files, proctable};
+use crate::{LookFuture, Lookout, OneCall, Probe, Seen, exits::Exits, files, proctable};
 
 /// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
 const PID_FILE_BYTES: usize = 4096;
@@ -71,7 +71,8 @@ them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /
         match (given.next(), given.next()) {
             (Some(selector), None) => {
                 let count = params.integer("count").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-                Ok(Box::new(Rc::new(Watched { ready: Ready { selector, count }, exits: Exits::default() })))
+                let (exits, one) = (Exits::default(), OneCall::default());
+                Ok(Box::new(Rc::new(Watched { ready: Ready { selector, count }, exits, one })))
             }
             _ => Err(Refusal::new(
                 "process: which processes are meant is not clear",
@@ -86,6 +87,7 @@ them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /
 struct Watched {
     ready: Ready,
     exits: Exits,
+    one: OneCall,
 }
 
 impl Lookout for Rc<Watched> {
@@ -93,7 +95,7 @@ impl Lookout for Rc<Watched> {
         let this = self.clone();
         Box::pin(async move {
             let ready = this.ready.clone();
-            let running = Blocking::start(move || ready.running()).done().await??;
+            let running = this.one.blocking(move || ready.running()).await??;
             this.exits.set(&running);
             this.ready.judge(running.len())
         })

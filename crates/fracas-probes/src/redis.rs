@@ -65,7 +65,7 @@ impl Probe for Redis {
             ],
             reading: vec![
                 ReadingField::text("answer", "What PING answers, or what the key holds."),
-                ReadingField::text("role", "As the server says: master or slave."),
+                ReadingField::word("role", "As the server says: master or slave."),
                 ReadingField::number("connectedReplicas", "", "Replicas that are connected to it."),
                 ReadingField::flag("masterLinkUp", "Whether its link to its master is up; known of replicas only."),
                 ReadingField::number("replicationOffset", "bytes", "How far it is in the stream of replication."),
@@ -103,16 +103,25 @@ impl Lookout for Rc<Ready> {
                 None => None,
             };
             let mut client = Client::connect(&ready.host, ready.port).await?;
-            if let Some(password) = password {
-                client.authenticate(ready.user.as_deref(), &password).await?;
-            }
-            ready.question.ask(&mut client).await
+            // A server that was told the password may repeat it in any answer; of a reason that is cut already a part of
+            // it would be left.
+            let hushed = |why| secret::hushed(why, password.as_deref());
+            let seen = async {
+                if let Some(password) = &password {
+                    client.authenticate(ready.user.as_deref(), password).await?;
+                }
+                ready.question.ask(&mut client, hushed).await
+            };
+            seen.await.map_err(|why| brief(hushed(why)))
         })
     }
 }
 
 impl Question {
-    async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Seen {
+    async fn ask<S>(&self, client: &mut Client<S>, hushed: impl Fn(String) -> String) -> Seen
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         if let Some(database) = self.database {
             client.command(&[b"SELECT", database.to_string().as_bytes()]).await?;
         }
@@ -123,14 +132,15 @@ impl Question {
             },
             None => match client.command(&[b"PING"]).await? {
                 Value::Text(text) if text == b"PONG" => Value::Text(text),
-                other => return Err(brief(format_args!("answered {:?} to PING", other.to_string()))),
+                other => return Err(format!("answered \"{other}\" to PING")),
             },
         };
         let values = Values::new().with("answer", answer.to_string());
         if !self.replication {
             return Ok(values);
         }
-        Ok(replication(values, &client.command(&[b"INFO", b"replication"]).await?.to_string()))
+        // Reasons show the role.
+        Ok(replication(values, &hushed(client.command(&[b"INFO", b"replication"]).await?.to_string())))
     }
 }
 
@@ -148,15 +158,17 @@ fn replication(values: Values, info: &str) -> Values {
 
 const HELP: &str = "\
 Ok when the connection is made, the password (if given) is taken, and PING is answered with PONG or, with `key`, the key \
-holds a text. So a server that still loads its data, refuses because it lost its master, or has no memory left for \
-clients fails with what it says, where a mere connection would look well.
+holds a text. So a server that still loads its data, that refuses because it lost its master, or that has no connection \
+left for clients fails with what it says, where a mere connection would look well. A full memory (maxmemory) refuses \
+writes only, and is not seen.
 
 The other fields come from INFO replication, which is asked only when `tolerance` compares one of them: `{ role: { equals: \
 master } }` sees a failover end, `{ masterLinkUp: { equals: true } }` a replica that follows again.
 
 Each look resolves the name anew, makes a new connection and closes it. Values of up to 256 KiB are read. The password \
 is read for each look, from the host, and travels as it is: TLS is not spoken here, so let the agent look from the \
-server's own host where the network is not trusted. A user of Redis 6 needs `+ping`, `+get` or `+info` and no more.
+server's own host where the network is not trusted. A user of Redis 6 needs `+ping`, for `key` `+get` and a \
+pattern of keys that holds it (`~shop:*`), for `database` `+select`, for the other fields `+info`, and no more.
 
 Cost: one connection and two to five short commands per look.";
 
@@ -224,6 +236,19 @@ mod tests {
             (&["+OK\r\n"], json!({}), "answered \"OK\" to PING"),
             (&["-WRONGPASS x\r\n"], json!({ "password": "hush" }), "the server refused the password"),
             (&[""], json!({}), "connection closed early"),
+            // A server that knows the password may repeat it, also where the reason is cut.
+            (&["+OK\r\n", "-ERR hush\r\n"], json!({ "password": "hush" }), "Redis says: ERR ..."),
+            (&["+OK\r\n", "+hush\r\n"], json!({ "password": "hush" }), "answered \"...\" to PING"),
+            (
+                &["+OK\r\n", &format!("-{}hush!\r\n", "x".repeat(104))],
+                json!({ "password": "hush" }),
+                &format!("Redis says: {}...!", "x".repeat(104)),
+            ),
+            (
+                &["+OK\r\n", "+PONG\r\n", "$9\r\nrole:hush\r\n"],
+                json!({ "password": "hush", "tolerance": { "role": { "equals": "master" } } }),
+                "role was \"...\", \"master\" wanted",
+            ),
         ] {
             assert_eq!(against(answers, params).await.0.unwrap_err(), why);
         }

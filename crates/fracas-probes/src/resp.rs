@@ -8,7 +8,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{brief, wire::Wire};
+use crate::wire::Wire;
 
 /// Longest answer, bytes; `GET` of a longer value fails.
 const LONGEST: usize = 256 * 1024;
@@ -16,7 +16,7 @@ const LONGEST: usize = 256 * 1024;
 const LONGEST_LINE: usize = 4096;
 /// Deepest lists in lists.
 const DEEPEST: usize = 8;
-/// Most elements of one list.
+/// Most elements of all lists of one answer.
 const MOST_ELEMENTS: usize = 10_000;
 
 const STRANGE: &str = "the answer is not Redis's";
@@ -94,10 +94,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Sends one command with its arguments, and gives its answer.
     ///
     /// # Errors
-    /// What the server refused, an answer that is none or has no measure, a broken connection.
+    /// What the server refused, all of it; an answer that is none or has no measure; a broken connection.
     pub async fn command(&mut self, words: &[&[u8]]) -> Result<Value, String> {
         match self.ask(words).await? {
-            Value::Error(why) => Err(brief(format_args!("Redis says: {why}"))),
+            Value::Error(why) => Err(format!("Redis says: {why}")),
             value => Ok(value),
         }
     }
@@ -110,10 +110,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             request.extend_from_slice(b"\r\n");
         }
         self.wire.send(&request).await?;
-        self.value(0).await
+        let mut left = MOST_ELEMENTS;
+        self.value(0, &mut left).await
     }
 
-    async fn value(&mut self, depth: usize) -> Result<Value, String> {
+    /// One value, whose lists have at most `left` elements together.
+    async fn value(&mut self, depth: usize, left: &mut usize) -> Result<Value, String> {
         let kind = self.wire.byte().await?;
         if !b"+-:$*".contains(&kind) {
             return Err(STRANGE.into());
@@ -134,12 +136,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             }
             _ => {
                 let length = usize::try_from(number()?).map_err(|_| STRANGE)?;
-                if depth == DEEPEST || length > MOST_ELEMENTS {
-                    return Err("an answer of too many elements".into());
-                }
+                *left = left.checked_sub(length).filter(|_| depth < DEEPEST).ok_or("an answer of too many elements")?;
                 let mut values = Vec::new();
                 for _ in 0..length {
-                    values.push(Box::pin(self.value(depth + 1)).await?);
+                    values.push(Box::pin(self.value(depth + 1, left)).await?);
                 }
                 Value::List(values)
             }
@@ -185,6 +185,8 @@ mod tests {
         assert_eq!(answered(b"$9223372036854775807\r\n").await.unwrap_err(), long);
         assert!(answered("*1\r\n".repeat(20).as_bytes()).await.unwrap_err().contains("elements"));
         assert!(answered(b"*10001\r\n").await.unwrap_err().contains("elements"));
+        let nested = [b"*2\r\n".as_slice(), b"*5000\r\n", &b":1\r\n".repeat(5000), b"*4999\r\n"].concat();
+        assert!(answered(&nested).await.unwrap_err().contains("elements"), "too many together");
         assert!(answered(&[b'+'; 5000]).await.unwrap_err().contains("a line of over"));
         let many =
             [b"*10000\r\n".as_slice(), &b"$40\r\n0123456789012345678901234567890123456789\r\n".repeat(10_000)].concat();

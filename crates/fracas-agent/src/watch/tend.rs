@@ -96,6 +96,10 @@ impl<P: Pace> Tended<P> {
         alarm.arm(due)?;
         self.tell(recorder.sight(Body::ProbeStarted { probe: self.item.probe.clone(), at: started }));
         let mut looks = FuturesUnordered::new();
+        // At most one look beside the ticks, and no more often than the fastest probe ticks: a process that ends as soon as
+        // it is started anew would have looks without end.
+        let mut beside = FuturesUnordered::new();
+        let mut beside_from = Instant::now();
         let mut seal_at: Option<Instant> = None;
         loop {
             crash::within(Task::Probe);
@@ -115,7 +119,7 @@ impl<P: Pace> Tended<P> {
                         recorder.missed(late.unsigned_abs(), between, "the host did not wake in time");
                         due += late * every;
                     }
-                    if looks.len() < cap {
+                    if looks.len() + beside.len() < cap {
                         looks.push(look(&self.pace, &*self.lookout, &self.item));
                     } else {
                         recorder.missed(1, Look { s: due, c: due }, &format!("{cap} looks are still out"));
@@ -124,8 +128,12 @@ impl<P: Pace> Tended<P> {
                     alarm.arm(due)?;
                 }
                 // A look beside the ticks; they go on as they were.
-                () = self.lookout.stirred(), if looks.len() < cap => {
-                    looks.push(look(&self.pace, &*self.lookout, &self.item));
+                () = stirred(&*self.lookout, beside_from), if beside.is_empty() && looks.len() < cap => {
+                    beside_from = Instant::now() + std::time::Duration::from_nanos(FASTEST.unsigned_abs());
+                    beside.push(look(&self.pace, &*self.lookout, &self.item));
+                }
+                Some(reading) = beside.next(), if !beside.is_empty() => {
+                    self.tell_all(recorder.looked(reading, &self.pace.now()));
                 }
                 Some(reading) = looks.next(), if !looks.is_empty() => {
                     self.tell_all(recorder.looked(reading, &self.pace.now()));
@@ -158,6 +166,12 @@ impl<P: Pace> Tended<P> {
             self.tell(sight);
         }
     }
+}
+
+/// Ends when the kernel told of something worth a look, not before this instant: what is told until then is kept.
+async fn stirred(lookout: &dyn Lookout, from: Instant) {
+    sleep_until(from).await;
+    lookout.stirred().await;
 }
 
 /// One look, bounded by the probe's timeout; a look that is given up failed at that moment.

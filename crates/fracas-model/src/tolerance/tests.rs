@@ -14,7 +14,8 @@ fn probe() -> ProbeInfo {
         params: vec![Field::optional("url", Shape::Url, "Where.")],
         reading: vec![
             ReadingField::number("certificateDays", "days", "Days left."),
-            ReadingField::text("role", "Who it is."),
+            ReadingField::word("role", "Who it is."),
+            ReadingField::text("body", "What it keeps."),
             ReadingField::flag("linked", "Whether it follows."),
         ],
         example: text(),
@@ -73,6 +74,10 @@ fn texts_and_flags_are_compared_whole_or_in_part() {
     assert_eq!(role(json!({ "oneOf": ["a", "b"] }), "c").unwrap_err(), "role was \"c\", one of a, b wanted");
     assert_eq!(role(json!({ "contains": "b" }), "a").unwrap_err(), "role lacks \"b\"");
     assert_eq!(role(json!({ "matches": "[0-9]$" }), "4a").unwrap_err(), "role does not match [0-9]$");
+    for rule in [json!({ "equals": "a" }), json!({ "notEquals": "secret" }), json!({ "oneOf": ["a", "b"] })] {
+        let why = judged(json!({ "body": rule }), "body", "secret".to_owned()).unwrap_err();
+        assert_eq!(why, "body is not what is wanted");
+    }
     judged(json!({ "linked": { "equals": true } }), "linked", true).unwrap();
     let apart = judged(json!({ "linked": { "equals": true } }), "linked", false).unwrap_err();
     assert_eq!(apart, "linked was false, true wanted");

@@ -75,6 +75,42 @@ async fn a_file_may_be_late_renamed_and_cut_short() {
 }
 
 #[tokio::test(flavor = "current_thread")]
+async fn the_old_file_is_read_until_the_new_one_is_written() {
+    let place = Place::new();
+    append(place.path("log"), "");
+    let lookout = place.begun(json!({ "failOn": "ERROR" })).await;
+    fs::rename(place.path("log"), place.path("log.1")).unwrap();
+    append(place.path("log"), "");
+    assert_eq!(lookout.look().await.unwrap(), values(0.0));
+    append(place.path("log.1"), "ERROR of a program that was not told\n");
+    assert_eq!(lookout.look().await.unwrap_err(), "1 of 1 new lines match failOn");
+    append(place.path("log"), "ERROR first\n");
+    assert_eq!(lookout.look().await.unwrap_err(), "1 of 1 new lines match failOn");
+}
+
+/// Another look may hold the file for as long as a disk takes: the probe's thread must not wait with it.
+#[expect(clippy::await_holding_lock, reason = "nothing that is awaited here needs it")]
+#[tokio::test(flavor = "current_thread")]
+async fn a_look_that_is_given_up_holds_nobody_and_loses_nothing() {
+    let place = Place::new();
+    append(place.path("log"), "");
+    let wanted = json!({ "path": place.path("log"), "failOn": "ERROR" });
+    let Ok(ready) = made(&serde_json::from_value(wanted).unwrap(), &place.policy) else { panic!("it is refused") };
+    ready.prepare().await.unwrap();
+    append(place.path("log"), "ERROR\n");
+    let held = ready.follower.clone();
+    let guard = locked(&held);
+    tokio::select! {
+        biased;
+        _ = ready.look() => panic!("the file is held"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(guard);
+    drop(ready.one.free.acquire().await.unwrap());
+    assert_eq!(ready.look().await.unwrap_err(), "1 of 1 new lines match failOn");
+}
+
+#[tokio::test(flavor = "current_thread")]
 async fn a_flood_is_read_in_pieces_and_a_line_without_end_too() {
     let place = Place::new();
     let lookout = place.begun(json!({ "failOn": "needle" })).await;
@@ -98,13 +134,17 @@ fn an_expected_line_must_come_again_and_again() {
     let begun = Instant::now();
     let at = |secs| begun + Duration::from_secs(secs);
     follower.read(&wanted, true, at(0)).unwrap();
-    follower.tell(&wanted, at(10)).unwrap();
-    assert_eq!(follower.tell(&wanted, at(11)).unwrap_err(), "no expected line for over 10s");
+    let told = follower.found;
+    told.tell(told, &wanted, at(10)).unwrap();
+    assert_eq!(told.tell(told, &wanted, at(11)).unwrap_err(), "no expected line for over 10s");
     append(place.path("log"), "order taken\nother\n");
     follower.read(&wanted, false, at(12)).unwrap();
-    assert_eq!(follower.tell(&wanted, at(12)).unwrap(), Values::new().with("lines", 2.0).with("matches", 1.0));
-    follower.tell(&wanted, at(22)).unwrap();
-    assert!(follower.tell(&wanted, at(23)).is_err());
+    let found = follower.found;
+    assert_eq!(found.tell(told, &wanted, at(12)).unwrap(), Values::new().with("lines", 2.0).with("matches", 1.0));
+    // An earlier look that ends later tells nothing twice.
+    assert_eq!(told.tell(found, &wanted, at(12)).unwrap(), values(0.0));
+    found.tell(found, &wanted, at(22)).unwrap();
+    assert!(found.tell(found, &wanted, at(23)).is_err());
 }
 
 #[test]

@@ -36,8 +36,14 @@ async fn a_session_opens_as_the_server_wants() {
     let ok = |sequence| message(sequence, &[OK, 0, 0]);
     assert_eq!(login(&[&greeting(NATIVE), &ok(2)], "p").await.unwrap(), "8.4.1");
     login(&[&greeting(CACHING), &message(2, &[MORE, 3]), &ok(3)], "p").await.unwrap();
-    let full = login(&[&greeting(CACHING), &message(2, &[MORE, 4])], "p").await.unwrap_err();
+    let denied = message(4, b"\xff\x15\x04#28000Access denied");
+    let (mut refused, mut server) = client(&[&greeting(CACHING), &message(2, &[MORE, 4]), &denied]).await;
+    let full = refused.authenticate(Login { user: "me", database: None, password: "p" }).await.unwrap_err();
     assert!(full.contains("wants TLS"), "{full}");
+    refused.quit().await;
+    let mut sent = Vec::new();
+    server.read_to_end(&mut sent).await.unwrap();
+    assert!(sent.ends_with(b"\x01\0\0\x03\x01\x01\0\0\0\x01"), "something wrong, and then the end: {sent:?}");
     let switch = |to: &str| message(2, &[&[SWITCH], to.as_bytes(), b"\0", &SALT[..], b"\0"].concat());
     login(&[&greeting("sha256_password"), &switch(CACHING), &message(4, &[MORE, 3]), &ok(5)], "p").await.unwrap();
     let other = login(&[&greeting(NATIVE), &switch("dialog")], "p").await.unwrap_err();
@@ -70,9 +76,9 @@ async fn rows_are_read_and_errors_told() {
     };
     let end = |sequence| message(sequence, &[SWITCH, 0, 0, 2, 0]);
     let head = [message(1, &[2]), message(2, b"def"), message(3, b"def"), end(4)].concat();
-    let rows = asked(&[&head, &message(5, b"\x011\xfb"), &end(6)]).await.unwrap();
-    assert_eq!(rows, [[Some("1".to_owned()), None]]);
-    assert_eq!(asked(&[&message(1, &[OK, 0, 0])]).await.unwrap(), Vec::<Vec<_>>::new());
+    let rows = asked(&[&head, &message(5, b"\x011\xfb"), &message(6, b"\x012\xfb"), &end(7)]).await.unwrap();
+    assert_eq!(rows, Rows { count: 2, first: Some(vec![Some("1".to_owned()), None]) });
+    assert_eq!(asked(&[&message(1, &[OK, 0, 0])]).await.unwrap(), Rows::default());
     let why = asked(&[&message(1, b"\xff\x28\x04#42000syntax")]).await.unwrap_err();
     assert_eq!(why, "MySQL says: syntax (1064)");
     for cut in [&b""[..], b"\x01", b"\x051", b"\xfd\xff", b"\xfc\xff\xff1"] {

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    pin::Pin,
     sync::atomic::{AtomicI64, AtomicU32, Ordering},
 };
 
@@ -74,6 +75,10 @@ impl Lookout for Script {
             }),
             _ => Box::pin(async { Ok(Values::new()) }),
         }
+    }
+
+    fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
+        if self.0 == "stirs" { Box::pin(std::future::ready(())) } else { Box::pin(std::future::pending()) }
     }
 }
 
@@ -150,6 +155,26 @@ async fn a_dip_of_one_look_gives_three_edges_and_every_reading_is_sealed() {
     // Start to start at a fixed rate: the k-th look never begins before its time, however late others were.
     let early = readings.iter().map(|r| (r.look.s - first) % 10_000_000).min().unwrap();
     assert!(early >= 0, "{early}");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn looks_beside_the_ticks_have_a_pace() {
+    let mut watcher = watcher();
+    watcher.set(&[ProbeItem { every: Dur::from_secs(3600), ..item("stirs", 10, 50) }]);
+    let sights = until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+    let Some(started) = sights.iter().find_map(|s| match &s.body {
+        Body::ProbeStarted { at, .. } => Some(at.boot_ns),
+        _ => None,
+    }) else {
+        panic!("{sights:?}")
+    };
+    let blob = sights.last().unwrap().blob.clone().unwrap();
+    let readings = serde_json::from_slice::<Readings>(&blob).unwrap().unpack();
+    let last = readings.iter().map(|reading| reading.look.c).max().unwrap();
+    // One at the beginning, one per 10 ms, and a tick that may fall among them.
+    let most = 2 + (last - started) / 10_000_000;
+    assert!(readings.len() > 2 && readings.len() as i64 <= most, "{} looks, at most {most}", readings.len());
+    watcher.close().await;
 }
 
 #[tokio::test(flavor = "current_thread")]
