@@ -129,8 +129,8 @@ fn slower() {
         "{crew}"
     );
     assert_eq!(crew["lastProof"]["run"], points[5]["run"]);
-    let nowhere = rig.fracas(&[&services[..], &["--environment", "elsewhere"]].concat()).good().json().remove(0);
-    assert_eq!(nowhere["services"], serde_json::json!([]));
+    let nowhere = rig.fracas(&[&services[..], &["--environment", "elsewhere"]].concat());
+    assert_eq!((nowhere.code, &nowhere.json()[0]["services"]), (3, &serde_json::json!([])), "{}", nowhere.text());
 
     // Another objective is another intent: told apart, unless mixed on purpose.
     rig.document("crew", &CREW.replace("rto: 10s", "rto: 1s"));

@@ -260,11 +260,13 @@ const TREND_HELP: &str = "Example:
 
 A length is known within bounds, and a run that ended before its service was back counts as longer than it was seen: no run
 is dropped. Only runs of one intent (document, parameters, target rules) are compared; earlier ones are told apart.
-The newest run is slower when so long a recovery among the runs before it would be chance in fewer than --alpha of cases;
-19 runs before it are enough for the usual 0.05.
+The newest run is slower when so long a recovery among the runs before it would be chance in at most --alpha of cases; 19
+runs before it are enough for the usual 0.05. Where several services are compared they share --alpha (Holm's correction) and
+need more runs: 39 for two, 59 for three, with a --baseline as long, or a larger --newest.
+If one of the newest finished runs had no effect, or its report cannot be read, the runs before it do not stand in for it.
 
 Exit codes with --fail-on slower:
-  0 not slower   1 slower   3 cannot tell: too few runs, or the newest was cut short";
+  0 not slower   1 slower   3 cannot tell: too few runs, one cut short that matters, or a newest run that shows nothing";
 
 const SERVICES_HELP: &str = "Example:
   fracas services
@@ -279,7 +281,8 @@ Objectives stand in documents:
 A service is proven by a run that met the objective of today; it is overdue when that is longer ago than `proveEvery`.
 
 Exit codes with --fail-on unproven:
-  0 every objective is proven   1 some is missed, overdue, or was never proven";
+  0 every objective is proven   1 some is missed, overdue, or was never proven
+  3 no run has looked at a service, or the report of one cannot be read";
 
 /// Values for a document's parameters.
 #[derive(Clone, Debug, Default, Args)]
@@ -433,7 +436,7 @@ pub struct TrendArgs {
     /// Compare with: so many runs before them, one run, or those from one to another
     #[arg(long, value_name = "last:N|RUN|RUN..RUN", default_value = "last:20", value_parser = baseline)]
     pub baseline: Baseline,
-    /// How often a false alarm may be raised
+    /// How often a false alarm may be raised, by all services of one comparison together
     #[arg(long, value_name = "P", default_value_t = trend::ALPHA, value_parser = alpha)]
     pub alpha: f64,
     /// Exit with 1 when slower, and with 3 when that cannot be told
@@ -460,7 +463,7 @@ pub struct ServicesArgs {
     /// Environment of the runs
     #[arg(long, env = "FRACAS_ENVIRONMENT", default_value = "default")]
     pub environment: String,
-    /// Exit with 1 when an objective is missed, overdue, or was never proven
+    /// Exit with 1 when an objective is missed, overdue, or was never proven, and with 3 when that cannot be told
     #[arg(long, value_enum, value_name = "WHAT")]
     pub fail_on: Option<ServicesFailure>,
 }

@@ -127,14 +127,14 @@ pub struct Asked {
     pub newest: usize,
     /// With what.
     pub baseline: Baseline,
-    /// How often a false alarm may be raised.
+    /// How often a false alarm may be raised: by one comparison, or by all that [`compare_together`] is given.
     pub alpha: f64,
 }
 
 /// Trends of these points: one for each service and intent, the one with the newest run first; with `mixed`, one for each
-/// service. Points may come in any order.
-pub fn trends(mut points: Vec<Point>, mixed: bool, asked: Option<&Asked>) -> Vec<Trend> {
-    points.sort_by(|a, b| (a.started_wall_ns, &a.run).cmp(&(b.started_wall_ns, &b.run)));
+/// service. Points come as the store tells them, those of the newest run first: what the controller's clock said then orders
+/// nothing, it may have stood wrong.
+pub fn trends(points: Vec<Point>, mixed: bool, asked: Option<&Asked>) -> Vec<Trend> {
     let mut groups: Vec<Vec<Point>> = Vec::new();
     for point in points {
         let alike = |one: &Point| one.service == point.service && (mixed || one.intent == point.intent);
@@ -143,9 +143,8 @@ pub fn trends(mut points: Vec<Point>, mixed: bool, asked: Option<&Asked>) -> Vec
             None => groups.push(vec![point]),
         }
     }
-    let mut trends: Vec<Trend> = groups.into_iter().map(|points| of(points, asked)).collect();
-    trends.sort_by_key(|trend| std::cmp::Reverse(trend.points.last().map_or(0, |point| point.started_wall_ns)));
-    trends
+    let oldest_first = groups.into_iter().map(|points| points.into_iter().rev().collect());
+    oldest_first.map(|points| of(points, asked)).collect()
 }
 
 fn of(points: Vec<Point>, asked: Option<&Asked>) -> Trend {
@@ -196,9 +195,9 @@ pub fn percentile(lengths: &[Interval], p: f64) -> Percentile {
 
 /// The newest of these runs, oldest first, against the baseline.
 fn change(points: &[Point], asked: &Asked) -> Change {
-    let counted: Vec<&Point> = points.iter().filter(|point| point.length.is_some()).collect();
-    let split = counted.len().saturating_sub(asked.newest.max(1));
-    let (before, later) = counted.split_at(split);
+    let (before, later) = points.split_at(points.len().saturating_sub(asked.newest.max(1)));
+    let later: Vec<&Point> = later.iter().collect();
+    let before: Vec<&Point> = before.iter().filter(|point| point.length.is_some()).collect();
     let before = match &asked.baseline {
         Baseline::Last(n) => &before[before.len().saturating_sub(*n)..],
         Baseline::Between(first, last) => {
@@ -210,8 +209,12 @@ fn change(points: &[Point], asked: &Asked) -> Change {
         }
     };
     let runs = |points: &[&Point]| points.iter().map(|point| point.run.clone()).collect();
-    let (word, why, p) = compared(&lengths(later), &lengths(before), asked);
-    Change { word, why, p, alpha: asked.alpha, later: runs(later), baseline: runs(before) }
+    // The run before it would say nothing of the one that was asked for.
+    let (word, why, p) = match later.iter().find(|point| point.length.is_none()) {
+        Some(point) => (ChangeWord::CannotTell, format!("no fault took effect in run {}", point.run), None),
+        None => compared(&lengths(&later), &lengths(before), asked),
+    };
+    Change { word, why, p, alpha: asked.alpha, later: runs(&later), baseline: runs(before) }
 }
 
 fn lengths(points: &[&Point]) -> Vec<Interval> {
@@ -229,25 +232,52 @@ fn compared(later: &[Interval], baseline: &[Interval], asked: &Asked) -> (Change
     // A p of exactly alpha counts, also where it was summed from parts.
     let alpha = asked.alpha * (1.0 + 1e-9);
     if best > alpha {
-        let needs = ((1.0 / asked.alpha).ceil() as usize).saturating_sub(1);
-        let help = if m == 1 { format!("; {needs} runs before the newest one are enough") } else { String::new() };
-        let why = format!("{sizes}: p cannot fall below {best:.2} at that size, {} is asked{help}", asked.alpha);
+        let needs = ((1.0 / alpha).ceil() as usize).saturating_sub(1);
+        let help = match &asked.baseline {
+            _ if m > 1 => String::new(),
+            Baseline::Last(most) if *most < needs => format!("; a baseline of last:{needs} is enough"),
+            _ => format!("; {needs} runs before the newest one are enough"),
+        };
+        let (best, asked) = (short(best), short(asked.alpha));
+        let why = format!("{sizes}: p cannot fall below {best} at that size, {asked} is asked{help}");
         return (ChangeWord::CannotTell, why, None);
     }
     let p = slower_p(later, baseline);
     if p <= alpha {
         return (ChangeWord::Slower, format!("slower than {} before, p = {}, {sizes}", runs(n), short(p)), Some(p));
     }
-    // A run that was cut short may have been as slow as can be: if that would make a difference, nobody knows.
-    let cut = later.iter().filter(|length| length.hi.is_none()).count();
-    let slowest = Interval::at_least(Dur::from_ns(i64::MAX));
-    let worst: Vec<Interval> = later.iter().map(|one| if one.hi.is_none() { slowest } else { *one }).collect();
-    if cut > 0 && slower_p(&worst, baseline) <= alpha {
-        let those = if m == 1 { "the run".to_owned() } else { format!("{cut} of the {m} newest runs") };
-        let why = format!("{those} ended before the service was back, {sizes}");
-        return (ChangeWord::CannotTell, why, Some(p));
+    if let Some(those) = doubted(later, baseline, alpha) {
+        return (ChangeWord::CannotTell, format!("{those} ended before the service was back, {sizes}"), Some(p));
     }
     (ChangeWord::NotSlower, format!("not slower than {} before, p = {}, {sizes}", runs(n), short(p)), Some(p))
+}
+
+/// The runs of which nobody knows how long they would have been, where that makes a difference: a later one that was cut
+/// short may have been as slow as can be, one of the baseline may have been back in the next moment.
+fn doubted(later: &[Interval], baseline: &[Interval], alpha: f64) -> Option<String> {
+    let cut = |lengths: &[Interval]| lengths.iter().filter(|length| length.hi.is_none()).count();
+    let filled = |lengths: &[Interval], with: fn(Dur) -> Interval| -> Vec<Interval> {
+        lengths.iter().map(|one| if one.hi.is_none() { with(one.lo) } else { *one }).collect()
+    };
+    let slowest = filled(later, |_| Interval::at_least(Dur::from_ns(i64::MAX)));
+    let quickest = filled(baseline, |lo| Interval::new(lo, lo));
+    let (m, n) = (later.len(), baseline.len());
+    let of_later = || match m {
+        1 => "the run".to_owned(),
+        _ => format!("{} of the {m} newest runs", cut(later)),
+    };
+    let of_baseline = || match n {
+        1 => "the run before".to_owned(),
+        _ => format!("{} of the {n} runs before", cut(baseline)),
+    };
+    if cut(later) > 0 && slower_p(&slowest, baseline) <= alpha {
+        return Some(of_later());
+    }
+    if cut(baseline) > 0 && slower_p(later, &quickest) <= alpha {
+        return Some(of_baseline());
+    }
+    let both = cut(later) > 0 && cut(baseline) > 0 && slower_p(&slowest, &quickest) <= alpha;
+    both.then(|| format!("{} and {}", of_later(), of_baseline()))
 }
 
 fn runs(n: usize) -> String {
@@ -262,6 +292,31 @@ pub fn short(p: f64) -> String {
         format!("{p:.4}").trim_end_matches('0').to_owned()
     } else {
         format!("{p:.2}")
+    }
+}
+
+/// Compares again, so that all these comparisons together raise a false alarm no more often than was asked (Holm 1979): of k
+/// that are left, the one with the smallest p is slower at or below alpha / k; the first that is not ends it. Trends that
+/// could not be compared raise none and are not counted.
+pub fn compare_together(trends: &mut [Trend], asked: &Asked) {
+    for trend in trends.iter_mut() {
+        trend.change = Some(change(&trend.points, asked));
+    }
+    let p = |trend: &Trend| trend.change.as_ref().and_then(|change| change.p);
+    let mut order: Vec<(usize, f64)> = trends.iter().enumerate().filter_map(|(at, t)| Some((at, p(t)?))).collect();
+    order.sort_by(|a, b| a.1.total_cmp(&b.1));
+    let all = order.len();
+    let mut left = all;
+    for (at, _) in order {
+        let alpha = asked.alpha / left as f64;
+        let mut found = change(&trends[at].points, &Asked { alpha, ..asked.clone() });
+        if all > 1 {
+            found.why += &format!("; alpha of {} shared by {all} services", short(asked.alpha));
+        }
+        if found.word == ChangeWord::Slower {
+            left -= 1;
+        }
+        trends[at].change = Some(found);
     }
 }
 

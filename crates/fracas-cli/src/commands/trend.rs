@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use fracas_model::trend::{self, Asked, Baseline, ChangeWord, Trend, trends};
+use fracas_model::{
+    id::RunId,
+    trend::{self, Asked, Baseline, ChangeWord, Trend, compare_together, trends},
+};
 use serde_json::{Value, json};
 
 use crate::{
@@ -14,6 +17,9 @@ use crate::{
     render::{self, Style},
     times::Zone,
 };
+
+/// The newest runs among which the order of those without a readable report is looked up.
+const LISTED: u32 = 1000;
 
 pub(crate) async fn trend(session: &Session<'_>, given: &TrendArgs) -> Result<u8, CliError> {
     for path in &given.to {
@@ -28,7 +34,7 @@ pub(crate) async fn trend(session: &Session<'_>, given: &TrendArgs) -> Result<u8
     };
     let found = client.results(query).await?;
     if !found.unread.is_empty() {
-        let runs: Vec<&str> = found.unread.iter().map(fracas_model::id::RunId::as_str).collect();
+        let runs: Vec<&str> = found.unread.iter().map(RunId::as_str).collect();
         session.output.notice(&format!("no report that can be read, left out: {}", runs.join(", ")));
     }
     let asked = Asked {
@@ -37,7 +43,12 @@ pub(crate) async fn trend(session: &Session<'_>, given: &TrendArgs) -> Result<u8
         alpha: given.alpha,
     };
     let all = trends(found.points, given.all_intents, Some(&asked));
-    let (shown, earlier) = newest(all);
+    let (mut shown, earlier) = newest(all);
+    compare_together(&mut shown, &asked);
+    if !found.unread.is_empty() {
+        let listed: Vec<RunId> = client.runs(LISTED).await?.into_iter().map(|row| row.run).collect();
+        doubt(&mut shown, &found.unread, &listed);
+    }
     for path in &given.to {
         save(path, &shown, &earlier)?;
         session.output.notice(&format!("trend written to {}", path.display()));
@@ -71,6 +82,20 @@ pub(super) fn newest(all: Vec<Trend>) -> (Vec<Trend>, Vec<Trend>) {
         if known { earlier.push(trend) } else { shown.push(trend) }
     }
     (shown, earlier)
+}
+
+/// A run without a readable report may be one of the newest: then those that are known are not. `listed` has the newest run
+/// first; what it does not hold may be anywhere.
+fn doubt(shown: &mut [Trend], unread: &[RunId], listed: &[RunId]) {
+    let place = |run: &RunId| listed.iter().position(|one| one == run);
+    for change in shown.iter_mut().filter_map(|trend| trend.change.as_mut()) {
+        let Some(oldest) = change.later.first().map(place) else { continue };
+        let newer = |run: &&RunId| oldest.zip(place(run)).is_none_or(|(oldest, unread)| unread < oldest);
+        if let Some(run) = unread.iter().find(newer) {
+            change.word = ChangeWord::CannotTell;
+            change.why = format!("the report of run {run} cannot be read, and it may be newer");
+        }
+    }
 }
 
 /// As data, in the shape that `fracas schema --kind trend` describes.
@@ -120,6 +145,17 @@ mod tests {
         assert_eq!(code(&folded(21, 3000)), exit::PASS);
         assert_eq!(code(&folded(5, 9000)), exit::INCONCLUSIVE);
         assert_eq!(code(&[]), exit::INCONCLUSIVE);
+    }
+
+    #[test]
+    fn a_newest_run_without_a_report_is_not_passed_over() {
+        let listed: Vec<RunId> = (0..23).rev().map(|number| RunId::new(format!("r{number:03}"))).collect();
+        // Of the runs 0 to 20 the last is compared.
+        for (unread, expected) in [("r021", exit::INCONCLUSIVE), ("r003", exit::PASS), ("x", exit::INCONCLUSIVE)] {
+            let mut shown = folded(21, 3000);
+            doubt(&mut shown, &[unread.into()], &listed);
+            assert_eq!(code(&shown), expected, "{unread}");
+        }
     }
 
     #[test]

@@ -578,6 +578,72 @@ fn a_trend_counts_what_the_objective_counts() {
     assert_eq!(blind.length(), Some(Interval::at_least(outage.lo)));
 }
 
+/// The length that trends count of the only service of a report.
+fn counted(report: &Report) -> Option<Interval> {
+    let points = crate::trend::points(report);
+    assert_eq!(points.len(), 1);
+    points[0].length
+}
+
+#[test]
+fn a_trend_counts_in_a_game_day_what_befell_the_services_own_section() {
+    let day = |mut report: Report, entries: &[&str]| {
+        let section = |id: &str| json!({ "id": id, "name": id, "file": "f.yaml", "limits": {} });
+        let sections = serde_json::from_value(json!([section("a"), section("b")])).unwrap();
+        report.experiment.as_mut().unwrap().sections = sections;
+        report.services[0].service = "a.web".into();
+        for probe in &mut report.probes {
+            probe.service = Some("a.web".into());
+        }
+        let entry = report.entries.remove(0);
+        report.entries.extend(entries.iter().map(|id| EntryReport { entry: (*id).into(), ..entry.clone() }));
+        report
+    };
+    let slowed = || Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);
+    let stopped = slowed().aborted(18 * S, AbortKind::StopCondition).undone("slow", 18 * S, UndoCause::NotDesired);
+    let stopped = stopped.looks(60 * S, &[(11 * S, 19 * S)]).over(90 * S).report();
+    assert_eq!(counted(&day(stopped.clone(), &["b.slow"])), None, "no fault of its own took effect");
+    let mut both = day(stopped.clone(), &["a.slow", "b.slow"]);
+    both.entries[0].items[0].cause = Some(UndoCause::Expired);
+    assert_eq!(counted(&both), stopped.services[0].outage, "what was lifted early was another section's");
+    both.entries[0].items[0].cause = Some(UndoCause::NotDesired);
+    assert_eq!(counted(&both).unwrap().hi, None);
+}
+
+#[test]
+fn a_trend_calls_calm_only_what_was_seen_throughout() {
+    let slow = json!([{ "id": "slow", "trigger": { "at": "0s" },
+        "action": { "fault": { "fault": "s", "params": {}, "target": "db", "duration": "60s" } } }]);
+    let seen = |until| {
+        let script = Script::new(slow.clone(), json!({})).gate().applied("slow", 10 * S, VERIFIED);
+        script.undone("slow", 70 * S, UndoCause::Expired).looks(until, &[]).over(90 * S).report()
+    };
+    let mut throughout = seen(80 * S);
+    assert_eq!(counted(&throughout), Some(Interval::new(Dur::ZERO, Dur::from_ms(200))));
+    assert_eq!(counted(&seen(12 * S)), Some(Interval::at_least(Dur::ZERO)), "the vantage was gone for 58 s");
+    for segment in &mut throughout.probes[0].strip {
+        segment.from_ns = segment.from_ns.max(5 * S);
+    }
+    assert_eq!(counted(&throughout), Some(Interval::at_least(Dur::ZERO)), "it came 5 s late");
+}
+
+#[test]
+fn a_trend_gives_no_upper_bound_for_a_vantage_whose_clock_is_not_linked() {
+    let down = [(10 * S + 30 * MS, 15 * S)];
+    let script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(60 * S, &down);
+    let mut report = script.over(90 * S).report();
+    report.services[0].rto_from = RtoFrom::Fault;
+    let told = report.services[0].recovery_from_fault;
+    assert!(told.is_some_and(|told| told.hi.is_some()) && counted(&report) == told, "{told:?}");
+
+    let mut other = report.probes[0].clone();
+    let longer = Interval::new(Dur::from_secs(20), Dur::from_ms(20_100));
+    (other.episodes[0].outage, other.episodes[0].recovery_from_fault) = (longer, None);
+    report.probes.push(other);
+    report.services[0].outage = Some(longer);
+    assert_eq!(counted(&report), Some(Interval::at_least(Dur::from_secs(20))));
+}
+
 #[test]
 fn a_trend_never_takes_a_lifted_fault_for_a_recovery() {
     let slowed = || Script::slowing(true).gate().applied("slow", 10 * S, VERIFIED);

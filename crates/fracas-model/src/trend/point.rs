@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     event::{Proof, UndoCause, VerdictWord},
     experiment::RtoFrom,
-    id::{RunId, ServiceId},
+    id::{RunId, SectionId, ServiceId},
     report::{EntryReport, ItemReport, Judgement, Report, Seen, ServiceReport},
     time::Interval,
     units::Dur,
@@ -76,7 +76,6 @@ pub fn points(report: &Report) -> Vec<Point> {
         return Vec::new();
     }
     let faults: Vec<String> = report.entries.iter().filter(|entry| entry.target.is_some()).map(asked).collect();
-    let cut_short = cut_short(report);
     report
         .services
         .iter()
@@ -97,7 +96,7 @@ pub fn points(report: &Report) -> Vec<Point> {
             rpo: service.rpo,
             mtpd: service.mtpd,
             prove_every: service.prove_every,
-            length: length(report, service, cut_short),
+            length: length(report, service),
             outage: service.outage,
             recovery_from_fault: service.recovery_from_fault,
             residual: service.residual,
@@ -116,19 +115,31 @@ fn asked(entry: &EntryReport) -> String {
     text
 }
 
-/// The items that had an effect, with their entries.
-fn effects(report: &Report) -> impl Iterator<Item = (&EntryReport, &ItemReport)> {
-    let items = report.entries.iter().flat_map(|entry| entry.items.iter().map(move |item| (entry, item)));
+/// The items that had an effect, with their entries: in a game day those of the service's own section.
+fn effects<'a>(
+    report: &'a Report,
+    service: &'a ServiceReport,
+) -> impl Iterator<Item = (&'a EntryReport, &'a ItemReport)> {
+    let of = |name: &str| section_of(report, name);
+    let section = of(service.service.as_str());
+    let mine = report.entries.iter().filter(move |entry| section.is_none() || section == of(entry.entry.as_str()));
+    let items = mine.flat_map(|entry| entry.items.iter().map(move |item| (entry, item)));
     items.filter(|(_, item)| item.effective_ns.is_some() && !matches!(item.proof, Some(Proof::Ineffective { .. })))
 }
 
+fn section_of<'a>(report: &'a Report, name: &str) -> Option<&'a SectionId> {
+    report.experiment.as_ref().and_then(|experiment| Some(&experiment.section_of(name)?.id))
+}
+
 /// Whether a lasting fault was lifted before its asked time: by a stop, a stop condition, a lost agent.
-fn cut_short(report: &Report) -> bool {
+fn cut_short(report: &Report, service: &ServiceReport) -> bool {
+    let section = section_of(report, service.service.as_str());
+    let judged = report.sections.iter().find(|one| Some(&one.id) == section).map(|one| &one.verdict);
     let ended_early = !matches!(
-        report.verdict.word,
+        judged.unwrap_or(&report.verdict).word,
         VerdictWord::Pass | VerdictWord::Fail | VerdictWord::Inconclusive | VerdictWord::Refused
     );
-    effects(report).filter(|(_, item)| !item.one_shot).any(|(entry, item)| match item.cause {
+    effects(report, service).filter(|(_, item)| !item.one_shot).any(|(entry, item)| match item.cause {
         None | Some(UndoCause::Expired) => false,
         Some(UndoCause::NotDesired) => ended_early || entry.failed.is_some(),
         Some(_) => true,
@@ -136,15 +147,14 @@ fn cut_short(report: &Report) -> bool {
 }
 
 /// See [`Point::length`].
-fn length(report: &Report, service: &ServiceReport, cut_short: bool) -> Option<Interval> {
-    effects(report).next()?;
+fn length(report: &Report, service: &ServiceReport) -> Option<Interval> {
+    effects(report, service).next()?;
     let Some(outage) = service.outage else { return Some(calm(report, service)) };
     let measured = match service.rto_from {
         RtoFrom::Impact => outage,
-        // Nothing is hit before the fault is there, so recovery from the fault is at least as long as the outage.
-        RtoFrom::Fault => service.recovery_from_fault.unwrap_or(Interval::at_least(outage.lo)),
+        RtoFrom::Fault => from_fault(report, service, outage),
     };
-    if !cut_short || service.recovered_before_revert == Some(true) {
+    if !cut_short(report, service) || service.recovered_before_revert == Some(true) {
         return Some(measured);
     }
     // It may have recovered only because the fault was taken away: without that it was out until then at least.
@@ -152,16 +162,34 @@ fn length(report: &Report, service: &ServiceReport, cut_short: bool) -> Option<I
     Some(Interval::at_least((measured.lo - helped).max(Dur::ZERO)))
 }
 
-/// What no outage says: none was longer than what the probes could have missed, if they looked until all was over.
+/// Recovery from the fault. Nothing is hit before the fault is there, so it is at least as long as the outage; and a vantage
+/// whose clock nobody could link to the fault's may have seen a longer one than those that could tell.
+fn from_fault(report: &Report, service: &ServiceReport, outage: Interval) -> Interval {
+    let Some(told) = service.recovery_from_fault else { return Interval::at_least(outage.lo) };
+    let probes = report.probes.iter().filter(|probe| probe.service.as_ref() == Some(&service.service));
+    let mut episodes = probes.flat_map(|probe| &probe.episodes).filter(|episode| !episode.pre_existing);
+    let all_told = episodes.all(|episode| episode.recovery_from_fault.is_some());
+    let lo = told.lo.max(outage.lo);
+    Interval { lo, hi: told.hi.filter(|_| all_told).map(|hi| hi.max(lo)) }
+}
+
+/// What no outage says: none was longer than what the probes could have missed, if they looked from the first fault on until
+/// the last one was over. What a look may miss at either end is what the judgement of a calm run grants too: one period
+/// before the first look, one timeout after the last.
 fn calm(report: &Report, service: &ServiceReport) -> Interval {
     let probes = report.probes.iter().filter(|probe| probe.service.as_ref() == Some(&service.service));
-    let last_effect = effects(report).filter_map(|(_, item)| item.effective_ns).max().unwrap_or_default();
+    let first = effects(report, service).filter_map(|(_, item)| item.effective_ns).min().unwrap_or_default();
+    let over = effects(report, service).filter_map(|(_, item)| item.effective_ns.max(item.undone_ns)).max();
+    let over = over.unwrap_or_default();
     let unseen = probes.map(|probe| {
+        let from = probe.strip.iter().map(|segment| segment.from_ns).min()?;
         let until = probe.strip.iter().map(|segment| segment.to_ns).max()?;
         let gaps = probe.strip.iter().filter(|segment| segment.state == Seen::Gap);
         let hole = gaps.map(|gap| gap.to_ns.saturating_sub(gap.from_ns)).max().unwrap_or_default();
-        let seen = probe.looks > 0 && until >= last_effect;
-        seen.then(|| hole.saturating_add(probe.every.ns()).saturating_add(probe.timeout.ns()))
+        let (every, timeout) = (probe.every.ns(), probe.timeout.ns());
+        let throughout = from <= first.saturating_add(every) && until.saturating_add(timeout) >= over;
+        let seen = probe.looks > 0 && throughout;
+        seen.then(|| hole.saturating_add(every).saturating_add(timeout))
     });
     let blind = unseen.collect::<Option<Vec<i64>>>().and_then(|all| all.into_iter().max());
     match blind.filter(|_| !matches!(service.judgement, Judgement::NotMeasured { .. })) {

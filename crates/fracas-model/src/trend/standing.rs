@@ -91,9 +91,9 @@ impl State {
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
-/// How every service that has points stands at `now_wall_ns`; the worst first, then by name.
-pub fn standings(mut points: Vec<Point>, now_wall_ns: i64) -> Vec<Standing> {
-    points.sort_by(|a, b| (a.started_wall_ns, &a.run).cmp(&(b.started_wall_ns, &b.run)));
+/// How every service that has points stands at `now_wall_ns`; the worst first, then by name. Points come as the store tells
+/// them, those of the newest run first: a clock that stood wrong makes no run the newest.
+pub fn standings(points: Vec<Point>, now_wall_ns: i64) -> Vec<Standing> {
     let mut groups: Vec<Vec<Point>> = Vec::new();
     for point in points {
         let alike = |one: &Point| one.service == point.service && one.environment == point.environment;
@@ -107,18 +107,18 @@ pub fn standings(mut points: Vec<Point>, now_wall_ns: i64) -> Vec<Standing> {
     all
 }
 
-/// Of points of one service, oldest first.
+/// Of points of one service, newest first.
 fn standing(points: &[Point], now_wall_ns: i64) -> Option<Standing> {
-    let newest = points.last()?;
+    let newest = points.first()?;
     let proven = |point: &Point| {
         let achieved = point.length.filter(|length| length.hi.zip(newest.rto).is_some_and(|(hi, rto)| hi <= rto))?;
         // What was counted from elsewhere proves nothing about the objective of today.
         let met = matches!(point.judgement, Judgement::Met { .. }) && point.rto_from == newest.rto_from;
         met.then(|| Proven { run: point.run.clone(), wall_ns: point.ended_wall_ns, achieved })
     };
-    let last_proof = points.iter().rev().find_map(proven);
+    let last_proof = points.iter().find_map(proven);
     let settled = |point: &&Point| matches!(point.judgement, Judgement::Met { .. } | Judgement::Missed { .. });
-    let last_settled = points.iter().rev().find(settled);
+    let last_settled = points.iter().find(settled);
     let missed = last_settled.filter(|point| matches!(point.judgement, Judgement::Missed { .. }));
     let age = last_proof.as_ref().map(|proof| now_wall_ns.saturating_sub(proof.wall_ns).max(0));
     let due_wall_ns =

@@ -46,8 +46,9 @@ fn asked(newest: usize, last: usize) -> Asked {
     Asked { newest, baseline: Baseline::Last(last), alpha: ALPHA }
 }
 
+/// The trend of points that are given oldest first.
 fn one(points: Vec<Point>, asked: Option<&Asked>) -> Trend {
-    let mut all = trends(points, false, asked);
+    let mut all = trends(points.into_iter().rev().collect(), false, asked);
     assert_eq!(all.len(), 1);
     all.remove(0)
 }
@@ -176,7 +177,8 @@ fn a_service_is_overdue_when_its_last_proof_is_too_old() {
     for point in &mut points {
         point.prove_every = Some(Dur::from_ns(30 * DAY));
     }
-    let stands = |points: &[Point], day: i64| standings(points.to_vec(), day * DAY).remove(0);
+    let newest_first = |points: &[Point]| points.iter().rev().cloned().collect();
+    let stands = |points: &[Point], day: i64| standings(newest_first(points), day * DAY).remove(0);
     let standing = stands(&points, 12);
     assert_eq!((standing.state, standing.days_since), (State::Proven, Some(10)));
     assert_eq!(standing.last_proof.as_ref().map(|proof| proof.run.as_str()), Some("r002"));
@@ -203,4 +205,75 @@ fn a_service_is_overdue_when_its_last_proof_is_too_old() {
 
     let none = Point { rto: None, judgement: Judgement::NoObjective, ..point(5, None) };
     assert_eq!(stands(&[none], 12).state, State::NoObjective);
+
+    // A run of a clock that stood a year ahead is no newer for it.
+    for point in &mut points {
+        (point.rto, point.mtpd) = (Some(Dur::from_secs(5)), None);
+    }
+    points[0].started_wall_ns += 365 * DAY;
+    assert_eq!(stands(&points, 12).last_run.as_str(), "r004");
+}
+
+#[test]
+fn the_order_of_the_store_decides_which_run_is_the_newest() {
+    let mut points: Vec<Point> = (1..=21).map(|i| point(i, Some(between(1000, 1000)))).collect();
+    points[4].started_wall_ns += 365 * DAY;
+    points[20].length = Some(between(9000, 9000));
+    let change = one(points, Some(&asked(1, 20))).change.unwrap();
+    assert_eq!((change.word, change.later), (Slower, vec!["r021".into()]));
+}
+
+#[test]
+fn a_baseline_without_upper_bounds_cannot_show_that_nothing_is_slower() {
+    let at_least = |ms| Some(Interval::at_least(Dur::from_ms(ms)));
+    let mut points: Vec<Point> = (1..=20).map(|i| point(i, at_least(2000))).collect();
+    points.push(point(21, Some(between(300_000, 301_000))));
+    let told = |points: &[Point]| {
+        let change = one(points.to_vec(), Some(&asked(1, 20))).change.unwrap();
+        (change.word, change.why)
+    };
+    let why = "20 of the 20 runs before ended before the service was back, n = 1 against 20";
+    assert_eq!(told(&points), (CannotTell, why.into()));
+    // Not longer than they were seen: whatever they would have been, it is not slower.
+    points[20].length = Some(between(1000, 1100));
+    assert_eq!(told(&points).0, NotSlower);
+    // Only both together make the difference.
+    points[20].length = at_least(1000);
+    assert_eq!(told(&points).0, CannotTell);
+}
+
+#[test]
+fn a_newest_run_without_effect_is_not_passed_over() {
+    let mut points: Vec<Point> = (1..=21).map(|i| point(i, Some(between(1000, 1000)))).collect();
+    points.push(point(22, None));
+    for newest in [1, 2] {
+        let change = one(points.clone(), Some(&asked(newest, 20))).change.unwrap();
+        assert_eq!((change.word, change.why.as_str()), (CannotTell, "no fault took effect in run r022"));
+    }
+    points.push(point(23, Some(between(1000, 1000))));
+    assert_eq!(one(points, Some(&asked(1, 20))).change.unwrap().word, NotSlower);
+}
+
+#[test]
+fn several_services_share_the_chance_of_a_false_alarm() {
+    // Services of so many earlier runs, of which the newest run is the slowest, or as long as all others.
+    let of = |service: &str, before: usize, last: i64| {
+        let mut points: Vec<Point> = (1..=before).map(|i| point(i, Some(between(1000, 1000)))).collect();
+        points.push(point(before + 1, Some(between(last, last))));
+        for point in &mut points {
+            point.service = service.into();
+        }
+        one(points, None)
+    };
+    let asked = asked(1, 100);
+    let told = |services: &[(&str, usize, i64)]| -> Vec<ChangeWord> {
+        let mut all: Vec<Trend> = services.iter().map(|(name, before, last)| of(name, *before, *last)).collect();
+        compare_together(&mut all, &asked);
+        all.iter().filter_map(|trend| Some(trend.change.as_ref()?.word)).collect()
+    };
+    assert_eq!(told(&[("a", 25, 9000)]), [Slower]);
+    assert_eq!(told(&[("a", 25, 9000), ("b", 25, 1000)]), [CannotTell, CannotTell], "39 runs before are needed");
+    assert_eq!(told(&[("a", 39, 9000), ("b", 39, 1000)]), [Slower, NotSlower]);
+    assert_eq!(told(&[("a", 25, 9000), ("b", 45, 9000)]), [Slower, Slower], "the second has all of alpha");
+    assert_eq!(told(&[("a", 25, 9000), ("b", 5, 9000)]), [Slower, CannotTell], "what cannot be told takes no share");
 }

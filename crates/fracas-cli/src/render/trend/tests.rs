@@ -13,7 +13,8 @@ use crate::{fixture::START, times::Zone};
 
 const DAY: i64 = 86_400_000_000_000;
 
-/// So many runs of `kill-db`, a day apart, in which `shop` took 3.0 s to 3.1 s; in the last one another time.
+/// So many runs of `kill-db`, a day apart, the newest first, in which `shop` took 3.0 s to 3.1 s; in the newest one another
+/// time.
 pub(crate) fn fixture(runs: usize, last_ms: i64) -> Vec<Point> {
     let point = |number: usize| {
         let ms = if number + 1 == runs { last_ms } else { 3000 };
@@ -43,7 +44,7 @@ pub(crate) fn fixture(runs: usize, last_ms: i64) -> Vec<Point> {
             residual: None,
         }
     };
-    (0..runs).map(point).collect()
+    (0..runs).rev().map(point).collect()
 }
 
 fn folded(points: Vec<Point>) -> Vec<Trend> {
@@ -81,7 +82,7 @@ fn text_says_what_is_known_and_what_n_is_too_small_for() {
 #[test]
 fn earlier_intents_are_told_apart() {
     let mut points = fixture(6, 3000);
-    points[0].intent = "0011223344".into();
+    points[5].intent = "0011223344".into();
     let mut all = folded(points);
     let earlier = all.split_off(1);
     let told = text(&all, &earlier, plain_style());
