@@ -107,7 +107,7 @@ pub enum ChangeWord {
     Slower,
     /// Not slower beyond what chance explains.
     NotSlower,
-    /// Too few runs, or too many cut short.
+    /// Too few runs, too many cut short, or a newest run that shows nothing.
     CannotTell,
 }
 
