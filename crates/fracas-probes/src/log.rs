@@ -276,8 +276,8 @@ longer than `within`. Ok otherwise; with no new lines too, unless one is expecte
 
 Lines that stood in the file before the probe began do not count. The file may be rotated, by renaming or by cutting it \
 short, and may be missing for a moment: the old file is read until something stands in the new one, which is then read \
-from its start. What is written between the last look and a cut is lost to it. A line counts when its end is written, and is judged in pieces of \
-16 KiB. Patterns are regular expressions (`ERROR|panicked`, `^5[0-9][0-9] `) found anywhere in the line; classes are ASCII's.
+from its start. What is written between the last look and a cut is lost to it. A line counts when its end is written, \
+and is judged in pieces of 16 KiB. Patterns are regular expressions (`ERROR|panicked`, `^5[0-9][0-9] `) found anywhere in the line; classes are ASCII's.
 
 One matching line makes one failed look, so in a stop condition write `failingFor: 0s` for the first to count. Reasons tell \
 how many lines matched and nothing of them. The host's owner decides what may be looked into: the folders that its policy \
