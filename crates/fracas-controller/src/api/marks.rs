@@ -25,7 +25,8 @@ impl Api {
             Ok((row, _)) => row,
             Err(why) => return Err(self.missing(by, "Mark", &wire.run, why).await),
         };
-        let act = Act { method: "Mark", needs: &[Right::View], environment: &row.environment, about: row.run.as_str() };
+        let needs: &[Right] = if wire.did.is_empty() { &[Right::View] } else { &[Right::Run] };
+        let act = Act { method: "Mark", needs, environment: &row.environment, about: row.run.as_str() };
         self.may(by, act.clone()).await?;
         let told = match self.told(by, &wire, at) {
             Ok(told) => told,
