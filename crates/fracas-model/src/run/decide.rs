@@ -147,7 +147,7 @@ impl Run {
             ));
         }
         // A canary that did not hold was taken back.
-        let lasting = self.items.iter().filter(|(key, _)| self.entries[&key.entry].failed.is_none());
+        let lasting = self.items.iter().filter(|(key, _)| self.stands(&key.entry));
         lasting.into_iter().find_map(|(key, item)| {
             let entry = self.experiment.timeline.iter().find(|e| e.id == key.entry)?;
             if let Some(failure) = &item.failed

@@ -4,7 +4,7 @@ use super::{Phase, Run};
 use crate::{
     desired::{FaultItem, Mode, ProbeItem},
     experiment::Action,
-    id::{HostId, ProbeId},
+    id::{EntryId, HostId, ProbeId},
     stop::StopWhen,
     units::Dur,
 };
@@ -16,7 +16,7 @@ impl Run {
             return Vec::new();
         }
         let due = self.items.iter().filter(|(key, item)| key.host == *host && !item.closed() && item.failed.is_none());
-        let due = due.filter(|(key, _)| self.entries[&key.entry].failed.is_none());
+        let due = due.filter(|(key, _)| self.stands(&key.entry));
         due.filter_map(|(key, _)| {
             let Some(Action::Fault { fault, params, duration, .. }) = self.action(&key.entry) else { return None };
             Some(FaultItem {
@@ -49,6 +49,11 @@ impl Run {
             until: self.experiment.recovery.give_up_after + self.experiment.lease + Dur::from_secs(60),
         })
         .collect()
+    }
+
+    /// Whether an entry is one of the document and was not taken back. A kept history may speak of any.
+    pub(super) fn stands(&self, entry: &EntryId) -> bool {
+        self.entries.get(entry).is_some_and(|state| state.failed.is_none())
     }
 
     fn stops_on(&self, probe: &ProbeId, every: Dur) -> Vec<StopWhen> {
