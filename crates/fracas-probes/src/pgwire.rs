@@ -159,8 +159,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         }
     }
 
-    /// Runs statements that take no parameters, and gives up to `keep` of their rows as text. What is not ours must be quoted by the caller:
-    /// see [`quoted`].
+    /// Runs statements that take no parameters, and gives up to `keep` of their rows as text. What is not ours must be quoted
+    /// by the caller.
     ///
     /// # Errors
     /// What the server says, or rows without measure.
@@ -208,11 +208,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         let length = i32::try_from(body.len() + 4).map_err(|_| "the message is too long")?;
         self.wire.send(&[&[kind], &length.to_be_bytes()[..], body].concat()).await
     }
-}
-
-/// A text as a constant in SQL, whatever the server's settings: `E'it\'s'` for `it's`.
-pub fn quoted(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
 fn terminated(text: &str) -> Result<Vec<u8>, String> {

@@ -107,9 +107,8 @@ impl Tools {
             Step::Redirect { to, .. } => {
                 vec![(FIRST, program(None)?, Act::Redirect(self.present(to)?.index))]
             }
-            Step::Lose { percent, .. } if percent.0 >= 100.0 => {
-                vec![(FIRST, program(None)?, Act::Count), (SECOND, program(None)?, Act::Vanish)]
-            }
+            // What loses all counts all: a packet that came between two filters would look as if it had been spared.
+            Step::Lose { percent, .. } if percent.0 >= 100.0 => vec![(SECOND, program(None)?, Act::Vanish)],
             Step::Lose { percent, .. } => {
                 let some = program(Some(share(*percent)))?;
                 vec![(FIRST, program(None)?, Act::Count), (SECOND, some, Act::Vanish)]
