@@ -109,6 +109,31 @@ pub struct ProbeInfo {
     pub example: String,
 }
 
+/// What one kind of ledger is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerInfo {
+    /// The word in documents: `postgres`.
+    pub name: String,
+    /// One sentence.
+    pub summary: String,
+    /// Paragraphs: what is written where, what counts as acknowledged, what it needs and leaves.
+    pub help: String,
+    /// Parameters.
+    pub params: Vec<Field>,
+    /// What its place is: `table`, `key`.
+    pub place: String,
+    /// The value of the ledger's key in a working document, as YAML on one line.
+    pub example: String,
+}
+
+impl LedgerInfo {
+    /// See [`ProbeInfo::params_fit`].
+    pub fn params_fit(&self, params: &Params) -> Result<(), Refusal> {
+        fit(&self.name, &self.params, params)
+    }
+}
+
 impl FaultInfo {
     /// See [`ProbeInfo::params_fit`].
     pub fn params_fit(&self, params: &Params) -> Result<(), Refusal> {
@@ -146,6 +171,9 @@ pub struct Catalogue {
     pub faults: Vec<FaultInfo>,
     /// All probes, by name.
     pub probes: Vec<ProbeInfo>,
+    /// All kinds of ledgers, by name.
+    #[serde(default)]
+    pub ledgers: Vec<LedgerInfo>,
 }
 
 impl Catalogue {
@@ -159,9 +187,14 @@ impl Catalogue {
         self.probes.iter().find(|p| p.name == name)
     }
 
+    /// The kind of ledger of this name.
+    pub fn ledger(&self, name: &str) -> Option<&LedgerInfo> {
+        self.ledgers.iter().find(|l| l.name == name)
+    }
+
     /// What a fleet knows whose agents offer these, the most trusted first: of two of one name the first one counts.
     pub fn united<'a>(offers: impl IntoIterator<Item = &'a Self>) -> Self {
-        let (mut faults, mut probes) = (BTreeMap::new(), BTreeMap::new());
+        let (mut faults, mut probes, mut ledgers) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for offer in offers {
             for fault in &offer.faults {
                 faults.entry(&fault.name).or_insert(fault);
@@ -169,20 +202,27 @@ impl Catalogue {
             for probe in &offer.probes {
                 probes.entry(&probe.name).or_insert(probe);
             }
+            for ledger in &offer.ledgers {
+                ledgers.entry(&ledger.name).or_insert(ledger);
+            }
         }
-        Self { faults: faults.into_values().cloned().collect(), probes: probes.into_values().cloned().collect() }
+        Self {
+            faults: faults.into_values().cloned().collect(),
+            probes: probes.into_values().cloned().collect(),
+            ledgers: ledgers.into_values().cloned().collect(),
+        }
     }
 
     /// Whether it is no larger than any honest agent's.
     pub fn is_sane(&self) -> bool {
-        let longest = |names: &mut dyn Iterator<Item = &String>| names.map(String::len).max().unwrap_or(0);
-        self.faults.len().max(self.probes.len()) <= MOST_KINDS
-            && longest(&mut self.faults.iter().map(|f| &f.name).chain(self.probes.iter().map(|p| &p.name)))
-                <= LONGEST_NAME
+        let (faults, probes) = (self.faults.iter().map(|f| &f.name), self.probes.iter().map(|p| &p.name));
+        let mut names = faults.chain(probes).chain(self.ledgers.iter().map(|l| &l.name));
+        self.faults.len().max(self.probes.len()).max(self.ledgers.len()) <= MOST_KINDS
+            && names.all(|name| name.len() <= LONGEST_NAME)
     }
 }
 
-/// Most faults, and most probes, that one agent may offer.
+/// Most faults, most probes and most ledgers that one agent may offer.
 const MOST_KINDS: usize = 256;
 /// Longest name of a fault or probe, bytes.
 const LONGEST_NAME: usize = 64;
@@ -265,8 +305,8 @@ mod tests {
 
     #[test]
     fn the_first_offer_counts_and_all_names_are_known() {
-        let new = Catalogue { faults: vec![], probes: vec![probe("http", "new"), probe("dns", "new")] };
-        let old = Catalogue { faults: vec![], probes: vec![probe("tcp", "old"), probe("http", "old")] };
+        let new = Catalogue { probes: vec![probe("http", "new"), probe("dns", "new")], ..Catalogue::default() };
+        let old = Catalogue { probes: vec![probe("tcp", "old"), probe("http", "old")], ..Catalogue::default() };
         let united = Catalogue::united([&new, &old]);
         let told: Vec<_> = united.probes.iter().map(|p| (p.name.as_str(), p.summary.as_str())).collect();
         assert_eq!(told, [("dns", "new"), ("http", "new"), ("tcp", "old")]);
@@ -282,8 +322,8 @@ mod tests {
     #[test]
     fn a_catalogue_without_measure_is_not_sane() {
         let many = (0..=MOST_KINDS).map(|n| probe(&format!("p{n}"), "")).collect();
-        assert!(!Catalogue { faults: vec![], probes: many }.is_sane());
-        assert!(!Catalogue { faults: vec![], probes: vec![probe(&"x".repeat(65), "")] }.is_sane());
-        assert!(Catalogue { faults: vec![], probes: vec![probe("http", "")] }.is_sane());
+        assert!(!Catalogue { probes: many, ..Catalogue::default() }.is_sane());
+        assert!(!Catalogue { probes: vec![probe(&"x".repeat(65), "")], ..Catalogue::default() }.is_sane());
+        assert!(Catalogue { probes: vec![probe("http", "")], ..Catalogue::default() }.is_sane());
     }
 }

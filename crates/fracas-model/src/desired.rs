@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Params,
-    id::{ItemKey, ProbeId, RunId},
+    id::{ItemKey, LedgerId, ProbeId, RunId},
     stop::StopWhen,
     units::Dur,
 };
@@ -23,6 +23,49 @@ pub struct Desired {
     pub faults: Vec<FaultItem>,
     /// Probes that should run.
     pub probes: Vec<ProbeItem>,
+    /// Ledgers that should be kept.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledgers: Vec<LedgerItem>,
+}
+
+/// What is to be done about a ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LedgerWork {
+    /// Write markers.
+    Write,
+    /// Write no more, and read back what is there.
+    Read,
+    /// What was read is kept: remove the place with all that is in it.
+    Drop,
+}
+
+/// One ledger of one host.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LedgerItem {
+    /// The run that asks.
+    pub run: RunId,
+    /// The ledger in its document.
+    pub ledger: LedgerId,
+    /// Name in the catalogue.
+    pub kind: String,
+    /// Checked parameters.
+    pub params: Params,
+    /// From the sending of one marker to the next.
+    pub every: Dur,
+    /// When a marker counts as unknown.
+    pub timeout: Dur,
+    /// Where: [`crate::ledger::place`].
+    pub place: String,
+    /// Whose it is: [`crate::ledger::token`].
+    pub token: String,
+    /// The history says that the place was made: it is not made again, whatever has become of it.
+    pub made: bool,
+    /// What now.
+    pub work: LedgerWork,
+    /// The longest it goes on without being asked for again.
+    pub until: Dur,
 }
 
 /// Whether to do it or only to say what would be done.

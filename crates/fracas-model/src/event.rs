@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    id::{EntryId, HostId, ItemKey, ProbeId, RunId, ServiceId, TargetId},
+    id::{EntryId, HostId, ItemKey, LedgerId, ProbeId, RunId, ServiceId, TargetId},
+    ledger::{Found, Markers},
     mark::Mark,
     plan::{Plan, Refusal},
     time::{ClockMap, Stamp},
@@ -339,6 +340,16 @@ pub enum Body {
         /// When.
         at: Stamp,
     },
+    /// All is undone: ledgers are written no more, and read back.
+    LedgersClosed {
+        /// When.
+        at: Stamp,
+    },
+    /// What was read back is kept, or waited for no longer: the places of ledgers are removed.
+    LedgersReleased {
+        /// When.
+        at: Stamp,
+    },
     /// The controller lost, or found again, a host of this run.
     HostContact {
         /// The host.
@@ -554,6 +565,75 @@ pub enum Body {
         /// Looks that failed.
         failed: u32,
         /// When it was sealed, on the vantage's clock.
+        at: Stamp,
+    },
+
+    // === hosts': what was written and read back ===
+    /// A ledger's place was made or, by a writer that was started anew, found.
+    LedgerOpened {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Its place: a table, a key.
+        place: String,
+        /// The life of its writer.
+        life: u64,
+        /// When.
+        at: Stamp,
+    },
+    /// A ledger cannot be kept here; nothing was changed.
+    LedgerRefused {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Why, and what instead.
+        refusal: Refusal,
+        /// When.
+        at: Stamp,
+    },
+    /// Markers of about a second, and what became of them as far as their writer knows.
+    MarkersWritten {
+        /// The ledger.
+        ledger: LedgerId,
+        /// The life of its writer.
+        life: u64,
+        /// They.
+        markers: Markers,
+        /// Why those that were not acknowledged were not: the last reason, in a few words.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        /// When.
+        at: Stamp,
+    },
+    /// What a ledger holds, read back; one of several parts when it is much.
+    LedgerRead {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Its markers.
+        found: Vec<Found>,
+        /// Whether this is the last part.
+        last: bool,
+        /// When reading began and ended, nanoseconds of the host's boot time.
+        between: Look,
+        /// When.
+        at: Stamp,
+    },
+    /// A ledger could not be opened, read back or removed yet; the host goes on trying.
+    LedgerTroubled {
+        /// The ledger.
+        ledger: LedgerId,
+        /// Its place: a table, a key.
+        place: String,
+        /// What failed, in a few words.
+        why: String,
+        /// When.
+        at: Stamp,
+    },
+    /// The place of a ledger is gone with all that was in it.
+    LedgerDropped {
+        /// The ledger.
+        ledger: LedgerId,
+        /// What was its place.
+        place: String,
+        /// When.
         at: Stamp,
     },
 
@@ -1006,6 +1086,21 @@ impl Body {
             | Self::Undone { item, .. }
             | Self::UndoFailed { item, .. }
             | Self::Failed { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+}
+
+impl Body {
+    /// The ledger a fact of a host is about.
+    pub fn ledger(&self) -> Option<&LedgerId> {
+        match self {
+            Self::LedgerOpened { ledger, .. }
+            | Self::LedgerRefused { ledger, .. }
+            | Self::MarkersWritten { ledger, .. }
+            | Self::LedgerRead { ledger, .. }
+            | Self::LedgerTroubled { ledger, .. }
+            | Self::LedgerDropped { ledger, .. } => Some(ledger),
             _ => None,
         }
     }

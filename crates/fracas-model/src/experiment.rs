@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Params,
-    id::{EntryId, ProbeId, SectionId, ServiceId, TargetId},
+    id::{EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
     stop::AbortWhen,
     units::{Dur, Percent},
 };
@@ -34,6 +34,9 @@ pub struct Experiment {
     /// What is looked at.
     #[serde(default)]
     pub probes: BTreeMap<ProbeId, Probe>,
+    /// Where numbered markers are written, so that what is lost can be told.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub ledgers: BTreeMap<LedgerId, Ledger>,
     /// The gate before the timeline; absent: the timeline starts at once.
     #[serde(default)]
     pub steady_state: Option<SteadyState>,
@@ -123,7 +126,7 @@ pub struct Service {
     /// A look that succeeds and takes longer shows the service degraded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_above: Option<Dur>,
-    /// Recovery point objective: how much of what was written last may be lost. Nothing measures it yet.
+    /// Recovery point objective: how much of what was written last may be lost. Ledgers measure it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo: Option<Dur>,
     /// Maximum tolerable period of disruption: within it the objective must lie.
@@ -199,6 +202,25 @@ pub struct Probe {
     /// From start to start.
     pub every: Dur,
     /// When a look counts as failed.
+    pub timeout: Dur,
+}
+
+/// A marker ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Ledger {
+    /// The service whose data it speaks for.
+    pub service: ServiceId,
+    /// Name in the catalogue (`postgres`).
+    pub kind: String,
+    /// Checked parameters.
+    pub params: Params,
+    /// The target whose hosts write, a ledger each; the controller's observer when absent.
+    #[serde(default)]
+    pub from: Option<TargetId>,
+    /// From the sending of one marker to the sending of the next.
+    pub every: Dur,
+    /// When a marker that was not answered counts as unknown.
     pub timeout: Dur,
 }
 

@@ -58,6 +58,10 @@ name_type!(
     ProbeId
 );
 name_type!(
+    /// A marker ledger, unique in its document.
+    LedgerId
+);
+name_type!(
     /// A service under test, unique in its document.
     ServiceId
 );

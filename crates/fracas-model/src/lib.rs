@@ -21,6 +21,7 @@ pub mod guard;
 pub mod ical;
 pub mod id;
 pub mod identity;
+pub mod ledger;
 pub mod mark;
 pub mod notice;
 pub mod parameters;

@@ -8,6 +8,7 @@ mod instants;
 mod items;
 mod judge;
 mod latency;
+mod ledgers;
 mod lines;
 mod services;
 mod story;
@@ -19,6 +20,7 @@ mod verdict;
 use std::collections::BTreeMap;
 
 pub use self::instants::{Instant, Metric, Timing};
+pub use self::ledgers::{LedgerReport, RecoveryPoint, in_words as data_lost};
 pub use self::lines::{asked_and_measured, cause_text, text as event_text};
 
 use serde::{Deserialize, Serialize};
@@ -86,6 +88,9 @@ pub struct Report {
     pub entries: Vec<EntryReport>,
     /// What each probe saw from each vantage.
     pub probes: Vec<ProbeReport>,
+    /// What became of the markers of each ledger.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ledgers: Vec<LedgerReport>,
     /// Every event, in order.
     pub events: Vec<EventLine>,
     /// What a reader must know before trusting the numbers.
@@ -203,7 +208,7 @@ pub struct ServiceReport {
     pub rto: Option<Dur>,
     /// From where that is counted.
     pub rto_from: RtoFrom,
-    /// Its recovery point objective; nothing measures what was lost yet.
+    /// Its recovery point objective.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rpo: Option<Dur>,
     /// Its maximum tolerable period of disruption.
@@ -243,6 +248,9 @@ pub struct ServiceReport {
     /// Up, but slow; `None` without `slowAbove` or raw readings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
+    /// How much of its data was lost; `None` without ledger and objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<RecoveryPoint>,
     /// Sequence numbers of the events behind these numbers.
     pub events: Vec<u64>,
 }
@@ -551,6 +559,8 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let timings = instants::timings(&story, &incidents);
     latency::fill(&story, blobs, &mut probes);
     latency::degraded(&story, blobs, &mut services);
+    let ledgers = ledgers::reports(&story);
+    ledgers::recovery_points(&story, &ledgers, &mut services);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
     let sections = verdict::sections(&story, &entries, &services);
@@ -592,6 +602,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         timings,
         entries,
         probes,
+        ledgers,
         events: lines::lines(&story, events),
         warnings,
         clocks: story.clocks.lines(&story),

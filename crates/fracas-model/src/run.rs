@@ -10,6 +10,7 @@
 mod decide;
 mod desired;
 mod hold;
+mod ledgers;
 mod rollout;
 mod sight;
 mod stops;
@@ -18,7 +19,11 @@ mod tests;
 
 use std::collections::BTreeMap;
 
-pub use self::{hold::Answer, sight::Sight};
+pub use self::{
+    hold::Answer,
+    ledgers::{LedgerState, Ledgers},
+    sight::Sight,
+};
 use crate::{
     event::{AbortKind, Body, Event, Proof, UndoCause},
     experiment::{Action, Experiment},
@@ -173,6 +178,8 @@ pub struct Run {
     pub items: BTreeMap<ItemKey, ItemState>,
     /// What each probe saw from each vantage.
     pub sights: BTreeMap<(ProbeId, HostId), Sight>,
+    /// What is written to tell lost data by.
+    pub ledgers: Ledgers,
     /// Services that failed since they were last stable (after the gate).
     pub fallen: BTreeMap<ServiceId, Stamp>,
     /// When each service was last declared recovered.
@@ -193,7 +200,7 @@ pub struct Run {
     pub aborted: Option<(AbortKind, String)>,
     /// Services that were not stable in time.
     pub gave_up: bool,
-    /// A probe that its host refused.
+    /// A probe or ledger that its host refused.
     pub refused_probe: Option<String>,
     /// Last number folded.
     pub seq: u64,
@@ -244,6 +251,7 @@ impl Run {
             entries,
             items: BTreeMap::new(),
             sights: BTreeMap::new(),
+            ledgers: Ledgers::default(),
             fallen: BTreeMap::new(),
             recovered: BTreeMap::new(),
             lost_contact: BTreeMap::new(),
@@ -270,7 +278,10 @@ impl Run {
             self.reboot(&event.received);
         }
         match &event.body {
-            Body::GateStarted { at } => self.phase = Phase::Gating { since: at.clone() },
+            Body::GateStarted { at } => {
+                self.phase = Phase::Gating { since: at.clone() };
+                self.ledgers.asked = true;
+            }
             Body::GatePassed { at } => {
                 self.gate = Some(at.clone());
                 self.phase = Phase::Running;
@@ -302,6 +313,8 @@ impl Run {
             Body::RecoveryStarted { at } => self.phase = Phase::Recovering { since: at.clone() },
             Body::GaveUp { .. } => self.gave_up = true,
             Body::UndoStarted { at } => self.phase = Phase::Undoing { since: at.clone() },
+            Body::LedgersClosed { at } => self.ledgers.closed = Some(at.clone()),
+            Body::LedgersReleased { at } => self.ledgers.released = Some(at.clone()),
             Body::HostContact { host, connected, at } => {
                 if *connected {
                     self.lost_contact.remove(host);
@@ -338,6 +351,7 @@ impl Run {
         if let Phase::Undoing { since } = &mut self.phase {
             since.clone_from(at);
         }
+        self.ledgers.begin_anew(at);
         self.lost_contact.values_mut().for_each(|since| since.clone_from(at));
     }
 
@@ -390,6 +404,9 @@ impl Run {
             return;
         }
         let Some(host) = event.origin.as_ref().map(|o| o.host.clone()) else { return };
+        if self.apply_ledger(event, &host) {
+            return;
+        }
         let probe = match &event.body {
             Body::StopConditionMet { probe, why, .. } => {
                 return self.stop_met(probe, &host, why);

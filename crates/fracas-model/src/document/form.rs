@@ -37,6 +37,12 @@ pub fn experiment_shape(catalogue: &Catalogue) -> Shape {
         Field::with_default("services", map(service()), json!({}), "Services under test, with their objectives."),
         Field::with_default("targets", map(target()), json!({}), "Rules that draw hosts by their labels."),
         Field::with_default("probes", map(probe(catalogue)), json!({}), "What is looked at, from where and how often."),
+        if catalogue.ledgers.is_empty() {
+            Field::reserved("ledgers", "no agent that this controller knows keeps ledgers: bring agents to its version")
+        } else {
+            let doc = "Where numbered markers are written through a service's own client path, so that lost data can be told.";
+            Field::optional("ledgers", map(ledger(catalogue)), doc)
+        },
         Field::optional(
             "steadyState",
             steady_state(),
@@ -90,7 +96,7 @@ fn service() -> Shape {
         Field::optional(
             "rpo",
             Shape::duration(Dur::ZERO, LONGEST),
-            "Recovery point objective: how much of what was written last may be lost. Kept beside the others; not measured yet.",
+            "Recovery point objective: how much of what was written last may be lost. A ledger of the service measures it.",
         ),
         Field::optional(
             "mtpd",
@@ -152,6 +158,37 @@ pub(crate) fn probe(catalogue: &Catalogue) -> Shape {
             ),
         ],
         groups: vec![Group { what: "kind of probe".into(), of }],
+    }
+}
+
+fn ledger(catalogue: &Catalogue) -> Shape {
+    let of = catalogue
+        .ledgers
+        .iter()
+        .map(|l| Field::optional(&l.name, Shape::Object(l.params.clone()), &l.summary))
+        .collect();
+    Shape::Record {
+        fields: vec![
+            Field::required("service", Shape::Name, "The service whose data it speaks for."),
+            Field::optional(
+                "from",
+                Shape::Name,
+                "The target whose hosts write, a ledger each; the controller's observer when absent.",
+            ),
+            Field::with_default(
+                "every",
+                Shape::duration(Dur::from_ms(10), Dur::from_secs(3600)),
+                "100ms",
+                "From the sending of one marker to the sending of the next: what lies between them cannot be told.",
+            ),
+            Field::with_default(
+                "timeout",
+                Shape::duration(Dur::from_ms(1), Dur::from_secs(60)),
+                "1s",
+                "When a marker that was not answered counts as neither written nor lost.",
+            ),
+        ],
+        groups: vec![Group { what: "kind of ledger".into(), of }],
     }
 }
 

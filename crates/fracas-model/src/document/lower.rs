@@ -38,7 +38,12 @@ pub(crate) fn lower(document: &Value, catalogue: &Catalogue) -> Value {
     let mut typed = document.clone();
     if let Some(probes) = typed.get_mut("probes").and_then(Value::as_object_mut) {
         for probe in probes.values_mut() {
-            *probe = lower_probe(probe, catalogue);
+            *probe = lower_kind(probe, |key| catalogue.probe(key).is_some());
+        }
+    }
+    if let Some(ledgers) = typed.get_mut("ledgers").and_then(Value::as_object_mut) {
+        for ledger in ledgers.values_mut() {
+            *ledger = lower_kind(ledger, |key| catalogue.ledger(key).is_some());
         }
     }
     if let Some(entries) = typed.get_mut("timeline").and_then(Value::as_array_mut) {
@@ -49,10 +54,11 @@ pub(crate) fn lower(document: &Value, catalogue: &Catalogue) -> Value {
     typed
 }
 
-fn lower_probe(probe: &Value, catalogue: &Catalogue) -> Value {
+/// The key that names a kind becomes `kind`, and what stands there `params`.
+fn lower_kind(one: &Value, is_kind: impl Fn(&str) -> bool) -> Value {
     let mut typed = Map::new();
-    for (key, value) in probe.as_object().into_iter().flatten() {
-        if catalogue.probe(key).is_some() {
+    for (key, value) in one.as_object().into_iter().flatten() {
+        if is_kind(key) {
             typed.insert("kind".into(), key.as_str().into());
             typed.insert("params".into(), value.clone());
         } else {

@@ -80,7 +80,7 @@ impl<'d> Review<'_, '_, 'd> {
     }
 
     fn names(&mut self) {
-        for section in ["services", "targets", "probes"] {
+        for section in ["services", "targets", "probes", "ledgers"] {
             for pair in self.section(section).iter().filter(|p| !is_name(&p.key)) {
                 let help = "use at most 63 small letters, digits and hyphens, with a letter or digit at both ends";
                 self.findings.error(pair.span, format!("{:?} is not a name", pair.key), help);
@@ -117,6 +117,10 @@ impl<'d> Review<'_, '_, 'd> {
         for probe in self.section("probes") {
             self.refer(probe.value.get("service"), "service", &services);
             self.refer(probe.value.get("from"), "target", &targets);
+        }
+        for ledger in self.section("ledgers") {
+            self.refer(ledger.value.get("service"), "service", &services);
+            self.refer(ledger.value.get("from"), "target", &targets);
         }
         let gate = self.root.get("steadyState").and_then(|s| s.get("probes"));
         for node in gate.map(Node::items).unwrap_or_default() {
@@ -243,17 +247,33 @@ impl<'d> Review<'_, '_, 'd> {
         named.all(|node| node.text().is_some_and(|name| known.contains(&name)))
     }
 
+    /// A recovery point objective that nothing measures, or that no ledger of the service could ever show.
+    fn recovery_point(&mut self, service: &str, rpo: Option<Dur>, place: Span) {
+        let Some(rpo) = rpo else { return };
+        let mine = self.section("ledgers").iter();
+        let mine = mine.filter(|l| l.value.get("service").and_then(Node::text) == Some(service)).map(|l| l.key.as_str());
+        let finest = mine.filter_map(|name| duration(self.document.get("ledgers")?.get(name)?.get("every"))).min();
+        let (message, help) = match finest {
+            None => (
+                format!("nothing measures how much data `{service}` loses: its `rpo` is not judged"),
+                format!("write a ledger: `ledgers: {{ {service}-data: {{ service: {service}, postgres: {{ ... }} }} }}`"),
+            ),
+            Some(every) if rpo <= every => (
+                format!("markers every {every} cannot show that `{service}` loses at most {rpo}"),
+                "of what lies between two markers nobody can tell: let `rpo` be longer, or `every` shorter".to_owned(),
+            ),
+            Some(_) => return,
+        };
+        self.findings.warning(place, message, help);
+    }
+
     fn objectives(&mut self) {
         for pair in self.section("services") {
             let service = pair.key.as_str();
             let said = self.document.get("services").and_then(|s| s.get(service));
             let [rto, mtpd] = ["rto", "mtpd"].map(|key| duration(said.and_then(|s| s.get(key))));
             let place = |key: &str| pair.value.pair(key).map_or(pair.span, |p| p.span);
-            if said.is_some_and(|s| s.get("rpo").is_some()) {
-                let help = "it is kept beside the others, and reports say that it was not measured";
-                let message = format!("nothing measures how much data `{service}` loses: its `rpo` is not judged");
-                self.findings.warning(place("rpo"), message, help);
-            }
+            self.recovery_point(service, said.and_then(|s| duration(s.get("rpo"))), place("rpo"));
             if rto.is_none() && said.is_some_and(|s| s.get("proveEvery").is_some()) {
                 let message = format!("`{service}` has no `rto` that could be proven");
                 self.findings.error(place("proveEvery"), message, "write its recovery time: `rto: 30s`");
@@ -293,6 +313,7 @@ impl<'d> Review<'_, '_, 'd> {
             .iter()
             .filter_map(|e| e.node.get("target")?.text())
             .chain(self.section("probes").iter().filter_map(|p| p.value.get("from")?.text()))
+            .chain(self.section("ledgers").iter().filter_map(|l| l.value.get("from")?.text()))
             .chain(
                 self.root
                     .get("abortWhen")

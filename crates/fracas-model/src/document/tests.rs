@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::*;
 use crate::{
-    catalogue::{FaultInfo, Nature, Params, ProbeInfo},
+    catalogue::{FaultInfo, LedgerInfo, Nature, Params, ProbeInfo},
     experiment::{Action, AfterWhat, Trigger},
     id::{EntryId, ServiceId, TargetId},
     shape::Field,
@@ -46,7 +46,16 @@ pub(crate) fn catalogue() -> Catalogue {
         reading: Vec::new(),
         example: String::new(),
     };
+    let ledger = LedgerInfo {
+        name: "redis".into(),
+        summary: "Keeps markers in Redis.".into(),
+        help: String::new(),
+        params: vec![Field::required("address", Shape::Address, "Where.")],
+        place: "key".into(),
+        example: String::new(),
+    };
     Catalogue {
+        ledgers: vec![ledger],
         faults: vec![fault("process-kill", Nature::Spent, kill), fault("net-delay", Nature::Lasting, delay)],
         probes: vec![probe],
     }
@@ -402,6 +411,16 @@ const MISTAKES: &[(&str, &str, &str)] = &[
         "6:25 `checkout` has no `rto` that could be proven | write its recovery time: `rto: 30s`",
     ),
     (
+        "steadyState:",
+        "ledgers:\n  data: { service: chekout, redis: { address: \"db:6379\" }, from: egde }\nsteadyState:",
+        "18:20 there is no service `chekout` | did you mean `checkout`?\n18:66 there is no target `egde` | did you mean `edge`?",
+    ),
+    (
+        "steadyState:",
+        "ledgers:\n  data: { service: checkout, redsi: { address: \"db:6379\" } }\nsteadyState:",
+        "18:30 unknown key `redsi` in `data` | did you mean `redis`? known here: service, from, every, timeout, redis",
+    ),
+    (
         "holdFor: 10s",
         "holdFor: 10m",
         "17:39 `holdFor` is 10m, which cannot be reached before `giveUpAfter`, 1m | make `giveUpAfter` longer than 10m",
@@ -448,7 +467,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "timeline:",
         "timelines:",
-        "1:1 `timeline` is missing | timeline: what happens, and when\n18:1 unknown key `timelines` | did you mean `timeline`? known here: apiVersion, kind, name, description, parameters, services, targets, probes, steadyState, timeline, recovery, abortWhen, limits, lease",
+        "1:1 `timeline` is missing | timeline: what happens, and when\n18:1 unknown key `timelines` | did you mean `timeline`? known here: apiVersion, kind, name, description, parameters, services, targets, probes, ledgers, steadyState, timeline, recovery, abortWhen, limits, lease",
     ),
 ];
 

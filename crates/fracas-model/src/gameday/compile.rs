@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::{
     experiment::{Action, AfterWhat, Entry, Experiment, OnFailure, OnInterrupt, Otherwise, Section, Trigger},
-    id::{EntryId, ProbeId, SectionId, ServiceId, TargetId},
+    id::{EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
     stop::AbortWhen,
     units::Dur,
 };
@@ -67,6 +67,11 @@ pub(super) fn compile(mut day: Experiment, parts: Vec<Part>) -> Experiment {
             probe.service = probe.service.map(|service| within.service(&service));
             probe.from = probe.from.map(|target| within.target(&target));
             (within.probe(&id), probe)
+        }));
+        day.ledgers.extend(part.experiment.ledgers.into_iter().map(|(id, mut ledger)| {
+            ledger.service = within.service(&ledger.service);
+            ledger.from = ledger.from.map(|target| within.target(&target));
+            (LedgerId::new(within.name(id.as_str())), ledger)
         }));
         day.abort_when.extend(part.experiment.abort_when.into_iter().map(|mut rail| {
             within.stop(&mut rail);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    EventLine,
+    EventLine, ledgers,
     story::{Story, stamp_of},
 };
 use crate::{
@@ -40,7 +40,9 @@ pub(super) fn lines(story: &Story, events: &[Event]) -> Vec<EventLine> {
                 kind: kind(&event.body),
                 text: if again { known_better(&event.body) } else { text(&event.body, &name) },
                 host: host.or_else(|| event.body.item().map(|item| item.host.clone())),
-                routine: again || matches!(event.body, Body::ReadingsSealed { .. } | Body::ClockSeen { .. }),
+                routine: again
+                    || ledgers::routine(event)
+                    || matches!(event.body, Body::ReadingsSealed { .. } | Body::ClockSeen { .. }),
             }
         })
         .collect()
@@ -122,7 +124,7 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         Body::StopConditionMet { probe, why, .. } => format!("stop condition: {probe} {why}"),
         Body::Gap { probe, missed, why, .. } => format!("{probe} missed {missed} ticks: {why}"),
         Body::ReadingsSealed { probe, ok, failed, .. } => format!("{probe}: {ok} ok, {failed} failed"),
-        _ => item_text(body, name),
+        _ => ledgers::text(body).unwrap_or_else(|| item_text(body, name)),
     }
 }
 

@@ -427,6 +427,7 @@ fn sum_up(service: ServiceId, document: &Service, judgement: Judgement, probes: 
         up_edges: largest(|e| e.up_edges),
         together: None,
         degraded: None,
+        recovery_point: None,
         pre_existing: probes.iter().map(|p| p.episodes.iter().filter(|e| e.pre_existing).count()).max().unwrap_or(0)
             as u32,
         events,
@@ -452,12 +453,6 @@ pub(super) fn warnings(story: &Story, services: &[ServiceReport], probes: &[Prob
             warnings.push(format!(
                 "{} was already failing before the first fault ({} outages): they are shown, not judged",
                 service.service, service.pre_existing
-            ));
-        }
-        if let Some(rpo) = service.rpo {
-            warnings.push(format!(
-                "{}: its recovery point objective of {rpo} was not measured (no ledger measures it)",
-                service.service
             ));
         }
         if let Some(rto) = service.rto {

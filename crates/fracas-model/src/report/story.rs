@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ItemMoment, ItemStep, Times, Verdict, clocks::Clocks};
+use super::{ItemMoment, ItemStep, Times, Verdict, clocks::Clocks, ledgers};
 use crate::{
     estimate::Track,
     event::{AbortKind, Between, Body, Event, Measured, Proof, UndoCause},
@@ -116,6 +116,9 @@ pub(super) struct Story {
     pub entries: BTreeMap<EntryId, EntryTimes>,
     pub watches: BTreeMap<(ProbeId, ClockId), Watch>,
     pub refused_probes: BTreeMap<(ProbeId, HostId), String>,
+    pub ledgers: ledgers::Book,
+    /// The places of ledgers were to be removed.
+    pub released: bool,
     pub aborted: Option<(AbortKind, String)>,
     pub gave_up: Vec<ServiceId>,
     pub marks: Vec<Marked>,
@@ -151,6 +154,8 @@ impl Story {
             entries: BTreeMap::new(),
             watches: BTreeMap::new(),
             refused_probes: BTreeMap::new(),
+            ledgers: BTreeMap::new(),
+            released: false,
             aborted: None,
             gave_up: Vec::new(),
             marks: Vec::new(),
@@ -301,6 +306,8 @@ impl Story {
                 watch.failed += u64::from(*failed);
                 watch.digests.push(digest.clone());
             }
+            Body::LedgersReleased { .. } => self.released = true,
+            body if body.ledger().is_some() => ledgers::take(&mut self.ledgers, body),
             _ => self.take_item(event),
         }
     }
@@ -459,7 +466,15 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }
         | Body::Gap { at, .. }
-        | Body::ReadingsSealed { at, .. } => at,
+        | Body::ReadingsSealed { at, .. }
+        | Body::LedgersClosed { at }
+        | Body::LedgersReleased { at }
+        | Body::LedgerOpened { at, .. }
+        | Body::LedgerRefused { at, .. }
+        | Body::MarkersWritten { at, .. }
+        | Body::LedgerRead { at, .. }
+        | Body::LedgerTroubled { at, .. }
+        | Body::LedgerDropped { at, .. } => at,
         _ => return None,
     })
 }

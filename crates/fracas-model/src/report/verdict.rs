@@ -296,17 +296,27 @@ fn judge_service(story: &Story, service: &ServiceReport, found: &mut Findings) {
         }
         Judgement::Met { .. } | Judgement::NoObjective => {}
     }
+    match service.recovery_point.as_ref().map(|point| &point.judgement) {
+        Some(Judgement::Missed { why }) => found.failures.push(format!("{id} missed its recovery point: {why}")),
+        Some(Judgement::Inconclusive { why, .. }) => found.doubts.push(format!("{id}: {why}")),
+        Some(Judgement::NotMeasured { why }) => {
+            found.doubts.push(format!("{id}: recovery point not measured: {why}"));
+        }
+        Some(Judgement::Met { .. } | Judgement::NoObjective) | None => {}
+    }
 }
 
 fn praise(entries: &[&EntryReport], services: &[&ServiceReport]) -> Vec<String> {
     let items = entries.iter().filter(|e| e.target.is_some()).map(|e| e.items.len()).sum::<usize>();
-    let mut reasons: Vec<String> = services
-        .iter()
-        .filter_map(|s| match &s.judgement {
-            Judgement::Met { why } => Some(format!("{} met its objective: {why}", s.service)),
-            _ => None,
-        })
-        .collect();
+    let recovery_time = services.iter().filter_map(|s| match &s.judgement {
+        Judgement::Met { why } => Some(format!("{} met its objective: {why}", s.service)),
+        _ => None,
+    });
+    let recovery_point = services.iter().filter_map(|s| match &s.recovery_point.as_ref()?.judgement {
+        Judgement::Met { why } => Some(format!("{} met its recovery point: {why}", s.service)),
+        _ => None,
+    });
+    let mut reasons: Vec<String> = recovery_time.chain(recovery_point).collect();
     if items > 0 {
         reasons.push(format!("every required fault was verified and every undo confirmed ({items} in all)"));
     }

@@ -34,7 +34,7 @@ pub struct Decision {
 }
 
 impl Decision {
-    fn one(body: Body) -> Self {
+    pub(super) fn one(body: Body) -> Self {
         Self { append: vec![body], ..Self::default() }
     }
 
@@ -169,11 +169,17 @@ impl Run {
     }
 
     fn gate(&self, now: &Stamp, since: &Stamp) -> Decision {
-        let Some(gate) = &self.experiment.steady_state else {
-            return Decision::one(Body::GatePassed { at: now.clone() });
+        let mut probes = self.experiment.steady_state.iter().flat_map(|gate| gate.probes.iter().map(move |p| (gate, p)));
+        let Some((gate, short)) = probes.find(|(gate, p)| self.worst_up(p) < gate.hold_for) else {
+            // What is lost can be told only of what was written before.
+            let Some((cause, within)) = self.unopened() else {
+                return Decision::one(Body::GatePassed { at: now.clone() });
+            };
+            if elapsed(now, since) >= within {
+                return Decision::one(Body::Aborted { cause, why: AbortKind::Gate, at: now.clone() });
+            }
+            return Decision { wake_ns: Some(since.later(within).boot_ns), ..Decision::default() };
         };
-        let short = gate.probes.iter().find(|p| self.worst_up(p) < gate.hold_for);
-        let Some(short) = short else { return Decision::one(Body::GatePassed { at: now.clone() }) };
         if elapsed(now, since) >= gate.give_up_after {
             let cause = format!(
                 "steady state was not met within {}: {short} was up for {} of {}",
@@ -403,7 +409,10 @@ impl Run {
             return Decision { append: facts.collect(), ..Decision::default() };
         }
         let waiting = !silent.is_empty() || !self.unconfirmed().is_empty();
-        Decision { finish: !waiting || over, wake_ns: waiting.then_some(deadline), ..Decision::default() }
+        if waiting && !over {
+            return Decision { wake_ns: Some(deadline), ..Decision::default() };
+        }
+        self.finish_ledgers(now).unwrap_or(Decision { finish: true, ..Decision::default() })
     }
 
     fn recoveries(&self, now: &Stamp) -> Vec<Body> {

@@ -64,6 +64,7 @@ impl Run {
     /// Every host this run has business with.
     pub fn hosts(&self) -> Vec<HostId> {
         let mut hosts: Vec<HostId> = self.targets.values().chain(self.vantages.values()).flatten().cloned().collect();
+        hosts.extend(self.ledger_hosts().cloned());
         hosts.sort();
         hosts.dedup();
         hosts

@@ -1,5 +1,6 @@
 //! The run machine on scripted histories: gate, triggers, interruption, stop condition, stop, unconfirmed undo.
 
+mod ledgers;
 mod rollout;
 mod stops;
 
@@ -44,11 +45,15 @@ fn document() -> serde_json::Value {
 
 impl Script {
     fn new() -> Self {
+        Self::of(document())
+    }
+
+    fn of(document: serde_json::Value) -> Self {
         let mut script = Self { events: Vec::new(), now: 0 };
         let hosts = |h: &str| vec![HostId::from(h)];
         script.say(Body::Planned {
             run: "r".into(),
-            document: document(),
+            document,
             source: String::new(),
             source_name: String::new(),
             files: BTreeMap::new(),

@@ -1,0 +1,166 @@
+//! Ledgers in a run: opened before anything is broken, read back once all is undone, removed before the end.
+
+use super::*;
+use crate::{
+    desired::LedgerWork,
+    event::AbortKind,
+    ledger::{Found, Marker, Markers, Outcome},
+    plan::Refusal,
+    report,
+};
+
+fn with_ledger(rpo: &str) -> serde_json::Value {
+    let mut document = document();
+    document["services"]["web"]["rpo"] = rpo.into();
+    document["ledgers"] = json!({ "data": {
+        "service": "web", "kind": "redis", "params": {}, "from": "edge", "every": "100ms", "timeout": "1s"
+    } });
+    document["timeline"].as_array_mut().unwrap().truncate(1);
+    document
+}
+
+impl Script {
+    fn opened(&mut self) {
+        let (place, at) = ("p".to_owned(), stamp("e1", self.now));
+        self.host("e1", Body::LedgerOpened { ledger: "data".into(), place, life: 7, at });
+        self.settle();
+    }
+
+    fn work(&self) -> Vec<LedgerWork> {
+        self.run().desired_ledgers(&"e1".into()).into_iter().map(|item| item.work).collect()
+    }
+
+    fn wrote(&mut self, acknowledged: u64) {
+        let marker = |number: u64| Marker {
+            number,
+            look: Look { s: number as i64 * 100_000_000, c: number as i64 * 100_000_000 + 1_000_000 },
+            outcome: if number <= acknowledged { Outcome::Acknowledged } else { Outcome::Failed },
+        };
+        let markers = Markers::pack(&(1..=acknowledged + 1).map(marker).collect::<Vec<_>>());
+        let at = stamp("e1", self.now);
+        self.host("e1", Body::MarkersWritten { ledger: "data".into(), life: 7, markers, why: String::new(), at });
+    }
+
+    fn read(&mut self, count: u64, last: bool) -> bool {
+        let found = vec![Found { life: 7, first: 1, count, times: 1 }];
+        let between = Look { s: self.now, c: self.now };
+        let at = stamp("e1", self.now);
+        self.host("e1", Body::LedgerRead { ledger: "data".into(), found, last, between, at });
+        self.settle()
+    }
+
+    fn dropped(&mut self) -> bool {
+        let (place, at) = ("p".to_owned(), stamp("e1", self.now));
+        self.host("e1", Body::LedgerDropped { ledger: "data".into(), place, at });
+        self.settle()
+    }
+
+    /// Up to where the timeline is through and nothing is open any more.
+    fn to_the_end(&mut self) {
+        self.gate_with_ledger();
+        self.wrote(20);
+        self.spent("kill");
+        self.watched(4);
+        assert!(matches!(self.run().phase, Phase::Undoing { .. }), "{:?}", self.run().phase);
+    }
+
+    fn gate_with_ledger(&mut self) {
+        self.settle();
+        self.edge(true);
+        self.now += 2_000_000_000;
+        self.seen();
+        assert!(self.run().gate.is_none(), "steady, but nothing is written yet");
+        self.opened();
+        assert!(self.run().gate.is_some());
+    }
+}
+
+#[test]
+fn it_is_written_until_all_is_undone_then_read_back_then_removed() {
+    let mut script = Script::of(with_ledger("5s"));
+    assert!(script.run().desired_ledgers(&"e1".into()).is_empty(), "not before the run begins");
+    script.to_the_end();
+    assert!(script.events.iter().any(|e| matches!(e.body, Body::LedgersClosed { .. })));
+    assert_eq!(script.work(), [LedgerWork::Read]);
+    let item = &script.run().desired_ledgers(&"e1".into())[0];
+    assert!(item.made && item.place.starts_with("fracas_r_data_") && item.token.len() == 32, "{item:?}");
+    assert!(script.run().desired_ledgers(&"d1".into()).is_empty(), "of nobody else");
+    assert!(!script.read(19, false));
+    assert_eq!(script.work(), [LedgerWork::Read], "a part is not the whole");
+    assert!(!script.read(0, true));
+    assert_eq!(script.work(), [LedgerWork::Drop]);
+    assert!(script.dropped(), "through");
+    assert!(script.work().is_empty());
+    let told = report::build(&script.events, &BTreeMap::new());
+    let account = told.ledgers[0].account.as_ref().unwrap();
+    assert_eq!((account.acknowledged, account.lost, account.spans[0].first), (20, 1, 20));
+    let point = told.services[0].recovery_point.as_ref().unwrap();
+    // Survivor 19 was sent at 1.9 s, 21 failed at 2.101 s.
+    assert_eq!(point.achieved.unwrap().hi, Some(Dur::from_ms(201)));
+    assert!(matches!(point.judgement, report::Judgement::Met { .. }), "{point:?}");
+    assert_eq!(told.ledgers[0].left, None);
+}
+
+#[test]
+fn what_is_lost_beyond_the_objective_fails_the_run() {
+    let mut script = Script::of(with_ledger("500ms"));
+    script.to_the_end();
+    script.read(5, true);
+    script.dropped();
+    let told = report::build(&script.events, &BTreeMap::new());
+    assert_eq!(told.verdict.word, crate::event::VerdictWord::Fail, "{:?}", told.verdict);
+    let why = "web missed its recovery point: 15 of 20 acknowledged markers lost: between 1.40 s and 1.60 s of data, \
+               objective 500ms";
+    assert!(told.verdict.reasons.contains(&why.to_owned()), "{:?}", told.verdict.reasons);
+    assert_eq!(told.ledgers[0].lost_at.len(), 1);
+}
+
+#[test]
+fn a_service_that_does_not_come_back_is_not_read_for_ever_and_what_is_left_is_named() {
+    let mut script = Script::of(with_ledger("5s"));
+    script.to_the_end();
+    let (place, at) = ("p".to_owned(), stamp("e1", script.now));
+    let trouble = Body::LedgerTroubled { ledger: "data".into(), place, why: "connection refused".into(), at };
+    script.host("e1", trouble);
+    assert!(!script.seconds(55));
+    assert_eq!(script.work(), [LedgerWork::Read]);
+    assert!(!script.seconds(5));
+    assert_eq!(script.work(), [LedgerWork::Drop]);
+    assert!(script.seconds(30));
+    let told = report::build(&script.events, &BTreeMap::new());
+    let ledger = &told.ledgers[0];
+    assert_eq!(ledger.not_measured.as_deref(), Some("it could not be read back: connection refused"));
+    assert_eq!((ledger.place.as_str(), ledger.left.as_deref()), ("p", Some("connection refused")));
+    let reasons = told.verdict.reasons.join("; ");
+    assert!(reasons.contains("web: recovery point not measured: ledger data on e1: it could not"), "{reasons}");
+}
+
+#[test]
+fn a_place_with_foreign_content_ends_the_run_before_anything_is_broken() {
+    let mut script = Script::of(with_ledger("5s"));
+    script.settle();
+    let refusal = Refusal::new("the table p is there and is not ours", "remove it");
+    let at = stamp("e1", script.now);
+    script.host("e1", Body::LedgerRefused { ledger: "data".into(), refusal, at });
+    // Nothing of ours is there: there is nothing to read or to remove.
+    assert!(script.settle());
+    let run = script.run();
+    assert!(matches!(&run.aborted, Some((AbortKind::Fault, why)) if why.contains("not ours")), "{:?}", run.aborted);
+    assert!(run.items.is_empty() && script.work().is_empty());
+}
+
+#[test]
+fn a_ledger_that_is_not_opened_in_time_ends_the_run_at_the_gate() {
+    let mut script = Script::of(with_ledger("5s"));
+    script.settle();
+    script.edge(true);
+    for _ in 0..30 {
+        script.now += 2_000_000_000;
+        script.seen();
+    }
+    let run = script.run();
+    assert!(matches!(&run.aborted, Some((AbortKind::Gate, why)) if why.contains("was not opened")), "{:?}", run.aborted);
+    // It may have been made, with the word still under way: its host is asked to see to it.
+    assert_eq!(script.work(), [LedgerWork::Drop]);
+    assert!(script.dropped());
+}
