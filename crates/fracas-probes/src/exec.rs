@@ -12,7 +12,7 @@ use fracas_model::{
 
 use crate::{LookFuture, Lookout, OneCall, Probe, Seen};
 
-mod child;
+pub(crate) mod child;
 mod keeper;
 
 use child::{Ended, Order};
@@ -68,30 +68,40 @@ Cost: one process per look, about a millisecond; ask at `every: 1s` or slower, a
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let mut command = params.texts("command").into_iter().map(str::to_owned);
-        let program = command.next().unwrap_or_default();
-        if !Path::new(&program).is_absolute() {
-            return Err(Refusal::new(
-                format!("exec: {program:?} is not an absolute path"),
-                "name the program by its whole path, for example /usr/bin/pg_isready",
-            ));
-        }
-        if !policy.exec_allow.contains(&program) {
-            return Err(Refusal::new(
-                format!("exec: this host's policy does not allow {program}"),
-                format!("have the host's owner add {program} to execAllow in the policy file"),
-            ));
-        }
+        let (program, arguments) = allowed(params, policy)?;
         let stdout = params.text("stdout").map(str::to_owned);
-        let keep = stdout.is_some() || tolerance::wants(params, "output");
-        let order = Order { program, arguments: command.collect(), user: user(&policy.exec_user)?, keep };
+        let wanted = stdout.is_some() || tolerance::wants(params, "output");
+        let keep = if wanted { child::LONGEST_OUTPUT } else { 0 };
+        let order = Order { program, arguments, user: user(&policy.exec_user)?, keep };
         let exit_code = params.integer("exitCode").and_then(|c| i32::try_from(c).ok()).unwrap_or(0);
         Ok(Box::new(Rc::new(Ready { order, exit_code, stdout, one: OneCall::default() })))
     }
 }
 
+/// The program of `command` and its arguments.
+///
+/// # Errors
+/// The host's policy does not allow it.
+pub(crate) fn allowed(params: &Params, policy: &Policy) -> Result<(String, Vec<String>), Refusal> {
+    let mut command = params.texts("command").into_iter().map(str::to_owned);
+    let program = command.next().unwrap_or_default();
+    if !Path::new(&program).is_absolute() {
+        return Err(Refusal::new(
+            format!("exec: {program:?} is not an absolute path"),
+            "name the program by its whole path, for example /usr/bin/pg_isready",
+        ));
+    }
+    if !policy.exec_allow.contains(&program) {
+        return Err(Refusal::new(
+            format!("exec: this host's policy does not allow {program}"),
+            format!("have the host's owner add {program} to execAllow in the policy file"),
+        ));
+    }
+    Ok((program, command.collect()))
+}
+
 /// User and group to change to; `None` when the agent already is that user. Only root can become somebody else.
-fn user(name: &str) -> Result<Option<(u32, u32)>, Refusal> {
+pub(crate) fn user(name: &str) -> Result<Option<(u32, u32)>, Refusal> {
     let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
     let entry = users.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -143,7 +153,7 @@ impl Ready {
             }
             _ => {
                 let shown = &ended.stdout[..ended.stdout.len().min(SHOWN)];
-                let output = self.order.keep.then(|| String::from_utf8_lossy(shown).into_owned());
+                let output = (self.order.keep > 0).then(|| String::from_utf8_lossy(shown).into_owned());
                 Ok(Values::new().with("exitCode", f64::from(self.exit_code)).with_known("output", output))
             }
         }

@@ -13,6 +13,7 @@ pub mod files;
 pub mod grpc;
 pub mod http;
 pub mod icmp;
+pub mod ledger;
 pub mod log;
 pub mod mysql;
 pub mod mywire;

@@ -1,6 +1,8 @@
 //! A client of PostgreSQL's protocol 3.0 (<https://www.postgresql.org/docs/current/protocol.html>) over one connection:
 //! startup, passwords, simple queries. It prepares and copies nothing and speaks no TLS.
 
+use std::borrow::Cow;
+
 use md5::{Digest as _, Md5};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -64,6 +66,8 @@ impl By {
 /// One connection.
 pub struct Client<S> {
     wire: Wire<S>,
+    refused: Option<String>,
+    warned: Option<String>,
 }
 
 impl Client<TcpStream> {
@@ -72,14 +76,14 @@ impl Client<TcpStream> {
     /// # Errors
     /// Why there is no connection, in a few words.
     pub async fn connect(host: &str, port: u16) -> Result<Self, String> {
-        Ok(Self { wire: Wire::connect(host, port, LONGEST).await? })
+        Ok(Self { wire: Wire::connect(host, port, LONGEST).await?, refused: None, warned: None })
     }
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The same over a stream that is there.
     pub fn over(stream: S) -> Self {
-        Self { wire: Wire::over(stream, LONGEST) }
+        Self { wire: Wire::over(stream, LONGEST), refused: None, warned: None }
     }
 
     /// Opens the session: without a password, with one as it is, MD5 or SCRAM-SHA-256, as the server wants. `nonce` is
@@ -182,7 +186,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                     }
                 }
                 b'C' => all.tag = String::from_utf8_lossy(body.strip_suffix(b"\0").unwrap_or(&body)).into_owned(),
-                b'E' => error = Some(said(&body)),
+                b'E' => {
+                    self.refused = field(&body, b'C').map(Cow::into_owned);
+                    error = Some(said(&body));
+                }
+                b'N' if field(&body, b'V').is_some_and(|severity| severity == "WARNING") => {
+                    self.warned = Some(said(&body));
+                }
                 // The form of rows, an empty query, settings, notices, notifications.
                 b'T' | b'I' | b'S' | b'N' | b'A' => {}
                 b'Z' => return error.map_or(Ok(all), Err),
@@ -190,6 +200,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 _ => return Err(STRANGE.into()),
             }
         }
+    }
+
+    /// SQLSTATE of the error with which the server answered last (PostgreSQL's documentation, appendix A).
+    pub fn refused(&self) -> Option<&str> {
+        self.refused.as_deref()
+    }
+
+    /// What the server warned of while it answered, of which the last.
+    pub fn warned(&self) -> Option<&str> {
+        self.warned.as_deref()
     }
 
     /// The next message, which must be one of these kinds: another one is somebody else's, and so is its length.
@@ -237,10 +257,14 @@ fn md5_answer(user: &str, password: &str, salt: &[u8]) -> String {
 
 /// What an error message tells: fields of a letter and a text each. It is as long and as strange as the server likes.
 fn said(body: &[u8]) -> String {
-    let fields = || body.split(|byte| *byte == 0).filter_map(|field| field.split_first());
-    let field = |wanted: u8| fields().find(|(name, _)| **name == wanted).map(|(_, text)| String::from_utf8_lossy(text));
-    let (message, code) = (field(b'M').unwrap_or_default(), field(b'C').unwrap_or_default());
+    let (message, code) = (field(body, b'M').unwrap_or_default(), field(body, b'C').unwrap_or_default());
     format!("PostgreSQL says: {message} ({code})")
+}
+
+/// A field of an error or a notice.
+fn field(body: &[u8], wanted: u8) -> Option<Cow<'_, str>> {
+    let mut fields = body.split(|byte| *byte == 0).filter_map(|field| field.split_first());
+    fields.find(|(name, _)| **name == wanted).map(|(_, text)| String::from_utf8_lossy(text))
 }
 
 /// The columns of a row; `None` when it is cut short.

@@ -9,15 +9,15 @@ use fracas_model::{
     shape::{Field, Shape},
     tolerance::{self, ReadingField, Values},
 };
-use ring::rand::{SecureRandom as _, SystemRandom};
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::access::Access;
 use crate::{
-    LookFuture, Lookout, Probe, Seen, brief,
-    connect::split,
-    pgwire::{By, Client, Login, Rows},
-    secret::{self, Secret},
+    LookFuture, Lookout, Probe, Seen,
+    pgwire::{Client, Rows},
 };
+
+pub(crate) mod access;
 
 /// Whether the server is a standby, asked of itself.
 const RECOVERY: &str = "select pg_is_in_recovery()";
@@ -28,12 +28,7 @@ pub struct Postgres;
 
 #[derive(Debug)]
 struct Ready {
-    host: String,
-    port: u16,
-    user: String,
-    database: String,
-    password: Option<Secret>,
-    by: By,
+    access: Access,
     question: Question,
 }
 
@@ -50,23 +45,15 @@ impl Probe for Postgres {
             name: "postgres".into(),
             summary: "Opens a session with PostgreSQL and runs one query.".into(),
             help: HELP.into(),
-            params: vec![
-                Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
-                Field::required("user", Shape::Text { max: 63 }, "Role to be."),
-                Field::with_default("database", Shape::Text { max: 63 }, "postgres", "Database to open."),
-                Field::optional(
-                    "password",
-                    secret::reference(),
-                    "Password, as { file: PATH } or { env: NAME } on the host that looks.",
-                ),
-                Field::with_default(
-                    "passwordBy",
-                    Shape::choice(&["scram", "md5", "clear"]),
-                    "scram",
-                    "The weakest way in which the password is shown to whoever answers on that address.",
-                ),
-                Field::with_default("query", Shape::Text { max: 4096 }, "select 1", "What is run; read only, please."),
-            ],
+            params: access::fields()
+                .into_iter()
+                .chain([Field::with_default(
+                    "query",
+                    Shape::Text { max: 4096 },
+                    "select 1",
+                    "What is run; read only, please.",
+                )])
+                .collect(),
             reading: vec![
                 ReadingField::text("answer", "First column of the first row, as text; not known when it is NULL."),
                 ReadingField::number("rows", "", "Rows that came."),
@@ -78,55 +65,17 @@ impl Probe for Postgres {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            let instead = "write host:port, for example 127.0.0.1:5432";
-            Refusal::new(format!("postgres: {address:?} is not an address"), instead)
-        })?;
-        let text = |name, or: &str| params.text(name).unwrap_or(or).to_owned();
-        let secret = |value| Secret::new("postgres: password", value, policy);
-        Ok(Box::new(Rc::new(Ready {
-            host: host.to_owned(),
-            port,
-            user: text("user", ""),
-            database: text("database", "postgres"),
-            password: params.0.get("password").map(secret).transpose()?,
-            by: match params.text("passwordBy") {
-                Some("clear") => By::Clear,
-                Some("md5") => By::Md5,
-                _ => By::Scram,
-            },
-            question: Question { query: text("query", "select 1"), recovery: tolerance::wants(params, "recovery") },
-        })))
+        let query = params.text("query").unwrap_or("select 1").to_owned();
+        let question = Question { query, recovery: tolerance::wants(params, "recovery") };
+        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question })))
     }
 }
 
 impl Lookout for Rc<Ready> {
     fn look(&self) -> LookFuture {
         let ready = self.clone();
-        Box::pin(async move {
-            let password = match &ready.password {
-                Some(secret) => Some(secret.reveal().await.map_err(brief)?),
-                None => None,
-            };
-            let mut client = Client::connect(&ready.host, ready.port).await?;
-            let (user, database, by) = (&ready.user, &ready.database, ready.by);
-            let login = Login { user, database, password: password.as_deref(), by };
-            let asked = async {
-                client.authenticate(login, &nonce()?).await?;
-                ready.question.ask(&mut client).await
-            };
-            // Before it is cut: half a password is one too.
-            asked.await.map_err(|why| brief(secret::hushed(why, password.as_deref())))
-        })
+        Box::pin(async move { ready.access.session(async |client| ready.question.ask(client).await).await })
     }
-}
-
-/// Random and printable, new for each session.
-fn nonce() -> Result<String, String> {
-    let mut bytes = [0; 18];
-    SystemRandom::new().fill(&mut bytes).map_err(|_| "the host gives no random bytes")?;
-    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 impl Question {
@@ -172,6 +121,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::secret;
 
     /// `R` 0 and `Z`: the session is open.
     const OPEN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";

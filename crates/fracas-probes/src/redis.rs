@@ -11,12 +11,13 @@ use fracas_model::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
+use self::access::Access;
 use crate::{
-    LookFuture, Lookout, Probe, Seen, brief,
-    connect::split,
+    LookFuture, Lookout, Probe, Seen,
     resp::{Client, Value},
-    secret::{self, Secret},
 };
+
+pub(crate) mod access;
 
 /// Fields that only `INFO replication` gives.
 const REPLICATION: [&str; 4] = ["role", "connectedReplicas", "masterLinkUp", "replicationOffset"];
@@ -27,17 +28,13 @@ pub struct Redis;
 
 #[derive(Debug)]
 struct Ready {
-    host: String,
-    port: u16,
-    user: Option<String>,
-    password: Option<Secret>,
+    access: Access,
     question: Question,
 }
 
 /// What is asked once the connection stands.
 #[derive(Debug)]
 struct Question {
-    database: Option<i64>,
     key: Option<String>,
     replication: bool,
 }
@@ -48,21 +45,14 @@ impl Probe for Redis {
             name: "redis".into(),
             summary: "Asks Redis for a sign of life, a key or its role in replication.".into(),
             help: HELP.into(),
-            params: vec![
-                Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
-                Field::optional("user", Shape::Text { max: 128 }, "User to be (Redis 6 and later); needs a password."),
-                Field::optional(
-                    "password",
-                    secret::reference(),
-                    "Password, as { file: PATH } or { env: NAME } on the host that looks.",
-                ),
-                Field::optional(
-                    "database",
-                    Shape::Integer { min: 0, max: 65_535 },
-                    "Number of the database to select.",
-                ),
-                Field::optional("key", Shape::Text { max: 512 }, "Key that must hold a text, instead of a PING."),
-            ],
+            params: access::fields()
+                .into_iter()
+                .chain([Field::optional(
+                    "key",
+                    Shape::Text { max: 512 },
+                    "Key that must hold a text, instead of a PING.",
+                )])
+                .collect(),
             reading: vec![
                 ReadingField::text("answer", "What PING answers, or what the key holds."),
                 ReadingField::word("role", "As the server says: master or slave."),
@@ -75,56 +65,26 @@ impl Probe for Redis {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            Refusal::new(format!("redis: {address:?} is not an address"), "write host:port, for example 127.0.0.1:6379")
-        })?;
-        let text = |name| params.text(name).map(str::to_owned);
-        let secret = |value| Secret::new("redis: password", value, policy);
-        let password = params.0.get("password").map(secret).transpose()?;
-        if params.text("user").is_some() && password.is_none() {
-            return Err(Refusal::new(
-                "redis: a user without a password",
-                "give the password by reference, or drop user",
-            ));
-        }
         let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
-        let question = Question { database: params.integer("database"), key: text("key"), replication };
-        Ok(Box::new(Rc::new(Ready { host: host.to_owned(), port, user: text("user"), password, question })))
+        let question = Question { key: params.text("key").map(str::to_owned), replication };
+        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question })))
     }
 }
 
 impl Lookout for Rc<Ready> {
     fn look(&self) -> LookFuture {
         let ready = self.clone();
-        Box::pin(async move {
-            let password = match &ready.password {
-                Some(secret) => Some(secret.reveal().await.map_err(brief)?),
-                None => None,
-            };
-            let mut client = Client::connect(&ready.host, ready.port).await?;
-            // A server that was told the password may repeat it in any answer; of a reason that is cut already a part of
-            // it would be left.
-            let hushed = |why| secret::hushed(why, password.as_deref());
-            let seen = async {
-                if let Some(password) = &password {
-                    client.authenticate(ready.user.as_deref(), password).await?;
-                }
-                ready.question.ask(&mut client, hushed).await
-            };
-            seen.await.map_err(|why| brief(hushed(why)))
-        })
+        Box::pin(
+            async move { ready.access.session(async |client, hushed| ready.question.ask(client, hushed).await).await },
+        )
     }
 }
 
 impl Question {
-    async fn ask<S>(&self, client: &mut Client<S>, hushed: impl Fn(String) -> String) -> Seen
+    async fn ask<S>(&self, client: &mut Client<S>, hushed: &dyn Fn(String) -> String) -> Seen
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        if let Some(database) = self.database {
-            client.command(&[b"SELECT", database.to_string().as_bytes()]).await?;
-        }
         let answer = match &self.key {
             Some(key) => match client.command(&[b"GET", key.as_bytes()]).await? {
                 Value::Nil => return Err("there is no such key".into()),
@@ -181,6 +141,7 @@ mod tests {
     };
 
     use super::*;
+    use crate::secret;
 
     /// Whatever is given as the password, it is `hush`.
     fn ready(mut params: serde_json::Value) -> Result<(Box<dyn Lookout>, tempfile::TempDir), Refusal> {

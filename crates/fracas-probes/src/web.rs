@@ -1,7 +1,7 @@
 //! One HTTP/1.1 request on a fresh connection, plain or over TLS, as every look of a probe that speaks HTTP makes it.
 //! It follows no redirects and judges nothing.
 
-use std::{future::Future, pin::pin};
+use std::{cell::Cell, future::Future, pin::pin};
 
 use bytes::Bytes;
 use fracas_model::{
@@ -138,6 +138,17 @@ impl Web {
         Ok(Self { request, host, port, tls, secrets })
     }
 
+    /// The same whom, asked in another way for another path.
+    ///
+    /// # Errors
+    /// A path that cannot be sent.
+    pub(crate) fn at(&self, method: Method, path: &str) -> Result<Self, String> {
+        let mut other = self.clone();
+        *other.request.method_mut() = method;
+        *other.request.uri_mut() = path.parse().map_err(|e| brief(format_args!("path {path:?}: {e}")))?;
+        Ok(other)
+    }
+
     /// Reads what https needs of the host.
     pub(crate) fn prepare(&self) -> PrepareFuture {
         let tls = self.tls.clone();
@@ -154,6 +165,15 @@ impl Web {
         &self,
         judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
     ) -> Result<Told<T>, String> {
+        self.ask_saying_so(&Cell::new(false), judge).await
+    }
+
+    /// The same, and sets `sent` from when on the server may have the request.
+    pub(crate) async fn ask_saying_so<T>(
+        &self,
+        sent: &Cell<bool>,
+        judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
+    ) -> Result<Told<T>, String> {
         // Long made when the probe was prepared.
         let tls = match self.tls.clone() {
             Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
@@ -161,11 +181,15 @@ impl Web {
         };
         let stream = connect(&self.host, self.port).await?;
         match tls {
-            None => Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends: None }),
+            None => {
+                sent.set(true);
+                Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends: None })
+            }
             Some((config, name)) => {
                 let secured = TlsConnector::from(config).connect(name, stream).await;
                 let stream = secured.map_err(|e| brief(format_args!("TLS: {}", world(&e))))?;
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+                sent.set(true);
                 let certificate_ends = shown.and_then(|leaf| ends(leaf));
                 Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends })
             }

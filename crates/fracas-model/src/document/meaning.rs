@@ -251,12 +251,15 @@ impl<'d> Review<'_, '_, 'd> {
     fn recovery_point(&mut self, service: &str, rpo: Option<Dur>, place: Span) {
         let Some(rpo) = rpo else { return };
         let mine = self.section("ledgers").iter();
-        let mine = mine.filter(|l| l.value.get("service").and_then(Node::text) == Some(service)).map(|l| l.key.as_str());
+        let mine =
+            mine.filter(|l| l.value.get("service").and_then(Node::text) == Some(service)).map(|l| l.key.as_str());
         let finest = mine.filter_map(|name| duration(self.document.get("ledgers")?.get(name)?.get("every"))).min();
         let (message, help) = match finest {
             None => (
                 format!("nothing measures how much data `{service}` loses: its `rpo` is not judged"),
-                format!("write a ledger: `ledgers: {{ {service}-data: {{ service: {service}, postgres: {{ ... }} }} }}`"),
+                format!(
+                    "write a ledger: `ledgers: {{ {service}-data: {{ service: {service}, postgres: {{ ... }} }} }}`"
+                ),
             ),
             Some(every) if rpo <= every => (
                 format!("markers every {every} cannot show that `{service}` loses at most {rpo}"),

@@ -117,10 +117,11 @@ pub fn account(lives: &[Life], found: &[Found]) -> Account {
     }
     if account.acknowledged > 0 {
         let nothing = Interval { lo: Dur::ZERO, hi: Some(unseen.unwrap_or_default()) };
-        let worst = account.spans.iter().map(|span| span.data).fold(nothing, |a, b| Interval {
-            lo: a.lo.max(b.lo),
-            hi: a.hi.zip(b.hi).map(|(a, b)| a.max(b)),
-        });
+        let worst = account
+            .spans
+            .iter()
+            .map(|span| span.data)
+            .fold(nothing, |a, b| Interval { lo: a.lo.max(b.lo), hi: a.hi.zip(b.hi).map(|(a, b)| a.max(b)) });
         account.achieved = Some(worst);
     }
     account
@@ -292,8 +293,7 @@ mod tests {
                     (Marker { number, look: Look { s, c }, outcome }, written)
                 })
                 .collect();
-            let kept =
-                markers.iter().filter(|(m, at)| *at < kept_until && acknowledged(m)).map(|(m, _)| (1, m.number));
+            let kept = markers.iter().filter(|(m, at)| *at < kept_until && acknowledged(m)).map(|(m, _)| (1, m.number));
             let found = stretches(kept.collect());
             let lost = markers.iter().filter(|(m, at)| acknowledged(m) && *at >= kept_until).count() as u64;
             let log = Life { life: 1, clock: clock(), markers: markers.into_iter().map(|(m, _)| m).collect() };

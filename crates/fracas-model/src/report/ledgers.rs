@@ -121,9 +121,10 @@ pub(super) fn reports(story: &Story) -> Vec<LedgerReport> {
     let observer = story.head.targets.get(&crate::run::OBSERVER.into()).map_or(&[][..], Vec::as_slice);
     let mut reports = Vec::new();
     for (id, ledger) in &experiment.ledgers {
-        let writers = ledger.from.as_ref().map_or(observer, |target| {
-            story.head.targets.get(target).map_or(&[][..], Vec::as_slice)
-        });
+        let writers = ledger
+            .from
+            .as_ref()
+            .map_or(observer, |target| story.head.targets.get(target).map_or(&[][..], Vec::as_slice));
         for host in writers {
             let pages = story.ledgers.get(&(id.clone(), host.clone())).unwrap_or(&unknown);
             reports.push(report(story, id, ledger, host, pages));
@@ -143,8 +144,8 @@ fn report(story: &Story, id: &LedgerId, ledger: &Ledger, host: &HostId, pages: &
         (None, true, Some(_), _) => None,
     };
     let mut account = not_measured.is_none().then(|| account(&lives, &pages.found));
-    let not_measured = not_measured
-        .or_else(|| account.as_ref()?.achieved.is_none().then(|| "no marker was acknowledged".to_owned()));
+    let not_measured =
+        not_measured.or_else(|| account.as_ref()?.achieved.is_none().then(|| "no marker was acknowledged".to_owned()));
     let clock_of = |lost: &Lost| pages.lives.keys().find(|(life, _)| *life == lost.life).map(|(_, clock)| clock);
     let mut lost_at = Vec::new();
     if let Some(account) = &mut account {
@@ -155,9 +156,8 @@ fn report(story: &Story, id: &LedgerId, ledger: &Ledger, host: &HostId, pages: &
         };
         lost_at.extend(account.spans.iter().filter_map(place));
     }
-    let left = (pages.opened && !pages.dropped).then(|| {
-        pages.trouble.clone().unwrap_or_else(|| "its host did not say that it is removed".to_owned())
-    });
+    let left = (pages.opened && !pages.dropped)
+        .then(|| pages.trouble.clone().unwrap_or_else(|| "its host did not say that it is removed".to_owned()));
     LedgerReport {
         ledger: id.clone(),
         service: ledger.service.clone(),
@@ -186,10 +186,9 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
             Some(format!("ledger {} on {name}: {why}", one.ledger))
         });
         let accounts = || mine.iter().filter_map(|one| one.account.as_ref());
-        let worst = accounts().filter_map(|account| account.achieved).reduce(|a, b| Interval {
-            lo: a.lo.max(b.lo),
-            hi: a.hi.zip(b.hi).map(|(a, b)| a.max(b)),
-        });
+        let worst = accounts()
+            .filter_map(|account| account.achieved)
+            .reduce(|a, b| Interval { lo: a.lo.max(b.lo), hi: a.hi.zip(b.hi).map(|(a, b)| a.max(b)) });
         let (lost, acknowledged) =
             accounts().fold((0, 0), |(lost, all), one| (lost + one.lost, all + one.acknowledged));
         let every = mine.iter().map(|one| one.every).max().unwrap_or_default();

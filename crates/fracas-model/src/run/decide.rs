@@ -169,7 +169,8 @@ impl Run {
     }
 
     fn gate(&self, now: &Stamp, since: &Stamp) -> Decision {
-        let mut probes = self.experiment.steady_state.iter().flat_map(|gate| gate.probes.iter().map(move |p| (gate, p)));
+        let mut probes =
+            self.experiment.steady_state.iter().flat_map(|gate| gate.probes.iter().map(move |p| (gate, p)));
         let Some((gate, short)) = probes.find(|(gate, p)| self.worst_up(p) < gate.hold_for) else {
             // What is lost can be told only of what was written before.
             let Some((cause, within)) = self.unopened() else {

@@ -33,8 +33,11 @@ const LIMITS: [(Resource, u64); 5] = [
     (Resource::Core, 0),
 ];
 
-/// How much output is kept, in bytes; the rest is read and dropped, so that the program does not block on it.
-const LONGEST_OUTPUT: usize = 64 * 1024;
+/// How much output a probe keeps, in bytes; the rest is read and dropped, so that the program does not block on it.
+pub(crate) const LONGEST_OUTPUT: usize = 64 * 1024;
+
+/// What a pipe holds at most, in bytes (pipe(7)).
+const PIPE: usize = 64 * 1024;
 
 /// Read at once, in bytes.
 const PIECE: usize = 8192;
@@ -44,42 +47,43 @@ const CLEARING: Duration = Duration::from_secs(2);
 
 /// What to start.
 #[derive(Clone, Debug)]
-pub(super) struct Order {
+pub(crate) struct Order {
     /// Absolute path.
-    pub(super) program: String,
+    pub(crate) program: String,
     /// Its arguments, without the program.
-    pub(super) arguments: Vec<String>,
+    pub(crate) arguments: Vec<String>,
     /// User and group to become.
-    pub(super) user: Option<(u32, u32)>,
-    /// Whether its output is wanted.
-    pub(super) keep: bool,
+    pub(crate) user: Option<(u32, u32)>,
+    /// How much of its output is wanted, in bytes.
+    pub(crate) keep: usize,
 }
 
 /// How it ended.
 #[derive(Debug)]
-pub(super) struct Ended {
-    pub(super) code: Option<i32>,
-    pub(super) signal: Option<i32>,
-    pub(super) stdout: Vec<u8>,
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) stdout: Vec<u8>,
 }
 
 /// A started program with its keeper, which leads their process group, is the child that is waited for, and ends as the
 /// program did, when nothing is left of it. Dropping it ends all of that and reaps the keeper.
 #[derive(Debug)]
-pub(super) struct Running {
+pub(crate) struct Running {
     child: Option<Child>,
     group: Pid,
     pidfd: OwnedFd,
     stdout: Option<OwnedFd>,
+    keep: usize,
 }
 
 impl Order {
     /// Forks, drops privilege, limits. Blocks for about a millisecond.
-    pub(super) fn start(&self) -> Result<Running, String> {
+    pub(crate) fn start(&self) -> Result<Running, String> {
         let mut command = Command::new(&self.program);
         command.args(&self.arguments).env_clear().current_dir("/").process_group(0);
         command.stdin(Stdio::null()).stderr(Stdio::null());
-        command.stdout(if self.keep { Stdio::piped() } else { Stdio::null() });
+        command.stdout(if self.keep > 0 { Stdio::piped() } else { Stdio::null() });
         let (parent, user) = (getpid(), self.user);
         // SAFETY: the closure makes system calls only, on constants and one number: no allocation, no lock.
         unsafe {
@@ -109,7 +113,7 @@ impl Order {
                 return Err(brief(format_args!("no pidfd for {}: {e}", self.program)));
             }
         };
-        Ok(Running { child: Some(child), group, pidfd, stdout })
+        Ok(Running { child: Some(child), group, pidfd, stdout, keep: self.keep })
     }
 }
 
@@ -163,10 +167,10 @@ impl Running {
     }
 
     /// Waits for the end; reads its output meanwhile.
-    pub(super) async fn ended(mut self) -> Result<Ended, String> {
+    pub(crate) async fn ended(mut self) -> Result<Ended, String> {
         let broke = |e: io::Error| brief(format_args!("the look broke off: {e}"));
         let exit = watched(self.pidfd.try_clone().map_err(broke)?, Interest::READABLE).map_err(broke)?;
-        let mut read = Vec::new();
+        let (mut read, keep) = (Vec::new(), self.keep);
         if let Some(stdout) = self.stdout.take() {
             rustix::io::ioctl_fionbio(&stdout, true).map_err(|e| broke(e.into()))?;
             let output = watched(stdout, Interest::READABLE).map_err(broke)?;
@@ -174,12 +178,12 @@ impl Running {
                 tokio::select! {
                     biased;
                     // A grandchild may hold the output open, or write for ever: it goes first. What the program wrote
-                    // before its end is all in the pipe, which holds no more than is kept.
+                    // before its end is all in the pipe.
                     ready = exit.readable() => {
                         let _still_ready = ready.map_err(broke)?;
                         let _ = kill_process_group(self.group, Signal::KILL);
-                        for _ in 0..LONGEST_OUTPUT / PIECE {
-                            if !matches!(drain(output.get_ref(), &mut read), Ok(true)) {
+                        for _ in 0..PIPE / PIECE {
+                            if !matches!(drain(output.get_ref(), &mut read, self.keep), Ok(true)) {
                                 break;
                             }
                         }
@@ -187,7 +191,7 @@ impl Running {
                     }
                     ready = output.readable() => {
                         let mut ready = ready.map_err(broke)?;
-                        if let Ok(more) = ready.try_io(|fd| drain(fd.get_ref(), &mut read)) && !more.map_err(broke)? {
+                        if let Ok(more) = ready.try_io(|fd| drain(fd.get_ref(), &mut read, keep)) && !more.map_err(broke)? {
                             break;
                         }
                     }
@@ -206,10 +210,10 @@ impl Running {
 }
 
 /// One read of up to [`PIECE`]; false at the end.
-fn drain(stdout: &OwnedFd, read: &mut Vec<u8>) -> io::Result<bool> {
+fn drain(stdout: &OwnedFd, read: &mut Vec<u8>, keep: usize) -> io::Result<bool> {
     let mut piece = [0; PIECE];
     let got = rustix::io::read(stdout, &mut piece)?;
-    let room = LONGEST_OUTPUT.saturating_sub(read.len());
+    let room = keep.saturating_sub(read.len());
     read.extend_from_slice(&piece[..got.min(room)]);
     Ok(got > 0)
 }

@@ -121,8 +121,12 @@ async fn it_keeps_no_ability_of_the_agent() {
     if !rustix::process::geteuid().is_root() {
         return; // Nobody else has abilities to pass on.
     }
-    let order =
-        Order { program: "/bin/cat".into(), arguments: vec!["/proc/self/status".into()], user: None, keep: true };
+    let order = Order {
+        program: "/bin/cat".into(),
+        arguments: vec!["/proc/self/status".into()],
+        user: None,
+        keep: child::LONGEST_OUTPUT,
+    };
     // On a thread of its own, for abilities are a thread's.
     let seen = std::thread::spawn(move || {
         use rustix::thread::{CapabilitySet, capabilities, configure_capability_in_ambient_set, set_capabilities};
@@ -148,7 +152,7 @@ async fn it_is_not_spared_when_memory_is_short_nor_of_the_agents_groups() {
         program: "/bin/cat".into(),
         arguments: vec![file.into()],
         user: Some((65534, 65534)),
-        keep: true,
+        keep: child::LONGEST_OUTPUT,
     };
     let (oom, status) = (look("/proc/self/oom_score_adj").start(), look("/proc/self/status").start());
     fs::write(own, before).unwrap();
@@ -164,7 +168,7 @@ async fn it_is_not_spared_when_memory_is_short_nor_of_the_agents_groups() {
 
 #[test]
 fn it_dies_with_the_thread_that_started_it() {
-    let order = Order { program: "/bin/sleep".into(), arguments: vec!["600".into()], user: None, keep: false };
+    let order = Order { program: "/bin/sleep".into(), arguments: vec!["600".into()], user: None, keep: 0 };
     let running = std::thread::spawn(move || order.start().unwrap()).join().unwrap();
     let pid = running.pid();
     let deadline = Instant::now() + Duration::from_secs(10);

@@ -159,7 +159,11 @@ fn a_ledger_that_is_not_opened_in_time_ends_the_run_at_the_gate() {
         script.seen();
     }
     let run = script.run();
-    assert!(matches!(&run.aborted, Some((AbortKind::Gate, why)) if why.contains("was not opened")), "{:?}", run.aborted);
+    assert!(
+        matches!(&run.aborted, Some((AbortKind::Gate, why)) if why.contains("was not opened")),
+        "{:?}",
+        run.aborted
+    );
     // It may have been made, with the word still under way: its host is asked to see to it.
     assert_eq!(script.work(), [LedgerWork::Drop]);
     assert!(script.dropped());

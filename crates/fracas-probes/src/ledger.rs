@@ -1,0 +1,110 @@
+//! The catalogue of ledgers: one file per kind. A ledger writes numbered markers through a service's own client path and
+//! reads back which are there; it judges nothing and knows no run.
+//!
+//! To add one: copy the file that is nearest to it and add one line to [`ALL`]. The place is its own: what is there already
+//! and does not bear the owner's token is never touched.
+
+mod exec;
+mod http;
+mod postgres;
+mod redis;
+#[cfg(test)]
+mod tests;
+
+use std::{future::Future, pin::Pin};
+
+use fracas_model::{
+    catalogue::{LedgerInfo, Params},
+    plan::Refusal,
+    policy::Policy,
+};
+
+/// Every kind of ledger there is.
+pub const ALL: &[&dyn Ledger] = &[&postgres::PostgresLedger, &redis::RedisLedger, &http::HttpLedger, &exec::ExecLedger];
+
+/// A kind of ledger.
+pub trait Ledger: Sync {
+    /// Name, parameters, help.
+    fn info(&self) -> LedgerInfo;
+    /// Parses checked parameters; opens and asks nothing. Refuses what the host's policy does not allow.
+    fn ready(&self, params: &Params, policy: &Policy, place: Place) -> Result<Box<dyn Book>, Refusal>;
+}
+
+/// Where the markers stand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// Of small letters, digits and `_`; at most 63.
+    pub name: String,
+    /// What is written into the place when it is made, of letters and digits.
+    pub token: String,
+}
+
+/// A future on the probe thread's own single-threaded runtime.
+pub type Now<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
+
+/// A ledger made ready. The caller bounds each call in time by dropping its future; dropping must release everything. Reasons
+/// are at most 120 bytes, without secrets.
+pub trait Book {
+    /// Makes the place, if it is not there; takes it up, if it is and bears our token.
+    fn open(&self) -> Now<'_, Result<(), NotOpen>>;
+    /// Writes one marker, over a fresh connection as any client would, and waits for the service's word.
+    fn write(&self, life: u64, number: u64) -> Now<'_, Written>;
+    /// Reads which markers are there, as life and number, each as often as it is there. A place that is gone holds none.
+    ///
+    /// # Errors
+    /// It could not be read whole, or the place is not ours.
+    fn read(&self) -> Now<'_, Result<Vec<(u64, u64)>, String>>;
+    /// Removes the place with all that is in it; one that is gone is no error.
+    ///
+    /// # Errors
+    /// It could not be removed, or is not ours.
+    fn remove(&self) -> Now<'_, Result<(), String>>;
+}
+
+/// Why a place is not open.
+#[derive(Clone, Debug, PartialEq)]
+pub enum NotOpen {
+    /// Trying again would not help: foreign content, a right that is missing. Nothing was changed.
+    Refused(Refusal),
+    /// Perhaps later.
+    Unreachable(String),
+}
+
+/// What became of a marker.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// The service said that it is written.
+    Acknowledged,
+    /// It surely was not written.
+    Failed(String),
+    /// It may have been written.
+    Unknown(String),
+}
+
+/// A ledger made ready for documents: its parameters checked once more.
+///
+/// # Errors
+/// Parameters that this version does not know or that do not fit, and what [`Ledger::ready`] refuses.
+pub fn ready(ledger: &dyn Ledger, params: &Params, policy: &Policy, place: Place) -> Result<Box<dyn Book>, Refusal> {
+    ledger.info().params_fit(params)?;
+    ledger.ready(params, policy, place)
+}
+
+/// A refusal to touch what others made.
+fn foreign(what: &str, place: &Place) -> Refusal {
+    Refusal::new(
+        format!("the {what} {} is there already, and it is not this ledger's: it was left as it is", place.name),
+        format!("find out who made it and remove it, or start the run anew: each run has a {what} of its own"),
+    )
+}
+
+/// A marker's name where places hold texts: `LIFE-NUMBER`.
+fn name(life: u64, number: u64) -> String {
+    format!("{life}-{number}")
+}
+
+/// A marker by its name; `None` for what no ledger wrote.
+fn marker(name: &str) -> Option<(u64, u64)> {
+    let (life, number) = name.split_once('-')?;
+    Some((life.parse().ok()?, number.parse().ok()?))
+}

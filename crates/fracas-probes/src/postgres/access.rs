@@ -1,0 +1,103 @@
+//! Whom to ask and who we are to it, as documents say it, and one session of that. What is asked is the caller's.
+
+use fracas_model::{
+    catalogue::Params,
+    plan::Refusal,
+    policy::Policy,
+    shape::{Field, Shape},
+};
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::net::TcpStream;
+
+use crate::{
+    brief,
+    connect::split,
+    pgwire::{By, Client, Login},
+    secret::{self, Secret},
+};
+
+/// A server and a login.
+#[derive(Debug)]
+pub(crate) struct Access {
+    host: String,
+    port: u16,
+    user: String,
+    database: String,
+    password: Option<Secret>,
+    by: By,
+}
+
+/// The parameters that [`Access::new`] reads.
+pub(crate) fn fields() -> [Field; 5] {
+    [
+        Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
+        Field::required("user", Shape::Text { max: 63 }, "Role to be."),
+        Field::with_default("database", Shape::Text { max: 63 }, "postgres", "Database to open."),
+        Field::optional(
+            "password",
+            secret::reference(),
+            "Password, as { file: PATH } or { env: NAME } on the host that looks.",
+        ),
+        Field::with_default(
+            "passwordBy",
+            Shape::choice(&["scram", "md5", "clear"]),
+            "scram",
+            "The weakest way in which the password is shown to whoever answers on that address.",
+        ),
+    ]
+}
+
+impl Access {
+    /// Reads checked parameters.
+    ///
+    /// # Errors
+    /// No address, or a secret that the host's policy does not let be read.
+    pub(crate) fn new(params: &Params, policy: &Policy) -> Result<Self, Refusal> {
+        let address = params.text("address").unwrap_or_default();
+        let (host, port) = split(address).ok_or_else(|| {
+            let instead = "write host:port, for example 127.0.0.1:5432";
+            Refusal::new(format!("postgres: {address:?} is not an address"), instead)
+        })?;
+        let text = |name, or: &str| params.text(name).unwrap_or(or).to_owned();
+        let secret = |value| Secret::new("postgres: password", value, policy);
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+            user: text("user", ""),
+            database: text("database", "postgres"),
+            password: params.0.get("password").map(secret).transpose()?,
+            by: match params.text("passwordBy") {
+                Some("clear") => By::Clear,
+                Some("md5") => By::Md5,
+                _ => By::Scram,
+            },
+        })
+    }
+
+    /// Opens a session, with fresh resolution, and asks in it. No reason that is given holds the password.
+    pub(crate) async fn session<T>(
+        &self,
+        ask: impl AsyncFnOnce(&mut Client<TcpStream>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let password = match &self.password {
+            Some(secret) => Some(secret.reveal().await.map_err(brief)?),
+            None => None,
+        };
+        let mut client = Client::connect(&self.host, self.port).await?;
+        let (user, database, by) = (&self.user, &self.database, self.by);
+        let login = Login { user, database, password: password.as_deref(), by };
+        let asked = async {
+            client.authenticate(login, &nonce()?).await?;
+            ask(&mut client).await
+        };
+        // Before it is cut: half a password is one too.
+        asked.await.map_err(|why| brief(secret::hushed(why, password.as_deref())))
+    }
+}
+
+/// Random and printable, new for each session.
+fn nonce() -> Result<String, String> {
+    let mut bytes = [0; 18];
+    SystemRandom::new().fill(&mut bytes).map_err(|_| "the host gives no random bytes")?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
