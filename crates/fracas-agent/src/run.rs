@@ -10,7 +10,7 @@
 use std::{cell::RefCell, convert::Infallible, future::Future, rc::Rc, time::Duration};
 
 use fracas_model::{
-    desired::{Desired, Mode, ProbeItem},
+    desired::{Desired, LedgerItem, Mode, ProbeItem},
     event::UndoCause,
     plan::Refusal,
     policy::Policy,
@@ -95,11 +95,11 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
     let guard = Rc::new(RefCell::new(guard));
     let (desired, wanted) = mpsc::unbounded_channel();
     let (say, said) = mpsc::unbounded_channel();
-    let (probes, probed) = watch::channel(Vec::new());
+    let (sought, seeking) = watch::channel(Sought::default());
     let (policy, allowed) = watch::channel(rules.policy().clone());
     let (leave, leaving) = watch::channel(false);
     let mut reconciling =
-        Reconciling { reconciler, guard: guard.clone(), rules, policy, shared: shared.clone(), say, probes };
+        Reconciling { reconciler, guard: guard.clone(), rules, policy, shared: shared.clone(), say, sought };
     reconciling.flush().await;
     let session = Session { contact, about, held, shared: shared.clone(), desired, say: said, leaving, seed };
     let leaves = Notify::new();
@@ -118,7 +118,7 @@ pub async fn run<H: Host, D: Disk, W: Watcher>(agent: Agent<H, D, W>, shutdown: 
         left
     };
     let work = async {
-        let both = async { tokio::join!(order, watching(watcher, probed, allowed, &shared)).0 };
+        let both = async { tokio::join!(order, watching(watcher, seeking, allowed, &shared)).0 };
         let left = tokio::select! {
             left = both => left,
             never = assuring(&guard, &systemd, &shared) => match never {},
@@ -174,7 +174,7 @@ fn all_well(standing: &Standing, lease_ns: i64, now_ns: i64) -> Duration {
 /// Lets probes run as wanted and puts what they see into the outbox, until nobody can want any more.
 async fn watching<D: Disk, W: Watcher>(
     mut watcher: W,
-    mut wanted: watch::Receiver<Vec<ProbeItem>>,
+    mut wanted: watch::Receiver<Sought>,
     mut allowed: watch::Receiver<Policy>,
     shared: &Shared<D>,
 ) {
@@ -188,7 +188,7 @@ async fn watching<D: Disk, W: Watcher>(
             },
             () = shared.contact.notified() => {
                 // Asked again, so to speak: a probe goes on for as long as the controller is in contact.
-                watcher.set(&wanted.borrow_and_update());
+                seek(&mut watcher, &wanted.borrow_and_update());
                 continue;
             }
             Ok(()) = allowed.changed() => {
@@ -198,13 +198,21 @@ async fn watching<D: Disk, W: Watcher>(
             sight = watcher.next() => Some(sight),
         };
         match sight {
-            None => watcher.set(&wanted.borrow_and_update()),
+            None => seek(&mut watcher, &wanted.borrow_and_update()),
             Some(sight) => keep(shared, sight).await,
         }
     }
     for sight in watcher.close().await {
         keep(shared, sight).await;
     }
+}
+
+/// Probes and ledgers that are wanted.
+type Sought = (Vec<ProbeItem>, Vec<LedgerItem>);
+
+fn seek(watcher: &mut impl Watcher, (probes, ledgers): &Sought) {
+    watcher.set(probes);
+    watcher.keep(ledgers);
 }
 
 async fn keep<D: Disk>(shared: &Shared<D>, sight: Sight) {
@@ -221,7 +229,7 @@ struct Reconciling<H, D> {
     policy: watch::Sender<Policy>,
     shared: Rc<Shared<D>>,
     say: mpsc::UnboundedSender<Say>,
-    probes: watch::Sender<Vec<ProbeItem>>,
+    sought: watch::Sender<Sought>,
 }
 
 impl<H: Host, D: Disk> Reconciling<H, D> {
@@ -261,7 +269,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
 
     async fn take(&mut self, desired: Desired) {
         let mark = (desired.epoch, desired.revision);
-        let probes = desired.probes.clone();
+        let sought = (desired.probes.clone(), desired.ledgers.clone());
         let applies = desired.faults.iter().any(|f| f.mode == Mode::Apply);
         let taken = self.reconciler.take(desired).await;
         self.flush().await;
@@ -271,7 +279,7 @@ impl<H: Host, D: Disk> Reconciling<H, D> {
         match taken {
             Ok(()) => {
                 // Asked again, unchanged: that too prolongs what runs.
-                self.probes.send_replace(probes);
+                self.sought.send_replace(sought);
                 let _ = self.say.send(Say::Taken(mark.0, mark.1));
             }
             Err(outdated) => tracing::warn!(%outdated, "a desired state was not taken"),
@@ -376,6 +384,8 @@ mod tests {
             self.0.send(wanted.len()).expect("the test listens");
         }
 
+        fn keep(&mut self, _: &[LedgerItem]) {}
+
         fn allow(&mut self, _: &Policy) {}
 
         fn next(&mut self) -> Local<'_, Sight> {
@@ -413,10 +423,10 @@ mod tests {
             until: Dur::from_secs(60),
         };
         let (told, mut tells) = mpsc::unbounded_channel();
-        let (wanted, wants) = watch::channel(Vec::new());
+        let (wanted, wants) = watch::channel(Sought::default());
         let driver = async {
             let wanted = wanted;
-            wanted.send_replace(vec![probe]);
+            wanted.send_replace((vec![probe], Vec::new()));
             assert_eq!(tells.recv().await, Some(1));
             for _ in 0..3 {
                 shared.contact.notify_one();

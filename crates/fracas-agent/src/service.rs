@@ -209,6 +209,7 @@ pub fn catalogue(faults: &[&dyn Fault]) -> Catalogue {
     Catalogue {
         faults: faults.iter().map(|f| f.info()).collect(),
         probes: fracas_probes::ALL.iter().map(|p| fracas_probes::offered(*p)).collect(),
+        ledgers: fracas_probes::ledger::ALL.iter().map(|l| l.info()).collect(),
     }
 }
 

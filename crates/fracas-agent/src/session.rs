@@ -491,7 +491,8 @@ impl<D: Disk> Session<D> {
                 let begins = applies && pace.lease.is_none();
                 pace.asked = applies.then(|| desired.lease.std());
                 let runs = desired.faults.iter().filter(|f| f.mode == Mode::Apply).map(|f| &f.key.run);
-                let fresh = upward.set_runs(runs.chain(desired.probes.iter().map(|p| &p.run)).cloned().collect());
+                let looks = desired.probes.iter().map(|p| &p.run).chain(desired.ledgers.iter().map(|l| &l.run));
+                let fresh = upward.set_runs(runs.chain(looks).cloned().collect());
                 self.shared.newer.hear(&desired);
                 let _ = self.desired.send(desired);
                 Ok(begins || fresh)

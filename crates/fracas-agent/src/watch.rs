@@ -5,10 +5,15 @@
 //! [`thread::ThreadWatcher`], ticks on a thread of its own, so that the session's and the reconciler's work is never
 //! felt in a reading; the simulated world ticks the same code in place with [`roster::Roster`].
 
-use fracas_model::{desired::ProbeItem, event::Body, policy::Policy};
+use fracas_model::{
+    desired::{LedgerItem, ProbeItem},
+    event::Body,
+    policy::Policy,
+};
 
 use crate::host::Local;
 
+mod ledger;
 pub mod pace;
 pub mod record;
 pub mod roster;
@@ -32,6 +37,9 @@ pub struct Sight {
 pub trait Watcher {
     /// What should run now: starts what is new, stops what is gone, and lets what stays run `until` longer.
     fn set(&mut self, wanted: &[ProbeItem]);
+    /// What ledgers should be kept now: begins what is new, and hands what stays its work; what is gone ends, and its place
+    /// is left as it is.
+    fn keep(&mut self, wanted: &[LedgerItem]);
     /// The rules have changed: stops what they no longer allow, and lets what they allow now run.
     fn allow(&mut self, policy: &Policy);
     /// The next fact; waits for ever while no probe runs. Safe to drop and call again.

@@ -223,6 +223,9 @@ pub enum Command {
     /// List the probes, or explain one
     #[command(after_help = "Example:\n  fracas probes\n  fracas probes http")]
     Probes(NameArgs),
+    /// List the ledgers that tell lost data, or explain one
+    #[command(after_help = "Example:\n  fracas ledgers\n  fracas ledgers postgres")]
+    Ledgers(NameArgs),
     /// Print or write the report of a run
     #[command(after_help = "Example:\n  fracas report last\n  fracas report 1nf3k8 --format html --to report.html")]
     Report(ReportArgs),

@@ -65,6 +65,7 @@ pub(crate) async fn execute(session: &Session<'_>, command: Command) -> Result<u
         Command::Audit { command } => audit::audit(session, command).await,
         Command::Faults(given) => explain::faults(session, &given),
         Command::Probes(given) => explain::probes(session, &given),
+        Command::Ledgers(given) => explain::ledgers(session, &given),
         Command::Completions(given) => completions::completions(session, &given),
         Command::Version => version::version(session),
         Command::Schema(given) => schema::schema(session, &given),

@@ -10,6 +10,7 @@ mod instants;
 mod intent;
 mod json;
 mod junit;
+mod ledgers;
 mod listed;
 mod markdown;
 mod page;

@@ -334,7 +334,11 @@ fn wishes(run: &Run) -> BTreeMap<HostId, Wish> {
     run.hosts()
         .into_iter()
         .map(|host| {
-            let wish = Wish { faults: run.desired_faults(&host), probes: run.desired_probes(&host) };
+            let wish = Wish {
+                faults: run.desired_faults(&host),
+                probes: run.desired_probes(&host),
+                ledgers: run.desired_ledgers(&host),
+            };
             (host, wish)
         })
         .collect()

@@ -17,7 +17,7 @@ use std::{
 use fracas_model::{
     access::DEFAULT_ENVIRONMENT,
     catalogue::Catalogue,
-    desired::{Desired, FaultItem, Mode, ProbeItem},
+    desired::{Desired, FaultItem, LedgerItem, Mode, ProbeItem},
     event::Rehearsal,
     facts::HostFacts,
     guard::GuardRails,
@@ -51,6 +51,8 @@ pub struct Wish {
     pub faults: Vec<FaultItem>,
     /// Probes it should run.
     pub probes: Vec<ProbeItem>,
+    /// Ledgers it should keep.
+    pub ledgers: Vec<LedgerItem>,
 }
 
 /// A host as the fleet knows it.
@@ -488,6 +490,7 @@ impl State {
                 lease = Some(lease.map_or(*run_lease, |known: Dur| known.min(*run_lease)));
             }
             desired.probes.extend(wish.probes.iter().cloned());
+            desired.ledgers.extend(wish.ledgers.iter().cloned());
         }
         desired.lease = lease.unwrap_or(IDLE_LEASE);
         desired
@@ -506,6 +509,7 @@ impl State {
             sender.send_if_modified(|known| {
                 let changed = known.faults != desired.faults
                     || known.probes != desired.probes
+                    || known.ledgers != desired.ledgers
                     || known.lease != desired.lease
                     || known.epoch != desired.epoch;
                 if changed {

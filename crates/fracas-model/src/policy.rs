@@ -111,6 +111,9 @@ pub struct Policy {
     pub allow_faults: Vec<String>,
     /// Kinds of allowed probes; `*` allows all, an empty list none.
     pub allow_probes: Vec<String>,
+    /// Kinds of allowed ledgers; `*` allows all, an empty list none.
+    #[serde(default)]
+    pub allow_ledgers: Vec<String>,
     /// The longest a fault may last.
     pub max_duration: Dur,
     /// Names or systemd services of processes that are never touched, beside the fixed ones.
@@ -155,6 +158,13 @@ pub fn policy_shape() -> Shape {
             list(Shape::Text { max: 64 }),
             json!(builtin.allow_probes),
             "Kinds of the probes that are allowed; \"*\" allows all, an empty list none. `exec` needs execAllow besides.",
+        ),
+        Field::with_default(
+            "allowLedgers",
+            list(Shape::Text { max: 64 }),
+            json!(builtin.allow_ledgers),
+            "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, an empty list none. \
+             `exec` needs execAllow besides.",
         ),
         Field::with_default(
             "maxDuration",
@@ -245,6 +255,7 @@ impl Policy {
         Self {
             allow_faults: vec!["*".into()],
             allow_probes: vec!["*".into()],
+            allow_ledgers: vec!["*".into()],
             max_duration: Dur::from_secs(3600),
             protect_processes: Vec::new(),
             protect_paths: Vec::new(),
@@ -261,7 +272,13 @@ impl Policy {
 
     /// Nothing at all, neither harm nor looks: what stands when a policy file cannot be read.
     pub fn nothing() -> Self {
-        Self { allow_faults: Vec::new(), allow_probes: Vec::new(), exec_allow: Vec::new(), ..Self::builtin() }
+        Self {
+            allow_faults: Vec::new(),
+            allow_probes: Vec::new(),
+            allow_ledgers: Vec::new(),
+            exec_allow: Vec::new(),
+            ..Self::builtin()
+        }
     }
 
     /// Whether a fault of this name is allowed.
@@ -272,6 +289,11 @@ impl Policy {
     /// Whether a probe of this kind is allowed.
     pub fn allows_probe(&self, kind: &str) -> bool {
         self.allow_probes.iter().any(|p| p == "*" || p == kind)
+    }
+
+    /// Whether a ledger of this kind is allowed.
+    pub fn allows_ledger(&self, kind: &str) -> bool {
+        self.allow_ledgers.iter().any(|l| l == "*" || l == kind)
     }
 
     /// Whether documents may name this file as a secret.

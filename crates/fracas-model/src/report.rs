@@ -563,6 +563,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     ledgers::recovery_points(&story, &ledgers, &mut services);
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
+    warnings.extend(ledgers::warnings(&ledgers));
     let sections = verdict::sections(&story, &entries, &services);
     let computed = verdict::verdict(&story, &entries, &services);
     let verdict = match &story.finished {

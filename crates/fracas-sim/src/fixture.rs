@@ -121,7 +121,7 @@ pub fn item(entry: &str, fault: &str) -> FaultItem {
 
 /// A desired state of the first epoch.
 pub fn desired(revision: u64, faults: Vec<FaultItem>) -> Desired {
-    Desired { epoch: 1, revision, lease: Dur::from_secs(15), faults, probes: Vec::new() }
+    Desired { epoch: 1, revision, lease: Dur::from_secs(15), faults, ..Desired::default() }
 }
 
 /// The parameters of a fault's own example, checked as a document's would be.

@@ -3,20 +3,28 @@
 use std::{cell::Cell, collections::BTreeMap, rc::Rc};
 
 use fracas_model::{
-    desired::ProbeItem,
+    desired::{LedgerItem, ProbeItem},
     event::Body,
-    id::{ProbeId, RunId},
+    id::{LedgerId, ProbeId, RunId},
     plan::Refusal,
     policy::Policy,
     units::Dur,
 };
-use fracas_probes::{Lookout, Probe};
+use fracas_probes::{
+    Lookout, Probe,
+    ledger::{Book, Ledger, Place},
+};
 use tokio::{
     sync::{mpsc, watch},
     task::{JoinHandle, spawn_local},
 };
 
-use super::{Sight, Watcher, pace::Pace, tend::Tended};
+use super::{
+    Sight, Watcher,
+    ledger::{Kept, Order, refused as refusal_of},
+    pace::Pace,
+    tend::Tended,
+};
 use crate::host::Local;
 
 /// Longest time that a probe runs on without being asked for again, whatever it was told: nobody may read it any more.
@@ -29,6 +37,8 @@ pub struct Roster<P> {
     policy: Policy,
     pace: P,
     running: BTreeMap<(RunId, ProbeId), Running>,
+    ledgers: &'static [&'static dyn Ledger],
+    keeping: BTreeMap<(RunId, LedgerId), Keeping>,
     stopping: Vec<JoinHandle<()>>,
     out: mpsc::UnboundedSender<Sight>,
     sights: mpsc::UnboundedReceiver<Sight>,
@@ -42,11 +52,66 @@ struct Running {
     failed: Rc<Cell<bool>>,
 }
 
+/// A ledger that is kept, or was: it is not begun again while it is wanted. It ends when its sender is dropped.
+struct Keeping {
+    item: LedgerItem,
+    order: watch::Sender<Order>,
+    task: JoinHandle<()>,
+}
+
 impl<P: Pace> Roster<P> {
     /// Knows these kinds of probes and keeps to this policy.
     pub fn new(table: &'static [&'static dyn Probe], policy: Policy, pace: P) -> Self {
         let (out, sights) = mpsc::unbounded_channel();
-        Self { table, policy, pace, running: BTreeMap::new(), stopping: Vec::new(), out, sights }
+        Self {
+            table,
+            policy,
+            pace,
+            running: BTreeMap::new(),
+            ledgers: fracas_probes::ledger::ALL,
+            keeping: BTreeMap::new(),
+            stopping: Vec::new(),
+            out,
+            sights,
+        }
+    }
+
+    /// Knows these kinds of ledgers instead.
+    #[must_use]
+    pub fn with_ledgers(mut self, ledgers: &'static [&'static dyn Ledger]) -> Self {
+        self.ledgers = ledgers;
+        self
+    }
+
+    fn book(&self, item: &LedgerItem) -> Result<Rc<dyn Book>, Refusal> {
+        let known = self.ledgers.iter().find(|l| l.info().name == item.kind).ok_or_else(|| {
+            Refusal::new(format!("this agent has no ledger {}", item.kind), "upgrade the agent, or use another ledger")
+        })?;
+        if !self.policy.allows_ledger(&item.kind) {
+            return Err(Refusal::new(
+                format!("this host's policy does not allow ledgers of the kind {}", item.kind),
+                "ask the owner of the host to add it to allowLedgers, or write from elsewhere",
+            ));
+        }
+        let place = Place { name: item.place.clone(), token: item.token.clone() };
+        fracas_probes::ledger::ready(*known, &item.params, &self.policy, place).map(Rc::from)
+    }
+
+    fn begin(&self, item: &LedgerItem, order: Order) -> Keeping {
+        let (order, orders) = watch::channel(order);
+        let (pace, out) = (self.pace.clone(), self.out.clone());
+        let task = match self.book(item) {
+            Ok(book) => {
+                let kept = Kept { item: item.clone(), book, pace, out, order: orders };
+                spawn_local(kept.run())
+            }
+            Err(refusal) => {
+                let body = refusal_of(item, refusal, &pace);
+                let _ = out.send(Sight { stream: format!("run/{}", item.run), body, blob: None });
+                spawn_local(std::future::ready(()))
+            }
+        };
+        Keeping { item: item.clone(), order, task }
     }
 
     fn ready(&self, item: &ProbeItem) -> Result<Box<dyn Lookout>, Refusal> {
@@ -144,6 +209,30 @@ impl<P: Pace> Watcher for Roster<P> {
         }
     }
 
+    fn keep(&mut self, wanted: &[LedgerItem]) {
+        let gone: Vec<_> = {
+            let named = |key: &(RunId, LedgerId)| wanted.iter().any(|w| w.run == key.0 && w.ledger == key.1);
+            self.keeping.keys().filter(|key| !named(key)).cloned().collect()
+        };
+        for key in &gone {
+            if let Some(Keeping { order, task, .. }) = self.keeping.remove(key) {
+                drop(order);
+                self.stopping.push(task);
+            }
+        }
+        for item in wanted {
+            let until_ns = self.pace.boot_ns().saturating_add(item.until.ns().clamp(0, LONGEST.ns()));
+            let order = Order { work: item.work, until_ns };
+            match self.keeping.get(&(item.run.clone(), item.ledger.clone())) {
+                Some(keeping) => drop(keeping.order.send_replace(order)),
+                None => {
+                    let begun = self.begin(item, order);
+                    self.keeping.insert((item.run.clone(), item.ledger.clone()), begun);
+                }
+            }
+        }
+    }
+
     fn allow(&mut self, policy: &Policy) {
         self.policy = policy.clone();
         // A wanted probe that was refused is asked about again; one that runs goes on unless it is not allowed any more.
@@ -154,6 +243,14 @@ impl<P: Pace> Watcher for Roster<P> {
             self.stop(&key);
             let started = self.start(&item);
             self.running.insert(key, started);
+        }
+        let forbidden = |keeping: &&Keeping| !keeping.task.is_finished() && self.book(&keeping.item).is_err();
+        let forbidden: Vec<LedgerItem> = self.keeping.values().filter(forbidden).map(|k| k.item.clone()).collect();
+        for item in forbidden {
+            // Tells why not, and ends.
+            let begun = self.begin(&item, Order { work: item.work, until_ns: 0 });
+            let former = self.keeping.insert((item.run.clone(), item.ledger.clone()), begun);
+            self.stopping.extend(former.map(|former| former.task));
         }
     }
 
@@ -170,6 +267,7 @@ impl<P: Pace> Watcher for Roster<P> {
     fn close(&mut self) -> Local<'_, Vec<Sight>> {
         Box::pin(async {
             self.set(&[]);
+            self.keep(&[]);
             self.settle().await;
             self.told()
         })

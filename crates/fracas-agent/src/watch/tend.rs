@@ -23,13 +23,13 @@ use super::{
 use crate::crash::{self, Task};
 
 /// Longest time a reading waits to be told.
-const SEAL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
+pub(super) const SEAL_AFTER: std::time::Duration = std::time::Duration::from_secs(1);
 /// Longest time a probe may take to be prepared: what it reads then is local.
 const PREPARE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Fastest tick, nanoseconds: what the promise on lateness was measured for.
-const FASTEST: i64 = 10_000_000;
+pub(super) const FASTEST: i64 = 10_000_000;
 /// Most looks of one probe that are out at once: each may hold a connection, and a host has few descriptors.
-const MOST_OUT: i64 = 128;
+pub(super) const MOST_OUT: i64 = 128;
 
 /// What one probe needs.
 pub(super) struct Tended<P> {

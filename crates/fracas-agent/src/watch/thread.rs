@@ -2,7 +2,11 @@
 
 use std::{thread, time::Duration};
 
-use fracas_model::{desired::ProbeItem, plan::Refusal, policy::Policy};
+use fracas_model::{
+    desired::{LedgerItem, ProbeItem},
+    plan::Refusal,
+    policy::Policy,
+};
 use fracas_probes::Probe;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -38,6 +42,7 @@ pub struct ThreadWatcher {
 
 enum Order {
     Set(Vec<ProbeItem>),
+    Keep(Vec<LedgerItem>),
     Allow(Box<Policy>),
     Close(oneshot::Sender<()>),
 }
@@ -89,6 +94,7 @@ async fn serve(
             biased;
             order = orders.recv() => match order {
                 Some(Order::Set(wanted)) => roster.set(&wanted),
+                Some(Order::Keep(wanted)) => roster.keep(&wanted),
                 Some(Order::Allow(policy)) => roster.allow(&policy),
                 Some(Order::Close(done)) => {
                     for sight in roster.close().await {
@@ -117,6 +123,22 @@ impl Watcher for ThreadWatcher {
                     "raise the agent's limits of threads and open files",
                 );
                 let _ = self.out.send(refused(item, refusal, &self.pace));
+            }
+        }
+    }
+
+    fn keep(&mut self, wanted: &[LedgerItem]) {
+        if wanted.is_empty() && self.orders.is_none() {
+            return;
+        }
+        if let Err(e) = self.order(Order::Keep(wanted.to_vec())) {
+            for item in wanted {
+                let refusal = Refusal::new(
+                    format!("the thread for ledgers cannot be started: {e}"),
+                    "raise the agent's limits of threads and open files",
+                );
+                let body = super::ledger::refused(item, refusal, &self.pace);
+                let _ = self.out.send(Sight { stream: format!("run/{}", item.run), body, blob: None });
             }
         }
     }

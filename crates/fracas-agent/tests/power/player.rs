@@ -231,7 +231,7 @@ impl Agent {
 
     /// Asks for something; the next round begins with it.
     async fn want(&mut self, faults: Vec<FaultItem>) {
-        let desired = Desired { epoch: 1, revision: self.revision, lease: LEASE, faults, probes: Vec::new() };
+        let desired = Desired { epoch: 1, revision: self.revision, lease: LEASE, faults, ..Desired::default() };
         if let Err(outdated) = self.reconciler.take(desired).await {
             say(&format!("fail {outdated}"));
         }

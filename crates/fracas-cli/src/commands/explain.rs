@@ -1,7 +1,7 @@
-//! `fracas faults` and `fracas probes`: the catalogue as a table, or one entry as a page with an example document.
+//! `fracas faults`, `fracas probes` and `fracas ledgers`: the catalogue as a table, or one entry as a page with an example document.
 
 use fracas_model::{
-    catalogue::{Capability, FaultInfo, Nature, ProbeInfo},
+    catalogue::{Capability, FaultInfo, LedgerInfo, Nature, ProbeInfo},
     shape::{Field, Shape},
     tolerance::{FieldKind, ReadingField},
 };
@@ -53,6 +53,28 @@ pub(crate) fn probes(session: &Session<'_>, given: &NameArgs) -> Result<u8, CliE
     Ok(exit::PASS)
 }
 
+pub(crate) fn ledgers(session: &Session<'_>, given: &NameArgs) -> Result<u8, CliError> {
+    let ledgers = &session.world.catalogue.ledgers;
+    let Some(name) = &given.name else {
+        if session.output.json {
+            session.output.json("fracas.ledgers/v1", &serde_json::json!({ "ledgers": ledgers }))?;
+        } else {
+            let rows: Vec<Vec<String>> = ledgers.iter().map(|l| vec![l.name.clone(), l.summary.clone()]).collect();
+            session.output.text(&table(session.width(), &["ledger", "where markers stand"], &rows))?;
+            session.output.notice("\nparameters and an example: fracas ledgers NAME");
+        }
+        return Ok(exit::PASS);
+    };
+    let known = || ledgers.iter().map(|l| l.name.as_str()).collect::<Vec<_>>();
+    let ledger = session.world.catalogue.ledger(name).ok_or_else(|| unknown("ledger", name, &known()))?;
+    if session.output.json {
+        session.output.json("fracas.ledger/v1", ledger)?;
+    } else {
+        session.output.text(&ledger_page(ledger, session.width()))?;
+    }
+    Ok(exit::PASS)
+}
+
 fn unknown(what: &str, name: &str, known: &[&str]) -> CliError {
     CliError::usage(format!("there is no {what} {name:?}; there are {}", known.join(", ")))
 }
@@ -82,6 +104,21 @@ fn fault_page(fault: &FaultInfo, width: usize) -> String {
 fn probe_page(probe: &ProbeInfo, width: usize) -> String {
     let page = format!("{}\n{}\n\n{}\n", probe.name, probe.summary, fold(&probe.help, width));
     page + &parameters(&probe.params, width) + &reading(probe, width) + "\nexample\n" + &indent(&probe_document(probe))
+}
+
+fn ledger_page(ledger: &LedgerInfo, width: usize) -> String {
+    let page = format!("{}\n{}\n\n{}\n", ledger.name, ledger.summary, fold(&ledger.help, width));
+    page + &parameters(&ledger.params, width) + "\nexample\n" + &indent(&ledger_document(ledger))
+}
+
+/// A whole document that keeps such a ledger while a service's process is killed.
+pub(crate) fn ledger_document(ledger: &LedgerInfo) -> String {
+    format!(
+        "apiVersion: fracas/v1\nkind: Experiment\nname: try-{0}\ntargets:\n  some: {{ select: \"role=web\", pick: {{ count: 1 }} }}\n\
+         services:\n  web: {{ rpo: 5s }}\nledgers:\n  web-data:\n    service: web\n    {0}: {1}\n    from: some\n    every: 100ms\n\
+         timeline:\n  - {{ id: look, at: 0s, wait: 30s }}\n",
+        ledger.name, ledger.example
+    )
 }
 
 /// The fields of a probe's readings with the comparators of each.

@@ -1,6 +1,6 @@
 //! `fracas plan`: what a run would do, host by host, step by step, with every undo. Nothing is changed anywhere.
 
-use fracas_model::{event::Rehearsal, id::HostId, run::OBSERVER};
+use fracas_model::{event::Rehearsal, id::HostId, ledger::place, run::OBSERVER};
 
 use crate::{
     Session,
@@ -39,6 +39,7 @@ pub(crate) fn page(answer: &PlanAnswer) -> String {
     page.extend(answer.notes.iter().map(|note| format!("  note: {note}\n")));
     page += &timeline(answer);
     page += &changes(answer);
+    page += &ledgers(answer);
     page += &refusals(answer);
     page + &format!("\nintent  sha256:{}\nplan    sha256:{}\n", answer.intent, answer.plan)
 }
@@ -90,6 +91,26 @@ fn changes(answer: &PlanAnswer) -> String {
         text += "  none\n";
     }
     text
+}
+
+/// What is written into services, and where; nothing without a ledger.
+fn ledgers(answer: &PlanAnswer) -> String {
+    let mut text = String::new();
+    for (id, ledger) in &answer.experiment.ledgers {
+        let target = ledger.from.clone().unwrap_or_else(|| OBSERVER.into());
+        for host in answer.targets.get(&target).into_iter().flatten() {
+            // A run has its id when it begins.
+            let place = place(&"RUN".into(), id, host).replacen("fracas_run_", "fracas_RUN_", 1);
+            let place = place.rsplit_once('_').map_or(place.as_str(), |(place, _)| place);
+            text += &format!(
+                "  {id} on {}: markers every {} by {}, into {place}_..., of its own; read back and removed once all is undone\n",
+                name(answer, host),
+                ledger.every,
+                ledger.kind
+            );
+        }
+    }
+    if text.is_empty() { text } else { format!("\nledgers\n{text}") }
 }
 
 fn of_host(rehearsal: &Rehearsal) -> String {

@@ -11,7 +11,7 @@ use fracas_model::{
 
 use super::{
     chart::Chart,
-    day, instants, intent, listed, terms,
+    day, instants, intent, ledgers, listed, terms,
     text::{Style, numbers, said, strips},
     words::{self, asked, number, wall_utc},
 };
@@ -27,6 +27,7 @@ pub fn markdown(report: &Report) -> String {
     let mut out = verdict(report);
     out += &sections(report);
     out += &services(report);
+    out += &data(report);
     out += &times_between(report);
     out += &faults(report);
     let style = Style { colour: false, width: 100, zone: Zone::East(0) };
@@ -246,7 +247,11 @@ fn services(report: &Report) -> String {
         );
     }
     for service in &report.services {
-        let told = [("down at once", words::together(service)), ("up but degraded", words::degraded(service))];
+        let told = [
+            ("down at once", words::together(service)),
+            ("up but degraded", words::degraded(service)),
+            ("recovery point", ledgers::recovery_point(service)),
+        ];
         for (what, text) in told.into_iter().filter_map(|(what, text)| Some((what, text?))) {
             let _ = writeln!(out, "- {} {what}: {}", bold(service.service.as_str()), escape(&text));
         }
@@ -254,6 +259,23 @@ fn services(report: &Report) -> String {
     out + "\nOutage: first impact to recovery, on one vantage's clock. Recovery from fault: fault taking effect to recovery. \
            Residual: fault lifted to recovery. Each as the shortest and longest time that the observations allow; the judged \
            one is bold.\n\n"
+}
+
+/// What was written and is there; nothing without a ledger.
+fn data(report: &Report) -> String {
+    let rows = ledgers::rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let result = [Some(&row.result), row.left.as_ref()].into_iter().flatten().chain(&row.spans);
+            let result: Vec<String> = result.map(|text| escape(text)).collect();
+            vec![bold(&row.name), result.join("<br>"), escape(&row.counts), escape(&row.how)]
+        })
+        .collect();
+    String::from("## Data: what was written and is there\n\n") + &table(&["Ledger", "Lost", "Markers", "How"], &cells)
 }
 
 fn times_between(report: &Report) -> String {

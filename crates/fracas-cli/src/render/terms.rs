@@ -5,7 +5,12 @@ use fracas_model::report::{Report, Timing};
 /// What every such report leaves open; a reader must not be left to guess.
 pub(super) fn not_shown(report: &Report) -> Vec<String> {
     let mut lines = vec![
-        "Recovery points (lost or duplicated data) are not measured.".to_owned(),
+        if report.ledgers.iter().any(|ledger| ledger.account.is_some()) {
+            "What ledgers wrote stands for all that was written on the same path: of other data nothing is known."
+                .to_owned()
+        } else {
+            "Recovery points (lost or duplicated data) are not measured.".to_owned()
+        },
         "What was seen holds for the named vantages and probes: users elsewhere may have fared otherwise.".to_owned(),
         "One run is one sample: a pass does not bound the chance of a failure next time.".to_owned(),
         "Dips shorter than the time between two looks may have been missed.".to_owned(),
@@ -29,6 +34,23 @@ pub(super) fn not_shown(report: &Report) -> Vec<String> {
 /// Terms as this report uses them.
 pub(super) fn definitions(report: &Report) -> Vec<(&'static str, String)> {
     let stable = report.stable_for.map_or_else(|| "the stable window".into(), |d| format!("{d}"));
+    let ledgers = (!report.ledgers.is_empty()).then(|| {
+        (
+            "Recovery point",
+            "How much time of acknowledged writes is lost. Numbered markers are written through the service's own client \
+            path and read back after all was undone; those that were acknowledged and are not there are lost. At least: from \
+            the acknowledgement of the first lost one to the sending of the last. At most: from the sending of the last that \
+            survived before them to the completion of the next one after them. With none lost, at most what markers this far \
+            apart cannot show: never nothing. Markers of which nobody knows whether they were written count as neither."
+                .to_owned(),
+        )
+    });
+    let mut terms = definitions_of_times(&stable);
+    terms.extend(ledgers);
+    terms
+}
+
+fn definitions_of_times(stable: &str) -> Vec<(&'static str, String)> {
     vec![
         (
             "Interval",

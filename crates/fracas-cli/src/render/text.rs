@@ -16,7 +16,7 @@ use self::paper::Paper;
 pub(super) use self::strips::strips;
 use super::{
     chart::Chart,
-    day, instants, intent, listed, terms,
+    day, instants, intent, ledgers, listed, terms,
     words::{self, asked, offset},
 };
 use crate::{
@@ -56,6 +56,7 @@ pub fn text(report: &Report, style: Style) -> String {
     if report.services.is_empty() {
         paper.words(2, Ink::Plain, "the document names no service: nothing was to recover");
     }
+    data(&mut paper, report);
     times_between(&mut paper, report);
     paper.heading("Faults: asked and measured");
     for entry in &report.entries {
@@ -83,6 +84,9 @@ pub fn summary(report: &Report, style: Style) -> String {
         let lengths: Vec<String> = lengths.collect();
         if !lengths.is_empty() {
             paper.words(4, Ink::Plain, &lengths.join(", "));
+        }
+        if let Some(point) = ledgers::recovery_point(service) {
+            paper.words(4, ink_of_point(service), &format!("recovery point {point}"));
         }
     }
     for entry in report.entries.iter().filter(|e| e.target.is_some()) {
@@ -275,9 +279,40 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
     if let Some(degraded) = words::degraded(service) {
         paper.words(4, Ink::Plain, &format!("up but degraded: {degraded}"));
     }
+    if let Some(point) = ledgers::recovery_point(service) {
+        paper.words(4, ink_of_point(service), &format!("recovery point: {point}"));
+    }
     if let Some((probe, episode)) = report.worst_episode(&service.service) {
         let seen = format!("longest seen by {} from {}: ", probe.probe, report.host_name(&probe.host));
         paper.words(4, Ink::Dim, &(seen + &words::episode_line(episode) + &rests_on(episode)));
+    }
+}
+
+fn ink_of_point(service: &ServiceReport) -> Ink {
+    match service.recovery_point.as_ref().map(|point| &point.judgement) {
+        Some(Judgement::Met { .. }) => Ink::Green,
+        Some(Judgement::Missed { .. }) => Ink::Red,
+        Some(Judgement::Inconclusive { .. } | Judgement::NotMeasured { .. }) => Ink::Yellow,
+        Some(Judgement::NoObjective) | None => Ink::Plain,
+    }
+}
+
+/// What was written and is there; nothing without a ledger.
+fn data(paper: &mut Paper, report: &Report) {
+    let rows = ledgers::rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    paper.heading("Data: what was written and is there");
+    for row in &rows {
+        paper.line(&Line::new().with(Ink::Bold, words::plain(&row.name)));
+        paper.words(4, Ink::Plain, &row.result);
+        paper.words(4, Ink::Dim, &row.counts);
+        for span in &row.spans {
+            paper.item("-", Ink::Plain, span);
+        }
+        paper.words(4, Ink::Dim, &row.how);
+        paper.words(4, Ink::Red, row.left.as_deref().unwrap_or_default());
     }
 }
 

@@ -60,7 +60,6 @@ pub(super) fn rto_from(from: RtoFrom) -> &'static str {
 pub(super) fn promises(service: &ServiceReport) -> Option<String> {
     let told = [
         service.mtpd.map(|mtpd| format!("maximum tolerable period of disruption {mtpd}")),
-        service.rpo.map(|rpo| format!("recovery point {rpo} (not measured: no ledger measures it)")),
         service.prove_every.map(|every| format!("to be proven every {every}")),
     ];
     let told: Vec<String> = told.into_iter().flatten().collect();

@@ -65,7 +65,47 @@ fn service() -> Value {
             "preExisting": count(),
             "together": {"type": "object", "description": "how much of it was out, over several vantages"},
             "degraded": {"type": "object", "description": "for how long it was up, but slow"},
+            "recoveryPoint": {
+                "type": "object",
+                "required": ["achieved", "lost", "acknowledged", "judgement"],
+                "properties": {
+                    "achieved": maybe_interval(), "lost": count(), "acknowledged": count(), "judgement": judgement()
+                },
+                "description": "how much time of acknowledged writes was lost"
+            },
             "events": {"type": "array", "items": count()}
+        }
+    })
+}
+
+fn ledger() -> Value {
+    json!({
+        "type": "object",
+        "required": ["ledger", "service", "kind", "host", "place", "every", "timeout", "account", "lostAt", "notMeasured",
+            "left"],
+        "properties": {
+            "ledger": {"type": "string"},
+            "service": {"type": "string"},
+            "kind": {"type": "string"},
+            "host": {"type": "string"},
+            "place": {"type": "string", "description": "a table, a key; empty: it was never made"},
+            "every": length(),
+            "timeout": length(),
+            "account": {
+                "type": ["object", "null"],
+                "required": ["written", "acknowledged", "failed", "unknown", "lost", "resurrected", "duplicated",
+                    "unknownFound", "unlogged", "spans", "achieved"],
+                "properties": {
+                    "written": count(), "acknowledged": count(), "failed": count(), "unknown": count(), "lost": count(),
+                    "resurrected": count(), "duplicated": count(), "unknownFound": count(), "unlogged": count(),
+                    "spans": {"type": "array", "items": {"type": "object", "required": ["life", "first", "last", "count",
+                        "from", "to", "data"]}},
+                    "achieved": maybe_interval()
+                }
+            },
+            "lostAt": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
+            "notMeasured": {"type": ["string", "null"]},
+            "left": {"type": ["string", "null"], "description": "why its place was left behind"}
         }
     })
 }
@@ -220,6 +260,7 @@ pub(crate) fn report() -> Value {
             },
             "entries": {"type": "array", "items": entry()},
             "probes": {"type": "array", "items": probe()},
+            "ledgers": {"type": "array", "items": ledger()},
             "events": {"type": "array", "items": event},
             "warnings": texts(),
             "clocks": {"type": "array", "items": {"type": "object", "required": ["host", "mapWidth", "maps", "wallBound"]}},

@@ -573,6 +573,7 @@ async fn ended_with(api: &Api, run: &str, experiment: &str, environment: &str, s
         pre_existing: 0,
         together: None,
         degraded: None,
+        recovery_point: None,
         events: Vec::new(),
     }];
     let stream = format!("run/{run}");

@@ -22,7 +22,7 @@ fn fault(run: &str, host: &str) -> FaultItem {
 }
 
 fn wish(run: &str, host: &str) -> BTreeMap<HostId, Wish> {
-    [(host.into(), Wish { faults: vec![fault(run, host)], probes: vec![] })].into()
+    [(host.into(), Wish { faults: vec![fault(run, host)], ..Wish::default() })].into()
 }
 
 #[test]
@@ -131,7 +131,7 @@ fn offer(version: &str, digest: u8, summary: &str) -> Offer {
         reading: vec![],
         example: String::new(),
     };
-    let catalogue = Arc::new(Catalogue { faults: vec![], probes: vec![probe] });
+    let catalogue = Arc::new(Catalogue { probes: vec![probe], ..Catalogue::default() });
     Offer { key: (fracas_model::catalogue::AgentVersion::read(version), [digest; 32]), catalogue }
 }
 
@@ -237,7 +237,7 @@ fn whoever_takes_over_from_an_agent_that_may_live_is_asked_for_nothing_at_first(
         fleet.connect_as(&host, caller(instance), facts, Offer::default(), now())
     };
     let faults = |connection: &Connection| connection.desired.borrow().faults.len();
-    let wishes = [(host.clone(), Wish { faults: vec![fault("r", "h")], probes: vec![] })];
+    let wishes = [(host.clone(), Wish { faults: vec![fault("r", "h")], ..Wish::default() })];
     fleet.wish(&"r".into(), IDLE_LEASE, wishes.into());
     let first = connect("a").unwrap();
     assert_eq!((faults(&first), first.probation), (1, false));

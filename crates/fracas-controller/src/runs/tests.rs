@@ -42,7 +42,7 @@ async fn rig_where(meanwhile: fn(&Fleet)) -> (Runs, Fleet) {
         needs: vec![],
         example: String::new(),
     };
-    let catalogue = Arc::new(Catalogue { faults: vec![fault], probes: vec![] });
+    let catalogue = Arc::new(Catalogue { faults: vec![fault], ..Catalogue::default() });
     fleet.record(&"h".into(), |record| {
         record.name = "db-1".into();
         record.labels = [("role".to_owned(), "db".to_owned())].into();

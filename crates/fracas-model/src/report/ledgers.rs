@@ -209,6 +209,15 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
     }
 }
 
+/// Places that were left behind.
+pub(super) fn warnings(ledgers: &[LedgerReport]) -> Vec<String> {
+    let left = ledgers.iter().filter_map(|one| Some((one, one.left.as_ref()?)));
+    let told = left.map(|(one, why)| {
+        format!("ledger {}: {} is left behind in {} ({why}): remove it by hand", one.ledger, one.place, one.service)
+    });
+    told.collect()
+}
+
 fn judged(rpo: Dur, achieved: Interval, lost: u64, acknowledged: u64, every: Dur) -> Judgement {
     let said = in_words(achieved, lost, acknowledged);
     if achieved.hi.is_some_and(|hi| hi <= rpo) {

@@ -10,6 +10,7 @@ use fracas_model::{
 use super::{Page, pill, sentence};
 use crate::{
     render::{
+        ledgers,
         page::{escape, facts, table},
         svg,
         words::{self, before_revert, episode_line, judgement_why, rto_from, three},
@@ -31,7 +32,34 @@ pub(super) fn section(page: &Page<'_>) -> String {
         out += &card(page, index, service);
     }
     out += &outages(page);
+    out += &data(page);
     out + "</section>\n"
+}
+
+/// What was written and is there; nothing without a ledger.
+fn data(page: &Page<'_>) -> String {
+    let rows = ledgers::rows(page.report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            let small = |text: &String| format!("<small>{}</small>", escape(text));
+            let spans: String = row.left.iter().chain(&row.spans).map(small).collect();
+            vec![
+                format!("{}{}", escape(&row.name), small(&row.how)),
+                format!("{}{spans}", escape(&row.result)),
+                escape(&row.counts),
+            ]
+        })
+        .collect();
+    let caption =
+        "Markers that ledgers wrote through the services' own client paths, and read back after all was undone";
+    format!(
+        "<h3 id=\"data\">Data: what was written and is there</h3>\n{}",
+        table(caption, "stacked", &["Ledger", "Lost", "Markers"], &cells)
+    )
 }
 
 fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
@@ -69,6 +97,10 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
     }
     told.extend(words::together(service).map(|seen| ("Down at once", seen)));
     told.extend(words::degraded(service).map(|slow| ("Up but degraded", slow)));
+    let point = ledgers::recovery_point(service).map(|point| escape(&point));
+    if let Some(point) = &point {
+        told.push(("Recovery point", point.clone()));
+    }
     out += &facts(&told);
     if let Some((probe, episode)) = page.report.worst_episode(&service.service) {
         let _ = writeln!(

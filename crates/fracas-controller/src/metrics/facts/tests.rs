@@ -36,7 +36,7 @@ fn planned(at_ns: i64) -> Body {
         needs: vec![],
         example: String::new(),
     };
-    let catalogue = Catalogue { faults: vec![fault], probes: vec![] };
+    let catalogue = Catalogue { faults: vec![fault], ..Catalogue::default() };
     Body::Planned {
         files: std::collections::BTreeMap::new(),
         run: "r".into(),

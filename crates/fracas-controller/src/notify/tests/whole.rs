@@ -381,7 +381,7 @@ async fn controller(list: &str) -> Controller {
         needs: vec![],
         example: String::new(),
     };
-    let catalogue = Arc::new(Catalogue { faults: vec![fault], probes: vec![] });
+    let catalogue = Arc::new(Catalogue { faults: vec![fault], ..Catalogue::default() });
     let offer = Offer { catalogue, ..Offer::default() };
     controller.fleet().connect(&"h".into(), HostFacts::default(), offer, history.now()).unwrap();
     controller

@@ -1,0 +1,278 @@
+//! One ledger's life on this host: its place made, markers written tick by tick, read back, removed.
+//!
+//! ```text
+//! open -> write ... -> read -> drop
+//! ```
+//! Each stage goes on, again and again, until it is done or something else is desired. What is not desired any more is left
+//! as it is: only a run that has all it needs says that a place is to be removed.
+
+use std::{rc::Rc, time::Duration};
+
+use fracas_model::{
+    desired::{LedgerItem, LedgerWork},
+    event::{Body, Look},
+    ledger::{MOST_FOUND, MOST_MARKERS, Marker, Markers, Outcome, stretches},
+    plan::Refusal,
+    units::Dur,
+};
+use fracas_probes::ledger::{Book, NotOpen, Written};
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
+use tokio::{
+    sync::{mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+
+use super::{
+    Sight,
+    pace::{Alarm as _, Pace},
+    tend::{FASTEST, MOST_OUT, SEAL_AFTER},
+};
+use crate::crash::{self, Task};
+
+/// How long is waited before what failed is tried again.
+const AGAIN: Duration = Duration::from_millis(500);
+/// Longest time that reading a ledger back, or removing it, may take: it may hold as many markers as one ever has.
+const READING: Duration = Duration::from_secs(30);
+
+/// What is to be done about a ledger, and until when by this host's boot time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Order {
+    pub(super) work: LedgerWork,
+    pub(super) until_ns: i64,
+}
+
+/// What one ledger needs.
+pub(super) struct Kept<P> {
+    pub(super) item: LedgerItem,
+    pub(super) book: Rc<dyn Book>,
+    pub(super) pace: P,
+    pub(super) out: mpsc::UnboundedSender<Sight>,
+    /// It ends at once when the sender is gone.
+    pub(super) order: watch::Receiver<Order>,
+}
+
+/// Nobody desires it any more.
+struct Over;
+
+impl<P: Pace> Kept<P> {
+    /// Lives until it is removed or not desired any more.
+    pub(super) async fn run(mut self) {
+        let _ = self.live().await;
+    }
+
+    async fn live(&mut self) -> Result<(), Over> {
+        // Whether a former life of this agent made it, nobody may have heard.
+        let mut touched = self.item.made || self.item.work != LedgerWork::Write;
+        let opened = self.open(&mut touched).await?;
+        if opened {
+            self.write().await?;
+        }
+        self.wanted(|work| work != LedgerWork::Write).await?;
+        if opened || touched {
+            self.read().await?;
+        }
+        self.wanted(|work| work == LedgerWork::Drop).await?;
+        if opened || touched {
+            self.remove().await?;
+        }
+        self.tell(Body::LedgerDropped {
+            ledger: self.item.ledger.clone(),
+            place: self.item.place.clone(),
+            at: self.pace.now(),
+        });
+        Ok(())
+    }
+
+    fn work(&self) -> LedgerWork {
+        self.order.borrow().work
+    }
+
+    /// Waits until such work is desired.
+    async fn wanted(&mut self, such: impl Fn(LedgerWork) -> bool) -> Result<(), Over> {
+        self.order.wait_for(|order| such(order.work)).await.map(|_| ()).map_err(|_| Over)
+    }
+
+    /// Opens the place while it is to be written; whether it is open. Whether anything may have been made is told in
+    /// `touched`.
+    async fn open(&mut self, touched: &mut bool) -> Result<bool, Over> {
+        if self.item.made {
+            // A writer that is started anew: whatever became of the place, it is not made a second time.
+            return Ok(true);
+        }
+        let mut told = String::new();
+        while self.work() == LedgerWork::Write {
+            *touched = true;
+            let why = match timeout(READING, self.book.open()).await {
+                Ok(Ok(())) => return Ok(true),
+                Ok(Err(NotOpen::Refused(refusal))) => {
+                    self.tell(refused(&self.item, refusal, &self.pace));
+                    return Err(Over);
+                }
+                Ok(Err(NotOpen::Unreachable(why))) => why,
+                Err(_) => format!("no answer within {} s", READING.as_secs()),
+            };
+            self.trouble(&mut told, why);
+            self.pause().await?;
+        }
+        Ok(false)
+    }
+
+    /// Writes markers while that is desired, then waits for those that are still out.
+    async fn write(&mut self) -> Result<(), Over> {
+        let opened = self.pace.now();
+        // Later lives have later starts: one agent writes at a time.
+        let life = opened.boot_ns.max(1).unsigned_abs();
+        let every = self.item.every.ns().max(FASTEST);
+        let cap = ((self.item.timeout.ns().max(0) / every) + 2).clamp(4, MOST_OUT) as usize;
+        let Ok(mut alarm) = self.pace.alarm() else {
+            let why = "the host gives no timer: raise the agent's limit of open files";
+            self.trouble(&mut String::new(), why.to_owned());
+            return Ok(());
+        };
+        let mut due = opened.boot_ns;
+        let mut armed = alarm.arm(due).is_ok();
+        self.tell(Body::LedgerOpened {
+            ledger: self.item.ledger.clone(),
+            place: self.item.place.clone(),
+            life,
+            at: opened,
+        });
+        let (mut writes, mut done, mut why) = (FuturesUnordered::new(), Vec::new(), String::new());
+        let (mut number, mut seal_at, mut over) = (0, None::<Instant>, false);
+        loop {
+            crash::within(Task::Probe);
+            let order = *self.order.borrow_and_update();
+            let writing = order.work == LedgerWork::Write
+                && !over
+                && armed
+                && number < MOST_MARKERS
+                && self.pace.boot_ns() < order.until_ns;
+            if !writing && writes.is_empty() {
+                break;
+            }
+            tokio::select! {
+                biased;
+                rang = alarm.rang(), if writing => {
+                    armed = rang.is_ok();
+                    let late = ((self.pace.boot_ns() - due) / every).max(0);
+                    due += late * every;
+                    if armed && writes.len() < cap {
+                        number += 1;
+                        let (pace, book, limit) = (self.pace.clone(), self.book.clone(), self.item.timeout);
+                        writes.push(write(pace, book, life, number, limit));
+                    }
+                    due += every;
+                    armed = armed && alarm.arm(due).is_ok();
+                }
+                Some((marker, failed)) = writes.next(), if !writes.is_empty() => {
+                    done.push(marker);
+                    if let Some(failed) = failed {
+                        why = failed;
+                    }
+                }
+                () = sleep_until(seal_at.unwrap_or_else(Instant::now)), if seal_at.is_some() => {
+                    self.seal(life, &mut done, &mut why);
+                    seal_at = None;
+                }
+                changed = self.order.changed(), if !over => over = changed.is_err(),
+            }
+            if seal_at.is_none() && !done.is_empty() {
+                seal_at = Some(Instant::now() + SEAL_AFTER);
+            }
+        }
+        self.seal(life, &mut done, &mut why);
+        if over { Err(Over) } else { Ok(()) }
+    }
+
+    fn seal(&self, life: u64, done: &mut Vec<Marker>, why: &mut String) {
+        if done.is_empty() {
+            return;
+        }
+        done.sort_by_key(|marker| marker.number);
+        let markers = Markers::pack(&std::mem::take(done));
+        let (ledger, why, at) = (self.item.ledger.clone(), std::mem::take(why), self.pace.now());
+        self.tell(Body::MarkersWritten { ledger, life, markers, why, at });
+    }
+
+    /// Reads back what is there, until it is read or nobody wants it.
+    async fn read(&mut self) -> Result<(), Over> {
+        let mut told = String::new();
+        while self.work() == LedgerWork::Read {
+            let s = self.pace.boot_ns();
+            let why = match timeout(READING, self.book.read()).await {
+                Ok(Ok(records)) => {
+                    let between = Look { s, c: self.pace.boot_ns() };
+                    let found = stretches(records);
+                    let mut parts = found.chunks(MOST_FOUND).peekable();
+                    let mut rest = true;
+                    while rest {
+                        let part = parts.next().unwrap_or_default().to_vec();
+                        rest = parts.peek().is_some();
+                        let (ledger, at) = (self.item.ledger.clone(), self.pace.now());
+                        self.tell(Body::LedgerRead { ledger, found: part, last: !rest, between, at });
+                    }
+                    return Ok(());
+                }
+                Ok(Err(why)) => why,
+                Err(_) => format!("no answer within {} s", READING.as_secs()),
+            };
+            self.trouble(&mut told, why);
+            self.pause().await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&mut self) -> Result<(), Over> {
+        let mut told = String::new();
+        loop {
+            let why = match timeout(READING, self.book.remove()).await {
+                Ok(Ok(())) => return Ok(()),
+                Ok(Err(why)) => why,
+                Err(_) => format!("no answer within {} s", READING.as_secs()),
+            };
+            self.trouble(&mut told, why);
+            self.pause().await?;
+        }
+    }
+
+    /// Lets some time pass, unless something else is desired.
+    async fn pause(&mut self) -> Result<(), Over> {
+        tokio::select! {
+            () = sleep(AGAIN) => Ok(()),
+            changed = self.order.changed() => changed.map_err(|_| Over),
+        }
+    }
+
+    /// Tells what failed, once for each reason.
+    fn trouble(&self, told: &mut String, why: String) {
+        if *told != why {
+            told.clone_from(&why);
+            let (ledger, place, at) = (self.item.ledger.clone(), self.item.place.clone(), self.pace.now());
+            self.tell(Body::LedgerTroubled { ledger, place, why, at });
+        }
+    }
+
+    fn tell(&self, body: Body) {
+        // Nobody listens only when the whole agent ends.
+        let _ = self.out.send(Sight { stream: format!("run/{}", self.item.run), body, blob: None });
+    }
+}
+
+/// The fact that a ledger cannot be kept.
+pub(super) fn refused(item: &LedgerItem, refusal: Refusal, pace: &impl Pace) -> Body {
+    Body::LedgerRefused { ledger: item.ledger.clone(), refusal, at: pace.now() }
+}
+
+/// One marker, bounded by the ledger's timeout; one that is given up is unknown from that moment.
+async fn write(pace: impl Pace, book: Rc<dyn Book>, life: u64, number: u64, limit: Dur) -> (Marker, Option<String>) {
+    let s = pace.boot_ns();
+    let written = timeout(limit.std(), book.write(life, number)).await;
+    let look = Look { s, c: pace.boot_ns().max(s) };
+    let (outcome, why) = match written {
+        Ok(Written::Acknowledged) => (Outcome::Acknowledged, None),
+        Ok(Written::Failed(why)) => (Outcome::Failed, Some(why)),
+        Ok(Written::Unknown(why)) => (Outcome::Unknown, Some(why)),
+        Err(_) => (Outcome::Unknown, Some(format!("no answer within {limit}"))),
+    };
+    (Marker { number, look, outcome }, why)
+}
