@@ -27,6 +27,7 @@ mod join;
 mod journal;
 mod keep;
 mod kill;
+mod ledger;
 mod line;
 mod lives;
 mod load;
@@ -81,6 +82,7 @@ fn main() -> ExitCode {
         crash_trial::trials(),
         demo::trials(),
         failover::trials(),
+        ledger::trials(),
         bugs::trials(),
         branch::trials(),
         halt_trial::trials(),

@@ -3,7 +3,6 @@
 
 use fracas_sim::{lab::Stream, need::Need};
 use libtest_mimic::Trial;
-use rustix::time::{ClockId, clock_gettime};
 use serde_json::{Value, json};
 
 use crate::{
@@ -12,6 +11,7 @@ use crate::{
     rig::Rig,
     stage::part,
     trial,
+    truth::now_ns,
 };
 
 pub(crate) fn trials() -> Vec<Trial> {
@@ -32,12 +32,6 @@ timeline:
   - { id: still, at: 0s, fault: { process-pause: { name: crew } }, target: box, for: 4s }
 recovery: { stableFor: 500ms, giveUpAfter: 20s }
 "#;
-
-/// All hosts of a lab share this clock with the trial.
-fn now_ns() -> i64 {
-    let now = clock_gettime(ClockId::Boottime);
-    now.tv_sec * 1_000_000_000 + now.tv_nsec
-}
 
 /// Runs something; between which two instants of the trial's own clock.
 fn during(what: impl FnOnce()) -> (i64, i64) {

@@ -47,6 +47,22 @@ pub(crate) fn redis(rig: &Rig, host: &str) -> Going {
     rig.go(host, "redis", Program::new("/usr/bin/redis-server").args(words))
 }
 
+/// A redis on a port, whose data are below `/run`; further words are its options.
+pub(crate) fn redis_program(port: &str, more: &[&str]) -> Program {
+    let words = ["--port", port, "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/run"];
+    Program::new("/usr/bin/redis-server").args(words).args(more.iter().copied())
+}
+
+/// The same on port 6379 under a supervisor that starts it again after this pause, once it answers.
+pub(crate) fn redis_again(rig: &Rig, host: &str, pause_ms: u32, more: &[&str]) -> Going {
+    let pause = pause_ms.to_string();
+    let words = ["--port", "6379", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/run"];
+    let program = part(&["supervise", &pause, "/usr/bin/redis-server"]).args(words).args(more.iter().copied());
+    let going = rig.go(host, "redis", program);
+    until("redis answers", || rig.say(host, Program::new("/usr/bin/redis-cli").args(["PING"])).out.trim() == "PONG");
+    going
+}
+
 /// A PostgreSQL primary on port 5432 that trusts the lab.
 pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
     // It refuses to run as root, and wants to know the name of whoever it runs as.
@@ -80,7 +96,7 @@ pub(crate) fn standby(rig: &Rig, host: &str, primary: &str) -> [Going; 2] {
 }
 
 /// A server over the data that are there, once it answers.
-fn serving(rig: &Rig, host: &str) -> Going {
+pub(crate) fn serving(rig: &Rig, host: &str) -> Going {
     let (uid, gid) = user("postgres");
     let tool = |name: &str| postgres_tool(name).user(uid, gid).directory("/tmp");
     let words = ["-D", "/tmp/pg", "-k", "/tmp", "-h", "0.0.0.0", "-c", "fsync=off"];

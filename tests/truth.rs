@@ -6,6 +6,7 @@
 use std::{fmt, time::Duration};
 
 use fracas_sim::lab::Stream;
+use rustix::time::{ClockId, clock_gettime};
 use serde_json::Value;
 
 use crate::{
@@ -13,6 +14,12 @@ use crate::{
     rig::{Going, LIMIT, Rig},
     stage::part,
 };
+
+/// All hosts of a lab share this clock with the trial.
+pub(crate) fn now_ns() -> i64 {
+    let now = clock_gettime(ClockId::Boottime);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
 
 /// Shortest and longest that something can have been, nanoseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

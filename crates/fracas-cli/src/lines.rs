@@ -85,7 +85,14 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }
-        | Body::Gap { at, .. } => at,
+        | Body::Gap { at, .. }
+        | Body::LedgersClosed { at }
+        | Body::LedgersReleased { at }
+        | Body::LedgerOpened { at, .. }
+        | Body::LedgerRefused { at, .. }
+        | Body::LedgerRead { at, .. }
+        | Body::LedgerTroubled { at, .. }
+        | Body::LedgerDropped { at, .. } => at,
         _ => &event.received,
     }
 }
@@ -94,7 +101,10 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
 pub(crate) fn wording(event: &Event, names: &Names) -> Option<String> {
     let words = || event_text(&event.body, &|host| names.host(host));
     Some(match &event.body {
-        Body::ReadingsSealed { .. } | Body::ClockSeen { .. } | Body::ReportSealed { .. } => return None,
+        Body::ReadingsSealed { .. }
+        | Body::ClockSeen { .. }
+        | Body::ReportSealed { .. }
+        | Body::MarkersWritten { .. } => return None,
         Body::Planned { .. } => planned(&event.body, names),
         Body::Finished { verdict, reasons, .. } => {
             let reasons = if reasons.is_empty() { String::new() } else { format!(": {}", reasons.join("; ")) };
@@ -105,7 +115,12 @@ pub(crate) fn wording(event: &Event, names: &Names) -> Option<String> {
         | Body::ProbeRefused { .. }
         | Body::Edge { .. }
         | Body::StopConditionMet { .. }
-        | Body::Gap { .. } => {
+        | Body::Gap { .. }
+        | Body::LedgerOpened { .. }
+        | Body::LedgerRefused { .. }
+        | Body::LedgerRead { .. }
+        | Body::LedgerTroubled { .. }
+        | Body::LedgerDropped { .. } => {
             format!("{}{}", names.vantage(event), words())
         }
         _ => words(),

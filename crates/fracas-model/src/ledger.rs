@@ -28,8 +28,8 @@ use crate::{
 
 /// Most markers that one ledger takes; its writer stops there and says so.
 pub const MOST_MARKERS: u64 = 200_000;
-/// Most stretches of found markers in one event; a reading of more is told in several.
-pub const MOST_FOUND: usize = 2000;
+/// Most stretches of found markers in one event, some 30 kB; a reading of more is told in several.
+pub const MOST_FOUND: usize = 500;
 /// Longest name of a place, bytes: PostgreSQL cuts names after 63.
 const LONGEST_PLACE: usize = 63;
 

@@ -57,6 +57,7 @@ fn row(report: &Report, ledger: &LedgerReport) -> Row {
             (one.resurrected, "resurrected (failed, and there)"),
             (one.duplicated, "duplicated (there more than once)"),
             (one.unlogged, "not in the log (their writer died)"),
+            (one.untold, "given a number and in no log"),
         ];
         told.extend(rare.into_iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")));
         told.join(", ")

@@ -97,7 +97,7 @@ fn ledger() -> Value {
                     "unknownFound", "unlogged", "spans", "achieved"],
                 "properties": {
                     "written": count(), "acknowledged": count(), "failed": count(), "unknown": count(), "lost": count(),
-                    "resurrected": count(), "duplicated": count(), "unknownFound": count(), "unlogged": count(),
+                    "resurrected": count(), "duplicated": count(), "unknownFound": count(), "unlogged": count(), "untold": count(),
                     "spans": {"type": "array", "items": {"type": "object", "required": ["life", "first", "last", "count",
                         "from", "to", "data"]}},
                     "achieved": maybe_interval()

@@ -87,6 +87,11 @@ pub(super) fn fact(
     {
         return Err("instants that no clock can show".to_owned());
     }
+    if let Body::MarkersWritten { markers, .. } = &body
+        && !markers.unpack().iter().all(|marker| possible(marker.look.s) && possible(marker.look.c))
+    {
+        return Err("markers of instants that no clock can show".to_owned());
+    }
     if let Body::ClockSeen { map } = &body
         && (map.from.host != *host || map.to.host != *controller || !sane(map))
     {
@@ -116,7 +121,9 @@ fn looks(body: &Body) -> [Option<Look>; 2] {
     match body {
         Body::Edge { before, after, .. } => [*before, Some(*after)],
         Body::StopConditionMet { look, .. } => [Some(*look), None],
-        Body::Gap { between, .. } | Body::ReadingsSealed { between, .. } => [Some(*between), None],
+        Body::Gap { between, .. } | Body::ReadingsSealed { between, .. } | Body::LedgerRead { between, .. } => {
+            [Some(*between), None]
+        }
         _ => [None, None],
     }
 }
@@ -152,7 +159,13 @@ fn stamps(body: &Body) -> Option<[Option<&Stamp>; 2]> {
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }
         | Body::Gap { at, .. }
-        | Body::ReadingsSealed { at, .. } => Some([Some(at), None]),
+        | Body::ReadingsSealed { at, .. }
+        | Body::LedgerOpened { at, .. }
+        | Body::LedgerRefused { at, .. }
+        | Body::MarkersWritten { at, .. }
+        | Body::LedgerRead { at, .. }
+        | Body::LedgerTroubled { at, .. }
+        | Body::LedgerDropped { at, .. } => Some([Some(at), None]),
         Body::Active { effective: between, .. }
         | Body::Spent { effective: between, .. }
         | Body::Undone { between, .. } => Some([Some(&between.from), Some(&between.to)]),

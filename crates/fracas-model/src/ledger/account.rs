@@ -64,6 +64,9 @@ pub struct Account {
     pub unknown_found: u64,
     /// There, and not in the log: their writer died before it could tell.
     pub unlogged: u64,
+    /// Numbers that were given and are in no log: their writer died, or what it told was given up.
+    #[serde(default)]
+    pub untold: u64,
     /// Where the lost ones lie, in order.
     pub spans: Vec<Lost>,
     /// How much time of acknowledged writes is lost, of the worst span; with nothing lost from none to what markers this far
@@ -75,8 +78,9 @@ pub struct Account {
 pub fn account(lives: &[Life], found: &[Found]) -> Account {
     let mut there: BTreeMap<(u64, u64), u64> = BTreeMap::new();
     for stretch in found {
-        // A host may say any numbers: what its log cannot speak of is only counted.
-        let end = stretch.first.saturating_add(stretch.count.min(super::MOST_MARKERS));
+        // A host may say any numbers, but an honest one never as many.
+        let room = (4 * super::MOST_MARKERS).saturating_sub(there.len() as u64);
+        let end = stretch.first.saturating_add(stretch.count.min(room));
         for number in stretch.first..end {
             let times = there.entry((stretch.life, number)).or_default();
             *times = times.saturating_add(stretch.times);
@@ -87,6 +91,8 @@ pub fn account(lives: &[Life], found: &[Found]) -> Account {
     let mut by_clock: BTreeMap<&ClockId, Vec<(u64, Marker, bool)>> = BTreeMap::new();
     let mut logged = 0;
     for life in lives {
+        let highest = life.markers.iter().map(|marker| marker.number).max().unwrap_or_default();
+        account.untold = account.untold.saturating_add(highest.saturating_sub(life.markers.len() as u64));
         for marker in &life.markers {
             let found = there.get(&(life.life, marker.number)).is_some_and(|times| *times > 0);
             logged += u64::from(found);
@@ -260,6 +266,11 @@ mod tests {
 
     #[test]
     fn lives_on_one_clock_follow_each_other_and_clocks_stand_apart() {
+        let mut holed = life("aaaa");
+        holed.markers.remove(2);
+        // What was not told may have been lost: the bound holds it, the count cannot.
+        let seen = account(&[holed], &there([1, 2, 4]));
+        assert_eq!((seen.untold, seen.lost, seen.achieved), (1, 0, interval(0, 205)));
         let mut second = life("aaa");
         second.life = 2;
         for marker in &mut second.markers {
