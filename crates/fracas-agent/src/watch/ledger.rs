@@ -276,3 +276,6 @@ async fn write(pace: impl Pace, book: Rc<dyn Book>, life: u64, number: u64, limi
     };
     (Marker { number, look, outcome }, why)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub(crate) async fn services(session: &Session<'_>, given: &ServicesArgs) -> Res
         session.output.json(SERVICES, &json!({ "services": standings }))?;
     } else if !standings.is_empty() {
         let rows: Vec<Vec<String>> = standings.iter().map(|one| row(one, session.output.zone)).collect();
-        let heading = ["service", "state", "rto", "achieved", "last proof", "days", "why"];
+        let heading = ["service", "state", "rto", "achieved", "rpo", "lost", "last proof", "days", "why"];
         session.output.text(&table(session.width(), &heading, &rows))?;
     }
     Ok(if given.fail_on.is_some() { code(&standings, &found.unread) } else { exit::PASS })
@@ -63,7 +63,9 @@ fn row(one: &Standing, zone: Zone) -> Vec<String> {
         one.service.to_string(),
         one.state.word().to_owned(),
         length(one.rto),
-        proof.map_or_else(|| "-".to_owned(), |proof| proof.achieved.to_string()),
+        proof.and_then(|proof| proof.achieved).map_or_else(|| "-".to_owned(), |achieved| achieved.to_string()),
+        length(one.rpo),
+        proof.and_then(|proof| proof.data).map_or_else(|| "-".to_owned(), |data| data.to_string()),
         proof.map_or_else(|| "never".to_owned(), |proof| times::local_second(proof.wall_ns, zone)),
         one.days_since.map_or_else(|| "-".to_owned(), |days| days.to_string()),
         one.why.clone(),

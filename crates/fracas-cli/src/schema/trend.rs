@@ -60,7 +60,8 @@ fn point() -> Value {
             },
             "outage": maybe_interval(),
             "recoveryFromFault": maybe_interval(),
-            "residual": maybe_interval()
+            "residual": maybe_interval(),
+            "recoveryPoint": {"type": "object", "description": "how much of its data was lost, as in the report"}
         }
     })
 }
@@ -171,7 +172,8 @@ pub(crate) fn services() -> Value {
     let proven = json!({
         "type": ["object", "null"],
         "required": ["run", "wallNs", "achieved"],
-        "properties": {"run": {"type": "string"}, "wallNs": {"type": "integer"}, "achieved": interval()}
+        "properties": {"run": {"type": "string"}, "wallNs": {"type": "integer"}, "achieved": maybe_interval(),
+            "data": interval()}
     });
     let service = json!({
         "type": "object",

@@ -277,7 +277,8 @@ impl<'d> Review<'_, '_, 'd> {
             let [rto, mtpd] = ["rto", "mtpd"].map(|key| duration(said.and_then(|s| s.get(key))));
             let place = |key: &str| pair.value.pair(key).map_or(pair.span, |p| p.span);
             self.recovery_point(service, said.and_then(|s| duration(s.get("rpo"))), place("rpo"));
-            if rto.is_none() && said.is_some_and(|s| s.get("proveEvery").is_some()) {
+            let objective = said.is_some_and(|s| s.get("rto").is_some() || s.get("rpo").is_some());
+            if !objective && said.is_some_and(|s| s.get("proveEvery").is_some()) {
                 let message = format!("`{service}` has no `rto` that could be proven");
                 self.findings.error(place("proveEvery"), message, "write its recovery time: `rto: 30s`");
             }

@@ -8,7 +8,7 @@ use crate::{
     event::{Proof, UndoCause, VerdictWord},
     experiment::RtoFrom,
     id::{RunId, SectionId, ServiceId},
-    report::{EntryReport, ItemReport, Judgement, Report, Seen, ServiceReport},
+    report::{EntryReport, ItemReport, Judgement, RecoveryPoint, Report, Seen, ServiceReport},
     time::Interval,
     units::Dur,
 };
@@ -61,6 +61,9 @@ pub struct Point {
     pub recovery_from_fault: Option<Interval>,
     /// Fault reverted to recovery, as the report has it.
     pub residual: Option<Interval>,
+    /// How much of its data was lost, as the report has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recovery_point: Option<RecoveryPoint>,
 }
 
 impl Point {
@@ -100,6 +103,7 @@ pub fn points(report: &Report) -> Vec<Point> {
             outage: service.outage,
             recovery_from_fault: service.recovery_from_fault,
             residual: service.residual,
+            recovery_point: service.recovery_point.clone(),
         })
         .collect()
 }

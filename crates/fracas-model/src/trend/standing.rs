@@ -28,7 +28,7 @@ pub struct Standing {
     pub why: String,
     /// Recovery time objective.
     pub rto: Option<Dur>,
-    /// Recovery point objective; what was lost is not measured.
+    /// Recovery point objective.
     pub rpo: Option<Dur>,
     /// Maximum tolerable period of disruption.
     pub mtpd: Option<Dur>,
@@ -56,8 +56,11 @@ pub struct Proven {
     pub run: RunId,
     /// When it had finished, wall nanoseconds.
     pub wall_ns: i64,
-    /// What was achieved.
-    pub achieved: Interval,
+    /// How long recovery took; `None` where only data are to be kept.
+    pub achieved: Option<Interval>,
+    /// How much time of acknowledged writes was lost; `None` without a recovery point objective.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Interval>,
 }
 
 /// What a standing amounts to, the worst first.
@@ -111,20 +114,39 @@ pub fn standings(points: Vec<Point>, now_wall_ns: i64) -> Vec<Standing> {
 fn standing(points: &[Point], now_wall_ns: i64) -> Option<Standing> {
     let newest = points.first()?;
     let proven = |point: &Point| {
-        let achieved = point.length.filter(|length| length.hi.zip(newest.rto).is_some_and(|(hi, rto)| hi <= rto))?;
-        // What was counted from elsewhere proves nothing about the objective of today.
-        let met = matches!(point.judgement, Judgement::Met { .. }) && point.rto_from == newest.rto_from;
-        met.then(|| Proven { run: point.run.clone(), wall_ns: point.ended_wall_ns, achieved })
+        let within = |achieved: Option<Interval>, objective: Option<Dur>| {
+            achieved.filter(|length| length.hi.zip(objective).is_some_and(|(hi, objective)| hi <= objective))
+        };
+        let (mut achieved, mut data) = (None, None);
+        if newest.rto.is_some() {
+            achieved = Some(within(point.length, newest.rto)?);
+            // What was counted from elsewhere proves nothing about the objective of today.
+            if !matches!(point.judgement, Judgement::Met { .. }) || point.rto_from != newest.rto_from {
+                return None;
+            }
+        }
+        if newest.rpo.is_some() {
+            let kept = point.recovery_point.as_ref()?;
+            data = Some(within(kept.achieved, newest.rpo)?);
+            if !matches!(kept.judgement, Judgement::Met { .. }) {
+                return None;
+            }
+        }
+        (achieved.is_some() || data.is_some()).then(|| Proven {
+            run: point.run.clone(),
+            wall_ns: point.ended_wall_ns,
+            achieved,
+            data,
+        })
     };
     let last_proof = points.iter().find_map(proven);
-    let settled = |point: &&Point| matches!(point.judgement, Judgement::Met { .. } | Judgement::Missed { .. });
-    let last_settled = points.iter().find(settled);
-    let missed = last_settled.filter(|point| matches!(point.judgement, Judgement::Missed { .. }));
+    let last_settled = points.iter().find_map(|point| Some((point, settled(point, newest)?)));
+    let missed = last_settled.filter(|(_, met)| !met).map(|(point, _)| point);
     let age = last_proof.as_ref().map(|proof| now_wall_ns.saturating_sub(proof.wall_ns).max(0));
     let due_wall_ns =
         last_proof.as_ref().zip(newest.prove_every).map(|(p, every)| p.wall_ns.saturating_add(every.ns()));
     let overdue = due_wall_ns.is_some_and(|due| now_wall_ns > due);
-    let state = match (newest.rto, missed, &last_proof) {
+    let state = match (newest.rto.or(newest.rpo), missed, &last_proof) {
         (None, ..) => State::NoObjective,
         (_, Some(_), _) => State::Missed,
         (_, None, None) => State::NeverProven,
@@ -151,21 +173,49 @@ fn standing(points: &[Point], now_wall_ns: i64) -> Option<Standing> {
     })
 }
 
+/// Whether a run met every objective of today, or missed one; `None` where it settled neither.
+fn settled(point: &Point, newest: &Point) -> Option<bool> {
+    let word = |judgement: &Judgement| match judgement {
+        Judgement::Met { .. } => Some(true),
+        Judgement::Missed { .. } => Some(false),
+        _ => None,
+    };
+    let time = newest.rto.map(|_| word(&point.judgement));
+    let data = newest.rpo.map(|_| point.recovery_point.as_ref().and_then(|kept| word(&kept.judgement)));
+    let mut words = time.into_iter().chain(data).peekable();
+    words.peek()?;
+    let words: Vec<Option<bool>> = words.collect();
+    if words.contains(&Some(false)) {
+        Some(false)
+    } else {
+        words.into_iter().all(|word| word.is_some()).then_some(true)
+    }
+}
+
 fn why(state: State, newest: &Point, missed: Option<&Point>, proof: Option<&Proven>, due_in: Option<i64>) -> String {
     let mut text = match (state, missed, proof) {
         (State::Missed, Some(point), _) => {
             let beyond = point.length.zip(newest.mtpd).is_some_and(|(length, mtpd)| length.lo > mtpd);
             let mtpd = if beyond { ", beyond even the maximum tolerable period of disruption" } else { "" };
-            let achieved = point.length.map_or_else(String::new, |length| format!(": {length}"));
-            format!("run {} missed it{achieved}{mtpd}", point.run)
+            let data = point.recovery_point.as_ref().map(|kept| &kept.judgement);
+            if let (Some(Judgement::Missed { why }), Some(_)) = (data, newest.rpo) {
+                format!("run {} missed its recovery point: {why}", point.run)
+            } else {
+                let achieved = point.length.map_or_else(String::new, |length| format!(": {length}"));
+                format!("run {} missed it{achieved}{mtpd}", point.run)
+            }
         }
-        (State::NeverProven, ..) => match &newest.judgement {
+        (State::NeverProven, ..) => match unsettled(newest) {
             Judgement::Met { .. } => "what was met was a wider objective than that of today".to_owned(),
             Judgement::Inconclusive { why, .. } | Judgement::NotMeasured { why } => format!("last: {why}"),
             _ => "no run has shown it".to_owned(),
         },
-        (State::NoObjective, ..) => "its document sets no recovery time".to_owned(),
-        (_, _, Some(proof)) => format!("achieved {} in run {}", proof.achieved, proof.run),
+        (State::NoObjective, ..) => "its document sets no objective".to_owned(),
+        (_, _, Some(proof)) => {
+            let data = proof.data.map(|data| format!("data lost {data}"));
+            let told: Vec<String> = proof.achieved.map(|time| time.to_string()).into_iter().chain(data).collect();
+            format!("achieved {} in run {}", told.join(", "), proof.run)
+        }
         _ => String::new(),
     };
     match due_in {
@@ -173,10 +223,16 @@ fn why(state: State, newest: &Point, missed: Option<&Point>, proof: Option<&Prov
         Some(left) => text += &format!("; due in {}", days(left)),
         None => {}
     }
-    if newest.rpo.is_some() {
-        text += "; rpo not measured (no ledger measures it)";
-    }
     text
+}
+
+/// The judgement of the objective that the newest run did not show to be met.
+fn unsettled(newest: &Point) -> &Judgement {
+    let met = matches!(newest.judgement, Judgement::Met { .. } | Judgement::NoObjective);
+    match &newest.recovery_point {
+        Some(kept) if met && newest.rpo.is_some() => &kept.judgement,
+        _ => &newest.judgement,
+    }
 }
 
 /// Days from two on, else the length itself.

@@ -4,7 +4,7 @@ use super::{
     ChangeWord::{CannotTell, NotSlower, Slower},
     *,
 };
-use crate::{event::VerdictWord, experiment::RtoFrom};
+use crate::{event::VerdictWord, experiment::RtoFrom, report::RecoveryPoint};
 
 const DAY: i64 = 86_400_000_000_000;
 
@@ -39,6 +39,7 @@ fn point(number: usize, length: Option<Interval>) -> Point {
         outage: length,
         recovery_from_fault: None,
         residual: None,
+        recovery_point: None,
     }
 }
 
@@ -168,6 +169,28 @@ fn the_worst_word_counts() {
     assert_eq!(worst(&[trend(CannotTell), trend(Slower)]), Some(Slower));
     assert_eq!(worst(&[]), None);
     assert_eq!((short(0.00001), short(0.0476), short(0.31)), ("< 0.0001".into(), "0.0476".into(), "0.31".into()));
+}
+
+#[test]
+fn a_service_with_a_recovery_point_is_proven_only_by_runs_that_met_both() {
+    let kept =
+        |hi: i64, judgement| RecoveryPoint { achieved: Some(between(0, hi)), lost: 0, acknowledged: 100, judgement };
+    let with = |n, kept: Option<RecoveryPoint>| {
+        let mut one = point(n, Some(between(900, 1000)));
+        (one.rpo, one.recovery_point) = (Some(Dur::from_secs(5)), kept);
+        one
+    };
+    let standing = |points: Vec<Point>| standings(points, 10_000_000_000_000).remove(0);
+    let unmeasured = Judgement::NotMeasured { why: "no ledger speaks for its data".into() };
+    let never = RecoveryPoint { achieved: None, ..kept(0, unmeasured) };
+    let told = standing(vec![with(3, Some(never.clone()))]);
+    assert_eq!((told.state, told.why.as_str()), (State::NeverProven, "last: no ledger speaks for its data"));
+    let told = standing(vec![with(3, Some(never)), with(2, Some(kept(200, met())))]);
+    assert_eq!((told.state, told.last_proof.as_ref().unwrap().run.as_str()), (State::Proven, "r002"));
+    assert_eq!(told.last_proof.unwrap().data.unwrap().hi, Some(Dur::from_ms(200)));
+    let missed = kept(9000, Judgement::Missed { why: "lost".into() });
+    let told = standing(vec![with(3, Some(missed)), with(2, Some(kept(200, met())))]);
+    assert_eq!((told.state, told.why.as_str()), (State::Missed, "run r003 missed its recovery point: lost"));
 }
 
 #[test]

@@ -42,6 +42,7 @@ pub(crate) fn fixture(runs: usize, last_ms: i64) -> Vec<Point> {
             outage: length,
             recovery_from_fault: None,
             residual: None,
+            recovery_point: None,
         }
     };
     (0..runs).rev().map(point).collect()
