@@ -27,6 +27,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         trial("a_writer_that_is_killed_goes_on_in_another_life", REDIS, second_life),
         trial("asynchronous_replication_loses_what_the_standby_never_had", SQL, asynchronous),
         trial("synchronous_replication_loses_nothing", SQL, synchronous),
+        trial("a_table_with_foreign_content_is_refused_and_never_touched", SQL, foreign_table),
     ]
 }
 
@@ -337,5 +338,32 @@ fn synchronous() {
     let told = Range::of(&achieved);
     eprintln!("synchronous: none of {} lost; {told} of data", count(ledger, "acknowledged"));
     assert!(word == "met" && told.lo == 0 && told.hi > 0, "{told}");
+    rig.stop();
+}
+
+fn foreign_table() {
+    let rig = Rig::bare(&["first", "front", "edge"]);
+    rig.start_controller();
+    for name in ["first", "edge"] {
+        rig.join(name, &[("role", name)]);
+    }
+    rig.until_connected(&["first", "edge"]);
+    let _primary = services::postgres(&rig, "first");
+    let first = rig.address("first");
+    // The way to the server is not there yet when the run begins; the table is, when it is.
+    let going = rig.begin(&sql_document("10s"), &[]);
+    let run = going.event("planned")["run"].as_str().expect("a run").to_owned();
+    let host = rig.hosts()["edge"]["id"].as_str().expect("an id").to_owned();
+    let table = fracas_model::ledger::place(&run.as_str().into(), &"orders".into(), &host.as_str().into());
+    going.event("ledgerTroubled");
+    let script =
+        format!("create table \"{table}\" (life bigint, number bigint);\ninsert into \"{table}\" values (7, 7);\n");
+    services::psql(&rig, "edge", &first, &script);
+    let _haproxy = services::haproxy(&rig, "front", "tcp", 5432, [&first, &first]);
+    let run = rig.finish(going);
+    run.ended("error", 5);
+    let why = "is there already, and it is not this ledger's: it was left as it is";
+    assert!(run.reasons().contains(why) && run.bodies("applying").is_empty(), "{}\n{}", run.reasons(), run.story());
+    assert_eq!(in_table(&rig, "first", &table), BTreeSet::from([7]));
     rig.stop();
 }

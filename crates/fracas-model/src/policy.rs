@@ -162,9 +162,9 @@ pub fn policy_shape() -> Shape {
         Field::with_default(
             "allowLedgers",
             list(Shape::Text { max: 64 }),
-            json!(builtin.allow_ledgers),
-            "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, an empty list none. \
-             `exec` needs execAllow besides.",
+            json!([]),
+            "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, as where there is no \
+             policy file; a file that does not say so allows none. `exec` needs execAllow besides.",
         ),
         Field::with_default(
             "maxDuration",
@@ -464,9 +464,10 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_nothing_is_the_builtin() {
+    fn a_file_that_says_nothing_is_the_builtin_but_for_ledgers() {
         let read = read_policy("p", "apiVersion: fracas/v1\nkind: HostPolicy\n");
-        assert_eq!(read, Ok(Policy::builtin()));
+        // Who wrote a policy before there were any has not been asked.
+        assert_eq!(read, Ok(Policy { allow_ledgers: Vec::new(), ..Policy::builtin() }));
     }
 
     #[test]

@@ -247,15 +247,17 @@ impl<'a> Draw<'a> {
     }
 
     fn observer(&mut self) {
-        let mut lonely = self.experiment.probes.iter().filter(|(_, probe)| probe.from.is_none()).map(|(id, _)| id);
-        let Some(probe) = lonely.next() else { return };
+        let probes = self.experiment.probes.iter().filter(|(_, probe)| probe.from.is_none());
+        let ledgers = self.experiment.ledgers.iter().filter(|(_, ledger)| ledger.from.is_none());
+        let lonely = probes.map(|(id, _)| format!("probe {id}"));
+        let Some(lonely) = lonely.chain(ledgers.map(|(id, _)| format!("ledger {id}"))).next() else { return };
         match self.hosts.iter().find(|host| host.observer && host.connected) {
             Some(host) => {
                 self.drawn.observer = Some(host.id.clone());
                 self.drawn.names.insert(host.id.clone(), host.name.clone());
             }
             None => self.refuse(
-                format!("probe {probe} has no `from`, and this controller has no observer in contact"),
+                format!("{lonely} has no `from`, and this controller has no observer in contact"),
                 "write `from:` with a target, or start the controller with its observer",
             ),
         }

@@ -50,7 +50,7 @@ use fracas_model::{
     time::{ClockId, Stamp},
     tolerance::Values,
 };
-use fracas_probes::{LookFuture, Lookout, Probe, Seen};
+use fracas_probes::{LookFuture, Lookout, Probe, Seen, ledger::Ledger};
 use fracas_proto::v1::{EnrolReply, EnrolRequest};
 use rand::{RngExt as _, SeedableRng as _};
 use rand_chacha::ChaCha8Rng;
@@ -62,6 +62,11 @@ use crate::{
     fake_host::{FakeHost, Shots, World as HostWorld},
     fixture,
 };
+
+mod database;
+
+pub use self::database::Data;
+use self::database::Database;
 
 /// Where agents find the controller.
 const CONTROLLER: &str = "controller";
@@ -125,6 +130,8 @@ pub struct Outcome {
     pub residues: BTreeMap<&'static str, String>,
     /// What is wrong with the stored histories.
     pub broken: Vec<String>,
+    /// What the simulated database knows of its data.
+    pub data: Data,
     /// When all was over.
     pub took: Duration,
 }
@@ -207,6 +214,26 @@ abortWhen:
 lease: 5s
 ";
 
+/// A kill that takes what was written last, with a ledger that tells.
+pub const LEDGER: &str = "apiVersion: fracas/v1
+kind: Experiment
+name: simulated-loss
+services: { web: { rto: 10s, rpo: 2s } }
+targets:
+  db: { select: role=db }
+  edge: { select: role=edge }
+probes:
+  web-up: { service: web, from: edge, every: 100ms, simulated: {} }
+ledgers:
+  data: { service: web, from: edge, every: 50ms, timeout: 500ms, simulated: {} }
+steadyState: { probes: [web-up], holdFor: 2s, giveUpAfter: 30s }
+timeline:
+  - { id: kill, at: 2s, target: db, fault: { process-kill: { name: postgres } } }
+  - { id: slow, after: { recovered: web }, target: db, for: 2s, fault: { net-delay: { delay: 100ms } } }
+recovery: { stableFor: 1s, giveUpAfter: 15s }
+lease: 5s
+";
+
 /// Runs a world to its end: the run is over and every host is as it was found, or time is up.
 ///
 /// # Panics
@@ -229,6 +256,14 @@ pub fn play_day(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
 /// When the simulation itself breaks.
 pub fn play_rollout(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
     play_source(seed, troubles, ROLLOUT)
+}
+
+/// The same with [`LEDGER`].
+///
+/// # Panics
+/// When the simulation itself breaks.
+pub fn play_ledger(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
+    play_source(seed, troubles, LEDGER)
 }
 
 fn play_source(seed: u64, troubles: &[(Duration, Trouble)], source: &'static str) -> Outcome {
@@ -269,6 +304,8 @@ struct World {
     store: MemoryStore,
     up: Arc<AtomicBool>,
     probes: &'static [&'static dyn Probe],
+    database: Database,
+    ledgers: &'static [&'static dyn Ledger],
     hosts: BTreeMap<&'static str, Machine>,
     lives: Rc<Cell<u64>>,
 }
@@ -295,6 +332,8 @@ impl World {
     fn new(seed: u64, source: &'static str) -> Self {
         let up = Arc::new(AtomicBool::new(true));
         let probe: &'static dyn Probe = Box::leak(Box::new(Simulated(Arc::clone(&up))));
+        let database = Database::new(Arc::clone(&up));
+        let ledger: &'static dyn Ledger = Box::leak(Box::new(database.clone()));
         let machine = |name: &'static str| {
             let crash = Crash::default();
             let host = FakeHost::new(name, crash.clone());
@@ -308,6 +347,8 @@ impl World {
             store: MemoryStore::new(),
             up,
             probes: vec![probe].leak(),
+            database,
+            ledgers: vec![ledger].leak(),
             hosts: HOSTS.into_iter().map(machine).collect(),
             lives: Rc::default(),
         }
@@ -320,10 +361,10 @@ impl World {
             control(store.clone(), seed.wrapping_add(lives.get()), source)
         });
         for (name, machine) in &self.hosts {
-            let (name, machine, probes, lives) = (*name, machine.clone(), self.probes, Rc::clone(&self.lives));
-            sim.host(name, move || {
+            let (machine, looks, lives) = (machine.clone(), (self.probes, self.ledgers), Rc::clone(&self.lives));
+            sim.host(*name, move || {
                 lives.set(lives.get() + 1);
-                serve(name, machine.clone(), probes, lives.get())
+                serve(machine.clone(), looks, lives.get())
             });
         }
     }
@@ -339,7 +380,12 @@ impl World {
             for (_, deed) in due {
                 self.act(sim, deed, &mut agenda, &mut away);
             }
-            self.up.store(self.service_is_up(now), Ordering::Relaxed);
+            let up = self.service_is_up(now);
+            if self.up.swap(up, Ordering::Relaxed) && !up {
+                // Another share of the last second each time.
+                let loses = (self.seed.wrapping_mul(7_919) % 1000) as i64 * 1_000_000;
+                self.database.kill(now.as_nanos() as i64, loses);
+            }
             sim.step().expect("the simulated programs do not fail");
             let quiet = agenda.is_empty() && away.is_empty();
             if quiet && now.as_millis().is_multiple_of(100) && self.settled() {
@@ -447,6 +493,7 @@ impl World {
             shots: self.hosts.iter().map(|(name, machine)| (*name, machine.host.shots())).collect(),
             residues: self.hosts.iter().map(|(name, machine)| (*name, residue(machine))).collect(),
             broken,
+            data: self.database.data(),
             took,
         }
     }
@@ -544,8 +591,11 @@ async fn start_once(controller: Controller, source: &'static str) {
     }
 }
 
+/// Kinds of probes and of ledgers.
+type Looks = (&'static [&'static dyn Probe], &'static [&'static dyn Ledger]);
+
 /// One life of an agent.
-async fn serve(name: &'static str, machine: Machine, probes: &'static [&'static dyn Probe], life: u64) -> Ended {
+async fn serve(machine: Machine, (probes, ledgers): Looks, life: u64) -> Ended {
     let facts = fixture::host_facts();
     let setup = Setup {
         policy: Policy::builtin(),
@@ -560,11 +610,12 @@ async fn serve(name: &'static str, machine: Machine, probes: &'static [&'static 
     let now: Rc<dyn Fn() -> Stamp> = Rc::new(move || fracas_agent::host::Host::now(&host));
     let outbox = Outbox::open(machine.disk.clone(), &now().clock.boot, format!("outbox-{life}")).await;
     let infos = probes.iter().map(|probe| probe.info()).collect();
-    let catalogue = Catalogue { probes: infos, ..service::catalogue(ALL) };
+    let books = ledgers.iter().map(|ledger| ledger.info()).collect();
+    let catalogue = Catalogue { probes: infos, ledgers: books, ..service::catalogue(ALL) };
     let agent = Agent {
         reconciler,
         outbox,
-        watcher: Roster::new(probes, Policy::builtin(), SimPace(Rc::clone(&now))),
+        watcher: Roster::new(probes, Policy::builtin(), SimPace(Rc::clone(&now))).with_ledgers(ledgers),
         rules: Rules::read(PolicySource::Given(Box::new(Policy::builtin()))),
         contact: Contact { dial: Arc::new(SimDial), tls: None, addresses: vec![format!("{CONTROLLER}:{PORT}")] },
         about: About { version: "0.0.0".into(), facts, catalogue, instance: format!("life-{life}") },
@@ -574,7 +625,6 @@ async fn serve(name: &'static str, machine: Machine, probes: &'static [&'static 
         now,
         seed: life,
     };
-    let _ = name;
     Box::pin(run::run(agent, pending())).await;
     Ok(())
 }

@@ -3,8 +3,8 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fracas_model::event::Body;
-use fracas_sim::world::{Outcome, Trouble, play, play_day, play_rollout, troubles};
+use fracas_model::{event::Body, ledger::Outcome as Marked};
+use fracas_sim::world::{Outcome, Trouble, play, play_day, play_ledger, play_rollout, troubles};
 
 /// Seeds of every test run: `FRACAS_SEEDS=N` plays so many, `FRACAS_SEED_BASE=N` begins after that one, `FRACAS_SEED=N`
 /// plays that one alone.
@@ -157,6 +157,59 @@ fn nobody_else_suffers_before_the_canary_held_whatever_goes_wrong() {
         *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
     }
     println!("worlds by exit code: {verdicts:?}; the canary held in {widened}");
+}
+
+/// What a ledger tells, against what the database knows. Whether it told anything.
+fn honest(outcome: &Outcome, told: &dyn Fn() -> String) -> bool {
+    let report = fracas_model::report::build(&outcome.events, &std::collections::BTreeMap::new());
+    assert!(!report.warnings.iter().any(|warning| warning.contains("folding the history anew")), "{}", told());
+    let ledger = report.ledgers.first().unwrap_or_else(|| panic!("no ledger\n{}", told()));
+    let opened = outcome.events.iter().any(|event| matches!(event.body, Body::LedgerOpened { .. }));
+    let dropped = outcome.events.iter().any(|event| matches!(event.body, Body::LedgerDropped { .. }));
+    assert!(outcome.data.made <= 1, "made again\n{}", told());
+    assert!(!dropped || outcome.data.kept.is_none(), "said to be removed, and there\n{}", told());
+    if opened && outcome.data.kept.is_some() {
+        assert!(ledger.left.is_some(), "left behind, and not named\n{}", told());
+    }
+    let Some(account) = &ledger.account else {
+        assert!(ledger.not_measured.is_some(), "{}", told());
+        return false;
+    };
+    // Of what it logged as acknowledged, exactly what the kill took is lost.
+    let logged = outcome.events.iter().flat_map(|event| match &event.body {
+        Body::MarkersWritten { life, markers, .. } => {
+            let acknowledged = markers.unpack().into_iter().filter(|marker| marker.outcome == Marked::Acknowledged);
+            acknowledged.map(|marker| (*life, marker.number)).collect::<Vec<_>>()
+        }
+        _ => Vec::new(),
+    });
+    let lost = logged.filter(|marker| outcome.data.lost.contains(marker)).count() as u64;
+    assert_eq!(account.lost, lost, "{account:?} of {:?}\n{}", outcome.data, told());
+    assert_eq!((account.resurrected, account.duplicated), (0, 0), "{account:?}\n{}", told());
+    let Some(achieved) = account.achieved else { return false };
+    for (kept_until, killed) in &outcome.data.kills {
+        let truth = fracas_model::units::Dur::from_ns(killed - kept_until);
+        let holds = achieved.hi.is_none_or(|hi| truth <= hi);
+        // From below only of what was logged: a writer that was away has nothing to show.
+        assert!(holds && (outcome.data.kills.len() > 1 || achieved.lo <= truth), "{truth} in {achieved}\n{}", told());
+    }
+    true
+}
+
+#[test]
+fn a_ledger_tells_the_truth_whatever_goes_wrong() {
+    let (mut verdicts, mut measured) = (std::collections::BTreeMap::new(), 0);
+    for seed in seeds() {
+        let troubles = troubles(seed);
+        let outcome = play_ledger(seed, &troubles);
+        whole(seed, &troubles, &outcome);
+        let told = || format!("seed {seed}, troubles {troubles:?}\n{}", story(&outcome));
+        let telling = honest(&outcome, &told);
+        assert!(telling || !troubles.is_empty(), "{}", told());
+        measured += u32::from(telling);
+        *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
+    }
+    println!("worlds by exit code: {verdicts:?}; measured in {measured}");
 }
 
 #[test]

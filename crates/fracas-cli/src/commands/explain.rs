@@ -111,12 +111,12 @@ fn ledger_page(ledger: &LedgerInfo, width: usize) -> String {
     page + &parameters(&ledger.params, width) + "\nexample\n" + &indent(&ledger_document(ledger))
 }
 
-/// A whole document that keeps such a ledger while a service's process is killed.
+/// A whole document that keeps such a ledger; what is broken meanwhile is for its reader to say.
 pub(crate) fn ledger_document(ledger: &LedgerInfo) -> String {
     format!(
         "apiVersion: fracas/v1\nkind: Experiment\nname: try-{0}\ntargets:\n  some: {{ select: \"role=web\", pick: {{ count: 1 }} }}\n\
          services:\n  web: {{ rpo: 5s }}\nledgers:\n  web-data:\n    service: web\n    {0}: {1}\n    from: some\n    every: 100ms\n\
-         timeline:\n  - {{ id: look, at: 0s, wait: 30s }}\n",
+         timeline:\n  - {{ id: your-fault, at: 0s, wait: 30s }}\n",
         ledger.name, ledger.example
     )
 }

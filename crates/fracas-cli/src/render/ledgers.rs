@@ -42,7 +42,7 @@ pub(super) fn rows(report: &Report) -> Vec<Row> {
 }
 
 fn row(report: &Report, ledger: &LedgerReport) -> Row {
-    let place = if ledger.place.is_empty() { String::new() } else { format!(", in {}", ledger.place) };
+    let place = format!(", in {}", ledger.place);
     let account = ledger.account.as_ref();
     let lost = account.and_then(|one| Some(data_lost(one.achieved?, one.lost, one.acknowledged)));
     let unknown = || ledger.not_measured.clone().unwrap_or_else(|| "nobody can tell".to_owned());

@@ -88,7 +88,7 @@ fn ledger() -> Value {
             "service": {"type": "string"},
             "kind": {"type": "string"},
             "host": {"type": "string"},
-            "place": {"type": "string", "description": "a table, a key; empty: it was never made"},
+            "place": {"type": "string", "description": "a table, a key"},
             "every": length(),
             "timeout": length(),
             "account": {
@@ -105,7 +105,8 @@ fn ledger() -> Value {
             },
             "lostAt": {"type": "array", "items": {"type": "array", "items": {"type": "integer"}}},
             "notMeasured": {"type": ["string", "null"]},
-            "left": {"type": ["string", "null"], "description": "why its place was left behind"}
+            "left": {"type": ["string", "null"], "description": "why its place was left behind, or may have been"},
+            "interrupted": texts()
         }
     })
 }

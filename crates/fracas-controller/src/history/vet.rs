@@ -5,6 +5,7 @@
 use fracas_model::{
     event::{Body, Look, Origin},
     id::HostId,
+    ledger::{MOST_FOUND, MOST_MARKERS},
     time::{ClockMap, Stamp},
 };
 
@@ -91,6 +92,12 @@ pub(super) fn fact(
         && !markers.unpack().iter().all(|marker| possible(marker.look.s) && possible(marker.look.c))
     {
         return Err("markers of instants that no clock can show".to_owned());
+    }
+    if let Body::LedgerRead { found, .. } = &body
+        && (found.len() > MOST_FOUND
+            || found.iter().fold(0_u64, |sum, one| sum.saturating_add(one.count)) > 4 * MOST_MARKERS)
+    {
+        return Err("more markers than a ledger takes".to_owned());
     }
     if let Body::ClockSeen { map } = &body
         && (map.from.host != *host || map.to.host != *controller || !sane(map))

@@ -253,8 +253,8 @@ impl<'d> Review<'_, '_, 'd> {
         let mine = self.section("ledgers").iter();
         let mine =
             mine.filter(|l| l.value.get("service").and_then(Node::text) == Some(service)).map(|l| l.key.as_str());
-        let finest = mine.filter_map(|name| duration(self.document.get("ledgers")?.get(name)?.get("every"))).min();
-        let (message, help) = match finest {
+        let coarsest = mine.filter_map(|name| duration(self.document.get("ledgers")?.get(name)?.get("every"))).max();
+        let (message, help) = match coarsest {
             None => (
                 format!("nothing measures how much data `{service}` loses: its `rpo` is not judged"),
                 format!(
@@ -279,7 +279,7 @@ impl<'d> Review<'_, '_, 'd> {
             self.recovery_point(service, said.and_then(|s| duration(s.get("rpo"))), place("rpo"));
             let objective = said.is_some_and(|s| s.get("rto").is_some() || s.get("rpo").is_some());
             if !objective && said.is_some_and(|s| s.get("proveEvery").is_some()) {
-                let message = format!("`{service}` has no `rto` that could be proven");
+                let message = format!("`{service}` has neither `rto` nor `rpo` that could be proven");
                 self.findings.error(place("proveEvery"), message, "write its recovery time: `rto: 30s`");
             }
             let Some(rto) = rto else { continue };

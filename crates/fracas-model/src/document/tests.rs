@@ -408,7 +408,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "rto: 30s",
         "mtpd: 1h, proveEvery: 90d",
-        "6:25 `checkout` has no `rto` that could be proven | write its recovery time: `rto: 30s`",
+        "6:25 `checkout` has neither `rto` nor `rpo` that could be proven | write its recovery time: `rto: 30s`",
     ),
     (
         "steadyState:",

@@ -74,13 +74,16 @@ pub struct Account {
     pub achieved: Option<Interval>,
 }
 
-/// Balances what was logged against what was found.
-pub fn account(lives: &[Life], found: &[Found]) -> Account {
+/// Balances what was logged against what was found when it was read: `read` begins when writing was to end, on the clock of
+/// whoever read.
+pub fn account(lives: &[Life], found: &[Found], read: (&ClockId, Look)) -> Account {
     let mut there: BTreeMap<(u64, u64), u64> = BTreeMap::new();
+    // A host may say any numbers, but an honest one never as many.
+    let mut room = 4 * super::MOST_MARKERS;
     for stretch in found {
-        // A host may say any numbers, but an honest one never as many.
-        let room = (4 * super::MOST_MARKERS).saturating_sub(there.len() as u64);
-        let end = stretch.first.saturating_add(stretch.count.min(room));
+        let count = stretch.count.min(room);
+        room -= count;
+        let end = stretch.first.saturating_add(count);
         for number in stretch.first..end {
             let times = there.entry((stretch.life, number)).or_default();
             *times = times.saturating_add(stretch.times);
@@ -88,7 +91,7 @@ pub fn account(lives: &[Life], found: &[Found]) -> Account {
     }
     let mut account =
         Account { duplicated: there.values().filter(|times| **times > 1).count() as u64, ..Account::default() };
-    let mut by_clock: BTreeMap<&ClockId, Vec<(u64, Marker, bool)>> = BTreeMap::new();
+    let mut by_clock: BTreeMap<&ClockId, Vec<Line>> = BTreeMap::new();
     let mut logged = 0;
     for life in lives {
         let highest = life.markers.iter().map(|marker| marker.number).max().unwrap_or_default();
@@ -115,14 +118,16 @@ pub fn account(lives: &[Life], found: &[Found]) -> Account {
         }
     }
     account.unlogged = (there.len() as u64).saturating_sub(logged);
-    let mut unseen = None;
-    for mut line in by_clock.into_values() {
+    let mut unseen = Some(Dur::ZERO);
+    for (clock, mut line) in by_clock {
         line.sort_by_key(|(life, marker, _)| (marker.look.s, *life, marker.number));
-        account.spans.extend(spans(&line));
-        unseen = unseen.max(Some(coarsest(&line)));
+        // What came after the last marker came before writing was to end, if that can be said at all.
+        let end = (*clock == *read.0).then_some(read.1.s);
+        account.spans.extend(spans(&line, end));
+        unseen = unseen.zip(coarsest(&line, end)).map(|(a, b)| a.max(b));
     }
     if account.acknowledged > 0 {
-        let nothing = Interval { lo: Dur::ZERO, hi: Some(unseen.unwrap_or_default()) };
+        let nothing = Interval { lo: Dur::ZERO, hi: unseen };
         let worst = account
             .spans
             .iter()
@@ -137,23 +142,65 @@ fn acknowledged(marker: &Marker) -> bool {
     marker.outcome == Outcome::Acknowledged
 }
 
+/// A marker with the life of its writer, and whether it was found.
+type Line = (u64, Marker, bool);
+
+/// How many markers may be under way beside another one: agents allow 128. Where a log says that there were more, a bound is
+/// left open instead.
+const MOST_BESIDE: usize = 1000;
+
+fn survived((_, marker, found): &Line) -> bool {
+    acknowledged(marker) && *found
+}
+
+/// What it says of the service: that it took writes that stay, or that it took none. Of a marker of which nobody knows, and
+/// that is not there, it says nothing: the service may have taken those of others meanwhile.
+fn telling((_, marker, found): &Line) -> bool {
+    *found || marker.outcome != Outcome::Unknown
+}
+
+/// The first telling marker that was sent once this one was completed. Whatever was written after it and lost was written
+/// before that one was completed: had that one been written before the loss, it would be lost too; and where it surely
+/// failed the service took no writes.
+fn next(line: &[Line], at: usize) -> Option<usize> {
+    let done = line[at].1.look.c;
+    let beside = line[at + 1..].iter().take(MOST_BESIDE).position(|(_, marker, _)| marker.look.s >= done)?;
+    let from = at + 1 + beside;
+    line[from..].iter().position(telling).map(|later| from + later)
+}
+
+/// When that one was completed. Without one, when writing was to end: a writer that died leaves no next one. `None`: nobody
+/// knows.
+fn until(line: &[Line], at: usize, end: Option<i64>) -> Option<i64> {
+    match next(line, at) {
+        Some(next) => Some(line[next].1.look.c),
+        None => end.filter(|_| line.len() - at <= MOST_BESIDE || !beside_all(line, at)),
+    }
+}
+
+/// Whether as many as may be under way beside this one follow it, and all of them are.
+fn beside_all(line: &[Line], at: usize) -> bool {
+    let done = line[at].1.look.c;
+    line[at + 1..].iter().take(MOST_BESIDE).all(|(_, marker, _)| marker.look.s < done)
+}
+
 /// Lost spans of one clock's markers, in order of sending.
-fn spans(line: &[(u64, Marker, bool)]) -> Vec<Lost> {
-    let survivor = |(_, marker, found): &(u64, Marker, bool)| acknowledged(marker) && *found;
-    let (mut spans, mut before, mut at) = (Vec::new(), None::<Look>, 0);
-    for stretch in line.chunk_by(|a, b| survivor(a) == survivor(b)) {
-        at += stretch.len();
-        if survivor(&stretch[0]) {
-            before = stretch.last().map(|(_, marker, _)| marker.look);
+fn spans(line: &[Line], end: Option<i64>) -> Vec<Lost> {
+    let (mut spans, mut from) = (Vec::new(), 0);
+    for stretch in line.chunk_by(|a, b| survived(a) == survived(b)) {
+        let begin = from;
+        from += stretch.len();
+        let lost = |(_, marker, found): &&Line| acknowledged(marker) && !found;
+        let (Some(first_at), Some(last_at)) =
+            (stretch.iter().position(|one| lost(&one)), stretch.iter().rposition(|one| lost(&one)))
+        else {
             continue;
-        }
-        let lost = |(_, marker, found): &&(u64, Marker, bool)| acknowledged(marker) && !found;
-        let Some((life, first, _)) = stretch.iter().find(lost) else { continue };
-        let Some(position) = stretch.iter().rposition(|one| lost(&one)) else { continue };
-        let last = stretch[position].1;
-        // What was sent next, whatever became of it: until then the service had stopped taking writes that it would lose.
-        let next = stretch.get(position + 1).or_else(|| line.get(at)).map_or(last.look.c, |(_, next, _)| next.look.c);
-        let length = |from: i64, to: i64| Dur::from_ns(to.saturating_sub(from).max(0));
+        };
+        let ((life, first, _), (_, last, _)) = (&stretch[first_at], &stretch[last_at]);
+        // The last one that surely was written before the first that is lost.
+        let earlier = line[..begin].iter().rev().take(MOST_BESIDE).filter(|one| survived(one));
+        let before = earlier.map(|(_, marker, _)| marker.look).find(|look| look.c <= first.look.s);
+        let hi = before.zip(until(line, begin + last_at, end)).map(|(before, until)| length(before.s, until));
         spans.push(Lost {
             life: *life,
             first: first.number,
@@ -161,23 +208,48 @@ fn spans(line: &[(u64, Marker, bool)]) -> Vec<Lost> {
             count: stretch.iter().filter(lost).count() as u64,
             from: first.look,
             to: last.look,
-            data: Interval {
-                lo: length(first.look.c, last.look.s),
-                hi: before.map(|before| length(before.s, next.max(last.look.c))),
-            },
+            data: Interval { lo: least(stretch), hi },
         });
     }
     spans
 }
 
-/// The longest time in which a write could be lost that no marker shows: from the sending of one that survived to the
-/// completion of the one sent next.
-fn coarsest(line: &[(u64, Marker, bool)]) -> Dur {
-    let pairs = line.windows(2).filter(|pair| acknowledged(&pair[0].1) && pair[0].2);
-    let longest = pairs.map(|pair| pair[1].1.look.c.saturating_sub(pair[0].1.look.s)).max();
-    // A single one shows no more than itself.
-    let alone = || line.iter().map(|(_, marker, _)| marker.look.c.saturating_sub(marker.look.s)).max();
-    Dur::from_ns(longest.or_else(alone).unwrap_or_default().max(0))
+fn length(from: i64, to: i64) -> Dur {
+    Dur::from_ns(to.saturating_sub(from).max(0))
+}
+
+/// The longest time from the acknowledgement of a lost marker to the sending of another, in which no marker says that the
+/// service was away or that something is kept.
+fn least(stretch: &[Line]) -> Dur {
+    let (mut longest, mut since) = (Dur::ZERO, None);
+    for one @ (_, marker, _) in stretch {
+        match (telling(one), acknowledged(marker)) {
+            (true, true) => longest = longest.max(length(*since.get_or_insert(marker.look.c), marker.look.s)),
+            (true, false) => since = None,
+            (false, _) => {}
+        }
+    }
+    longest
+}
+
+/// The longest time in which writes could be lost that no marker shows: from the sending of a telling one to the completion
+/// of the next. Between two that failed one after the other the service is taken to be away. `None`: without bound.
+fn coarsest(line: &[Line], end: Option<i64>) -> Option<Dur> {
+    let mut longest = 0;
+    for (at, one) in line.iter().enumerate().filter(|(_, one)| telling(one)) {
+        let (life, marker, found) = one;
+        let follows = next(line, at);
+        let away = |next: &Line| *life == next.0 && next.1.number == marker.number + 1;
+        match (marker.outcome, found) {
+            // A span tells of it.
+            (Outcome::Acknowledged, false) => continue,
+            (Outcome::Failed, false) if follows.is_some_and(|next| away(&line[next])) => continue,
+            // It was away, and the log ends so: what came after its return was not written to.
+            _ => {}
+        }
+        longest = longest.max(until(line, at, end)?.saturating_sub(marker.look.s));
+    }
+    Some(Dur::from_ns(longest))
 }
 
 #[cfg(test)]
@@ -203,6 +275,12 @@ mod tests {
             },
         });
         Life { life: 1, clock: clock(), markers: markers.collect() }
+    }
+
+    /// The account, read back one period after the last marker, in 5 ms.
+    fn account(lives: &[Life], found: &[Found]) -> Account {
+        let last = lives.iter().flat_map(|life| &life.markers).map(|marker| marker.look.s).max().unwrap_or_default();
+        super::account(lives, found, (&clock(), Look { s: last + 100 * MS, c: last + 105 * MS }))
     }
 
     fn there(numbers: impl IntoIterator<Item = u64>) -> Vec<Found> {
@@ -279,8 +357,10 @@ mod tests {
         let found = [there(1..=3), stretches(vec![(2, 1), (2, 2), (2, 3)])].concat();
         // Between the lives nobody wrote: 2105 - 300.
         assert_eq!(account(&[life("aaa"), second.clone()], &found).achieved, interval(0, 1805));
+        // Of another boot nobody can say when its last marker was, and what came after it.
         second.clock.boot = "later".into();
-        assert_eq!(account(&[life("aaa"), second], &found).achieved, interval(0, 105));
+        let apart = account(&[life("aaa"), second], &found);
+        assert_eq!(apart.achieved, Some(Interval { lo: Dur::ZERO, hi: None }));
     }
 
     /// Against a service whose truth is known: it takes writes until an instant and loses those since another.
@@ -298,8 +378,9 @@ mod tests {
             let markers: Vec<(Marker, i64)> = (1..60)
                 .map(|number| {
                     let s = number as i64 * every;
-                    let written = s + random.random_range(0..every / 2);
-                    let c = written + random.random_range(0..every);
+                    let written = s + random.random_range(0..2 * every);
+                    // Some are under way beside the next ones.
+                    let c = written + random.random_range(0..every) * random.random_range(1..4);
                     let outcome = if written < fails_at { Outcome::Acknowledged } else { Outcome::Failed };
                     (Marker { number, look: Look { s, c }, outcome }, written)
                 })

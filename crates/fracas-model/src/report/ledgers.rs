@@ -9,23 +9,28 @@ use crate::{
     event::{Body, Event, Look},
     experiment::Ledger,
     id::{HostId, LedgerId, ServiceId},
-    ledger::{Account, Found, Life, Lost, account},
+    ledger::{Account, Found, Life, Lost, account, place},
     time::{ClockId, Interval},
     units::Dur,
 };
 
 /// Most spans of lost markers that a report lists; all are counted.
 const MOST_SPANS: usize = 20;
+/// Most reasons why a ledger was not written to that are told.
+const MOST_REASONS: usize = 5;
 
 /// What the history tells of one ledger of one host.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Pages {
-    place: String,
     lives: BTreeMap<(u64, ClockId), Life>,
     found: Vec<Found>,
-    read: Option<Look>,
+    /// The clock and the instants of the reading whose parts were told last.
+    part: Option<(ClockId, Look)>,
+    read: Option<(ClockId, Look)>,
     refused: Option<String>,
     trouble: Option<String>,
+    /// Why it was not written to all the time.
+    interrupted: Vec<String>,
     opened: bool,
     dropped: bool,
 }
@@ -34,12 +39,11 @@ pub(super) struct Pages {
 pub(super) type Book = BTreeMap<(LedgerId, HostId), Pages>;
 
 /// Takes an event, if it is one of a ledger.
-pub(super) fn take(book: &mut Book, body: &Body) {
+pub(super) fn take(book: &mut Book, body: &Body, closed: bool) {
     match body {
-        Body::LedgerOpened { ledger, place, at, .. } => {
+        Body::LedgerOpened { ledger, at, .. } => {
             let pages = book.entry((ledger.clone(), at.clock.host.clone())).or_default();
             (pages.opened, pages.trouble) = (true, None);
-            pages.place.clone_from(place);
         }
         Body::LedgerRefused { ledger, refusal, at } => {
             book.entry((ledger.clone(), at.clock.host.clone())).or_default().refused = Some(refusal.to_string());
@@ -53,15 +57,23 @@ pub(super) fn take(book: &mut Book, body: &Body) {
         Body::LedgerRead { ledger, found, last, between, at } => {
             let pages = book.entry((ledger.clone(), at.clock.host.clone())).or_default();
             if pages.read.is_none() {
+                let reading = (at.clock.clone(), *between);
+                // What a reader told that died before its end does not count.
+                if pages.part.as_ref() != Some(&reading) {
+                    pages.found.clear();
+                }
                 pages.found.extend(found.iter().copied());
-                pages.read = last.then_some(*between);
-                pages.trouble = None;
+                pages.read = last.then(|| reading.clone());
+                (pages.part, pages.trouble) = (Some(reading), None);
             }
         }
-        Body::LedgerTroubled { ledger, why, place, at } => {
+        Body::LedgerTroubled { ledger, why, at, .. } => {
             let pages = book.entry((ledger.clone(), at.clock.host.clone())).or_default();
+            let known = pages.interrupted.len() >= MOST_REASONS || pages.interrupted.contains(why);
+            if pages.opened && !closed && pages.read.is_none() && !known {
+                pages.interrupted.push(why.clone());
+            }
             pages.trouble = Some(why.clone());
-            pages.place.clone_from(place);
         }
         Body::LedgerDropped { ledger, at, .. } => {
             let pages = book.entry((ledger.clone(), at.clock.host.clone())).or_default();
@@ -83,7 +95,7 @@ pub struct LedgerReport {
     pub kind: String,
     /// Where it was written from.
     pub host: HostId,
-    /// Its place: a table, a key. Empty when it was never made.
+    /// Its place: a table, a key.
     pub place: String,
     /// From the sending of one marker to the next.
     pub every: Dur,
@@ -96,8 +108,11 @@ pub struct LedgerReport {
     pub lost_at: Vec<(i64, i64)>,
     /// Why there is no account.
     pub not_measured: Option<String>,
-    /// Why the place was left behind, if it was; it can be removed by hand.
+    /// Why the place was left behind, or may have been; it can be removed by hand.
     pub left: Option<String>,
+    /// Why it was not written to all the time.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interrupted: Vec<String>,
 }
 
 /// How a service did against its recovery point objective.
@@ -135,7 +150,7 @@ pub(super) fn reports(story: &Story) -> Vec<LedgerReport> {
 
 fn report(story: &Story, id: &LedgerId, ledger: &Ledger, host: &HostId, pages: &Pages) -> LedgerReport {
     let lives: Vec<Life> = pages.lives.values().cloned().collect();
-    let not_measured = match (&pages.refused, pages.opened, pages.read, &pages.trouble) {
+    let not_measured = match (&pages.refused, pages.opened, &pages.read, &pages.trouble) {
         (Some(why), ..) => Some(why.clone()),
         (None, false, _, Some(why)) => Some(format!("its place was not made: {why}")),
         (None, false, _, None) => Some("its host said nothing about it".to_owned()),
@@ -143,33 +158,45 @@ fn report(story: &Story, id: &LedgerId, ledger: &Ledger, host: &HostId, pages: &
         (None, true, None, None) => Some("it was not read back".to_owned()),
         (None, true, Some(_), _) => None,
     };
-    let mut account = not_measured.is_none().then(|| account(&lives, &pages.found));
+    let read = pages.read.as_ref().filter(|_| not_measured.is_none());
+    let mut account = read.map(|(clock, look)| account(&lives, &pages.found, (clock, *look)));
     let not_measured =
         not_measured.or_else(|| account.as_ref()?.achieved.is_none().then(|| "no marker was acknowledged".to_owned()));
     let clock_of = |lost: &Lost| pages.lives.keys().find(|(life, _)| *life == lost.life).map(|(_, clock)| clock);
     let mut lost_at = Vec::new();
     if let Some(account) = &mut account {
         account.spans.truncate(MOST_SPANS);
-        let place = |lost: &Lost| {
+        let lies = |lost: &Lost| {
             let clock = clock_of(lost)?;
             Some((story.offset(clock, lost.from.c), story.offset(clock, lost.to.s)))
         };
-        lost_at.extend(account.spans.iter().filter_map(place));
+        lost_at.extend(account.spans.iter().filter_map(lies));
     }
-    let left = (pages.opened && !pages.dropped)
-        .then(|| pages.trouble.clone().unwrap_or_else(|| "its host did not say that it is removed".to_owned()));
+    let left = match (pages.opened, &pages.refused) {
+        _ if pages.dropped || !story.steady => None,
+        (true, _) => {
+            Some(pages.trouble.clone().unwrap_or_else(|| "its host did not say that it is removed".to_owned()))
+        }
+        // What is there is somebody else's.
+        (false, Some(_)) => None,
+        (false, None) => {
+            let why = pages.trouble.clone().unwrap_or_else(|| "its host said nothing about it".to_owned());
+            Some(format!("if it was made: {why}"))
+        }
+    };
     LedgerReport {
         ledger: id.clone(),
         service: ledger.service.clone(),
         kind: ledger.kind.clone(),
         host: host.clone(),
-        place: pages.place.clone(),
+        place: place(&story.head.run, id, host),
         every: ledger.every,
         timeout: ledger.timeout,
         account,
         lost_at,
         not_measured,
-        left: left.filter(|_| story.finished.is_some() || story.released),
+        left: left.filter(|_| story.finished.is_some()),
+        interrupted: pages.interrupted.clone(),
     }
 }
 
@@ -195,7 +222,11 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
         let judgement = match (service.rpo, unmeasured, worst) {
             (None, ..) => Judgement::NoObjective,
             (Some(_), _, None) if mine.is_empty() => {
-                Judgement::NotMeasured { why: "no ledger speaks for its data".into() }
+                let named = story.experiment.as_ref().is_some_and(|experiment| {
+                    experiment.ledgers.values().any(|ledger| ledger.service == service.service)
+                });
+                let why = if named { "no host was drawn that would write" } else { "no ledger speaks for its data" };
+                Judgement::NotMeasured { why: why.into() }
             }
             // What one ledger misses no other makes up for.
             (Some(rpo), None, Some(achieved)) => judged(rpo, achieved, lost, acknowledged, every),
@@ -205,6 +236,14 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
             },
             (Some(_), why, None) => Judgement::NotMeasured { why: why.unwrap_or_default() },
         };
+        // Where nothing was broken, what is kept proves nothing.
+        let calm = !story.items_of(service.service.as_str()).any(|(_, item)| item.effective.is_some());
+        let judgement = match judgement {
+            Judgement::Met { .. } | Judgement::Inconclusive { .. } if calm => {
+                Judgement::NotMeasured { why: "no fault took effect".into() }
+            }
+            judgement => judgement,
+        };
         service.recovery_point = Some(RecoveryPoint { achieved: worst, lost, acknowledged, judgement });
     }
 }
@@ -212,10 +251,13 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
 /// Places that were left behind.
 pub(super) fn warnings(ledgers: &[LedgerReport]) -> Vec<String> {
     let left = ledgers.iter().filter_map(|one| Some((one, one.left.as_ref()?)));
-    let told = left.map(|(one, why)| {
+    let left = left.map(|(one, why)| {
         format!("ledger {}: {} is left behind in {} ({why}): remove it by hand", one.ledger, one.place, one.service)
     });
-    told.collect()
+    let interrupted = ledgers.iter().flat_map(|one| one.interrupted.iter().map(move |why| (one, why)));
+    let interrupted =
+        interrupted.map(|(one, why)| format!("ledger {} was not written to all the time: {why}", one.ledger));
+    left.chain(interrupted).collect()
 }
 
 fn judged(rpo: Dur, achieved: Interval, lost: u64, acknowledged: u64, every: Dur) -> Judgement {

@@ -117,8 +117,10 @@ pub(super) struct Story {
     pub watches: BTreeMap<(ProbeId, ClockId), Watch>,
     pub refused_probes: BTreeMap<(ProbeId, HostId), String>,
     pub ledgers: ledgers::Book,
-    /// The places of ledgers were to be removed.
-    pub released: bool,
+    /// Hosts began to look, and to write.
+    pub steady: bool,
+    /// Ledgers were to be read back.
+    pub closed: bool,
     pub aborted: Option<(AbortKind, String)>,
     pub gave_up: Vec<ServiceId>,
     pub marks: Vec<Marked>,
@@ -155,7 +157,8 @@ impl Story {
             watches: BTreeMap::new(),
             refused_probes: BTreeMap::new(),
             ledgers: BTreeMap::new(),
-            released: false,
+            steady: false,
+            closed: false,
             aborted: None,
             gave_up: Vec::new(),
             marks: Vec::new(),
@@ -218,8 +221,13 @@ impl Story {
 
     /// Items that a probe has to do with: in a game day those of its own section.
     pub(super) fn items_seen_by(&self, probe: &ProbeId) -> impl Iterator<Item = (&ItemKey, &Item)> {
+        self.items_of(probe.as_str())
+    }
+
+    /// Items that what bears this name has to do with.
+    pub(super) fn items_of(&self, name: &str) -> impl Iterator<Item = (&ItemKey, &Item)> {
         let of = |name: &str| self.experiment.as_ref().and_then(|e| Some(&e.section_of(name)?.id));
-        let section = of(probe.as_str());
+        let section = of(name);
         self.items.iter().filter(move |(key, _)| section.is_none() || section == of(key.entry.as_str()))
     }
 
@@ -306,8 +314,9 @@ impl Story {
                 watch.failed += u64::from(*failed);
                 watch.digests.push(digest.clone());
             }
-            Body::LedgersReleased { .. } => self.released = true,
-            body if body.ledger().is_some() => ledgers::take(&mut self.ledgers, body),
+            Body::GateStarted { .. } => self.steady = true,
+            Body::LedgersClosed { .. } => self.closed = true,
+            body if body.ledger().is_some() => ledgers::take(&mut self.ledgers, body, self.closed),
             _ => self.take_item(event),
         }
     }

@@ -98,12 +98,12 @@ impl Run {
     }
 
     /// When the first entry of a section started, or was passed over.
-    fn begun(&self, section: &Section) -> Option<&Stamp> {
+    pub(super) fn begun(&self, section: &Section) -> Option<&Stamp> {
         let mut states = self.entries_of(section).map(|entry| &self.entries[&entry.id]);
         states.find_map(|state| state.started.as_ref().or(state.over.as_ref()))
     }
 
-    fn over(&self, section: &Section) -> bool {
+    pub(super) fn over(&self, section: &Section) -> bool {
         self.entries.get(&section.last()).is_some_and(|state| state.over.is_some())
     }
 

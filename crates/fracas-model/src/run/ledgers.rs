@@ -3,7 +3,9 @@
 //! ```text
 //! write (gate .. all undone) -> LedgersClosed -> read -> LedgersReleased -> drop -> finished
 //! ```
-//! Everything that the report makes of a ledger is in the history before its place is removed.
+//! The ledger of a section of a game day is written from its beginning to its end, then read back and removed.
+//! Everything that the report makes of a ledger is in the history before its place is removed: one that could not be read
+//! back is left, and named.
 
 use super::{Phase, Run, decide::Decision};
 use crate::{
@@ -20,8 +22,8 @@ use crate::{
 const OPEN_WITHIN: Dur = Dur::from_secs(60);
 /// How long a ledger is tried to be read back, from all being undone: a service that has not come back until then is down.
 const READ_WITHIN: Dur = Dur::from_secs(60);
-/// How long a place is tried to be removed.
-const DROP_WITHIN: Dur = Dur::from_secs(30);
+/// How long a place is tried to be removed: a few attempts, of which each is given 10 s.
+const DROP_WITHIN: Dur = Dur::from_secs(40);
 
 /// How the ledgers of a run stand.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -76,6 +78,9 @@ impl Run {
         else {
             return false;
         };
+        if !self.experiment.ledgers.get(ledger).is_some_and(|known| self.writers(known).contains(host)) {
+            return true;
+        }
         let state = self.ledgers.each.entry((ledger.clone(), host.clone())).or_default();
         match &event.body {
             Body::LedgerOpened { .. } => (state.opened, state.trouble) = (true, None),
@@ -99,9 +104,29 @@ impl Run {
         self.targets.get(&target).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether hosts were asked for a ledger: those of a section once that began.
+    fn asked(&self, id: &LedgerId) -> bool {
+        let section = self.experiment.section_of(id.as_str());
+        self.ledgers.asked && section.is_none_or(|section| self.begun(section).is_some())
+    }
+
+    /// What should be done about a ledger.
+    fn work(&self, id: &LedgerId, state: &LedgerState) -> LedgerWork {
+        let section = self.experiment.section_of(id.as_str());
+        let through = section.is_some_and(|section| self.over(section));
+        // Whoever never heard of a place of ours removes what may be there; what was not read is not removed.
+        let droppable = state.read || (!state.opened && self.ledgers.released.is_some());
+        match &self.ledgers.closed {
+            _ if droppable && (through || self.ledgers.released.is_some()) => LedgerWork::Drop,
+            None if !through => LedgerWork::Write,
+            _ => LedgerWork::Read,
+        }
+    }
+
     /// Every ledger of every host that should keep one.
     fn kept(&self) -> impl Iterator<Item = (&LedgerId, &Ledger, &HostId, LedgerState)> {
-        self.experiment.ledgers.iter().flat_map(move |(id, ledger)| {
+        let asked = self.experiment.ledgers.iter().filter(|(id, _)| self.asked(id));
+        asked.flat_map(move |(id, ledger)| {
             self.writers(ledger).iter().map(move |host| {
                 let state = self.ledgers.each.get(&(id.clone(), host.clone())).cloned().unwrap_or_default();
                 (id, ledger, host, state)
@@ -119,11 +144,6 @@ impl Run {
         if matches!(self.phase, Phase::Planned | Phase::Finished) {
             return Vec::new();
         }
-        let work = match (&self.ledgers.closed, &self.ledgers.released) {
-            (_, Some(_)) => LedgerWork::Drop,
-            (Some(_), None) => LedgerWork::Read,
-            (None, None) => LedgerWork::Write,
-        };
         let mine = self.kept().filter(|(_, _, of, state)| *of == host && !state.refused && !state.dropped);
         mine.map(|(id, ledger, _, state)| LedgerItem {
             run: self.id.clone(),
@@ -135,7 +155,7 @@ impl Run {
             place: place(&self.id, id, host),
             token: token(&self.id, id, host),
             made: state.opened,
-            work,
+            work: self.work(id, &state),
             until: self.experiment.recovery.give_up_after + self.experiment.lease + Dur::from_secs(180),
         })
         .collect()
@@ -143,7 +163,8 @@ impl Run {
 
     /// What keeps the timeline from beginning: a ledger that is not open yet, with how long it is waited for.
     pub(super) fn unopened(&self) -> Option<(String, Dur)> {
-        let (id, _, host, state) = self.kept().find(|(_, _, _, state)| !state.opened && !state.refused)?;
+        let whole = self.kept().filter(|(id, _, _, _)| self.experiment.section_of(id.as_str()).is_none());
+        let (id, _, host, state) = whole.into_iter().find(|(_, _, _, state)| !state.opened && !state.refused)?;
         let within = self.experiment.steady_state.as_ref().map_or(OPEN_WITHIN, |gate| gate.give_up_after);
         let why = state.trouble.map_or_else(|| "its host said nothing about it".to_owned(), |why| why);
         Some((format!("ledger {id} on {} was not opened within {within}: {why}", self.name(host)), within))
@@ -155,7 +176,7 @@ impl Run {
         let unheard = |host: &HostId, state: &LedgerState| !state.opened && self.lost_contact.contains_key(host);
         let open = self.kept().filter(|(_, _, _, state)| !state.refused && !state.dropped);
         let mut open = open.filter(|(_, _, host, state)| !unheard(host, state)).peekable();
-        open.peek().filter(|_| self.ledgers.asked)?;
+        open.peek()?;
         let Some(closed) = &self.ledgers.closed else {
             return Some(Decision::one(Body::LedgersClosed { at: now.clone() }));
         };
@@ -167,6 +188,7 @@ impl Run {
             return Some(Decision::one(Body::LedgersReleased { at: now.clone() }));
         };
         let deadline = released.later(DROP_WITHIN).boot_ns;
-        (now.boot_ns < deadline).then(|| Decision { wake_ns: Some(deadline), ..Decision::default() })
+        let going = open.any(|(_, _, _, state)| state.read || !state.opened);
+        (going && now.boot_ns < deadline).then(|| Decision { wake_ns: Some(deadline), ..Decision::default() })
     }
 }
