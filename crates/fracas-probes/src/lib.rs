@@ -4,6 +4,7 @@
 //! can be compared with the parameter `tolerance`, which [`offered`] adds and [`ready`] applies, for all probes in one place.
 
 mod connect;
+pub mod dbus;
 pub mod dns;
 mod dnswire;
 pub mod exec;
@@ -27,6 +28,7 @@ pub mod redis;
 pub mod resp;
 mod scram;
 mod secret;
+pub mod systemd_unit;
 pub mod tcp;
 mod tls;
 mod tolerated;
@@ -101,6 +103,7 @@ pub const ALL: &[&dyn Probe] = &[
     &file::FileProbe,
     &log::Log,
     &mysql::Mysql,
+    &systemd_unit::SystemdUnit,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.

@@ -19,6 +19,7 @@ use fracas_model::{
     plan::{Check, Step},
     policy::Policy,
 };
+use fracas_probes::systemd_unit;
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
@@ -332,8 +333,12 @@ fn real() {
     // The socket is there a moment before somebody listens.
     wait_for("the bus", || UnixStream::connect(&socket).is_ok());
     let said = Systemd::at(&socket).talk().and_then(|mut talk| talk.active("web.service"));
+    let params = serde_json::from_str(r#"{ "unit": "web" }"#).expect("parameters");
+    let looked = run(systemd_unit::at(&params, &socket).expect("a unit").look());
     daemon.kill().expect("killed");
     daemon.wait().expect("reaped");
     let why = said.expect_err("there is no systemd behind it");
     assert!(why.contains("org.freedesktop.DBus.Error.ServiceUnknown"), "{why}");
+    let why = looked.expect_err("there is no systemd behind it for a probe either");
+    assert!(why.starts_with("LoadUnit: The name org.freedesktop.systemd1 was not provided"), "{why}");
 }
