@@ -65,9 +65,7 @@ impl Probe for Redis {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
-        let question = Question { key: params.text("key").map(str::to_owned), replication };
-        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question })))
+        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question: Question::of(params) })))
     }
 }
 
@@ -81,6 +79,11 @@ impl Lookout for Rc<Ready> {
 }
 
 impl Question {
+    fn of(params: &Params) -> Self {
+        let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
+        Self { key: params.text("key").map(str::to_owned), replication }
+    }
+
     async fn ask<S>(&self, client: &mut Client<S>, hushed: &dyn Fn(String) -> String) -> Seen
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -102,6 +105,16 @@ impl Question {
         // Reasons show the role.
         Ok(replication(values, &hushed(client.command(&[b"INFO", b"replication"]).await?.to_string())))
     }
+}
+
+/// What a look with these parameters, whose password may stand there as it is, makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let access = Access::new(params, &Policy::builtin()).map_err(|refusal| refusal.why)?;
+    let (question, password) = (Question::of(params), access.password().await?);
+    let ask = async |client: &mut Client<_>, hushed: &dyn Fn(String) -> String| question.ask(client, hushed).await;
+    let seen = access.over(Client::over(stream), password.as_deref(), ask).await;
+    crate::tolerated::compared(&Redis, params, seen)
 }
 
 /// The fields that `INFO replication` gives: lines of `name:value` (<https://redis.io/docs/latest/commands/info/>).
