@@ -56,6 +56,16 @@ pub struct Message {
     pub body: Vec<Value>,
 }
 
+/// What is sent first, by this user; nothing else may be until it was answered by a line that begins with `OK `.
+///
+/// It ends the greeting at once, as systemd's own clients do. Sent later, BEGIN could come together with the first call, and
+/// systemd at its own socket would not look at that call before yet more came.
+pub fn greeting(uid: u32) -> Vec<u8> {
+    // A zero byte, then the user's number in decimal digits, those in hexadecimal.
+    let uid: String = uid.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+    format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").into_bytes()
+}
+
 /// A method call as bytes, little-endian.
 pub fn call(serial: u32, to: &str, path: &str, interface: &str, member: &str, words: &[Value]) -> Vec<u8> {
     let (mut body, mut signature) = (Vec::new(), String::new());
@@ -311,6 +321,11 @@ mod tests {
         for cut in 0..HELLO.len() {
             assert_eq!(Message::read(&HELLO[..cut]), None, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn the_greeting_is_whole() {
+        assert_eq!(greeting(1000), b"\0AUTH EXTERNAL 31303030\r\nBEGIN\r\n");
     }
 
     #[test]

@@ -248,15 +248,11 @@ struct Talk<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> Talk<S> {
     async fn begin(stream: S, bus: bool) -> Result<Self, String> {
         let mut talk = Self { wire: Wire::over(stream, LONGEST), serial: 0 };
-        // A zero byte, then who we are: the user's number in decimal digits, those in hexadecimal.
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let uid: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-        talk.wire.send(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes()).await?;
+        talk.wire.send(&dbus::greeting(rustix::process::geteuid().as_raw())).await?;
         let answer = talk.wire.line(LONGEST_LINE).await?;
         if !answer.starts_with(b"OK ") {
             return Err(brief(format_args!("the bus does not let us in: {}", String::from_utf8_lossy(&answer))));
         }
-        talk.wire.send(b"BEGIN\r\n").await?;
         if bus {
             let words = ["org.freedesktop.DBus", "Hello"];
             talk.ask("org.freedesktop.DBus", "/org/freedesktop/DBus", &[&words])

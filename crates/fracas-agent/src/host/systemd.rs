@@ -58,15 +58,11 @@ impl Systemd {
 impl Talk {
     fn begin(socket: &Path, greets: bool) -> io::Result<Self> {
         let mut talk = Self { stream: UnixStream::connect(socket)?, until: Instant::now() + PATIENCE, serial: 0 };
-        // A zero byte, then who we are: the user's number in decimal digits, those in hexadecimal.
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let uid: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-        talk.send(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        talk.send(&dbus::greeting(rustix::process::geteuid().as_raw()))?;
         let answer = talk.line()?;
         if !answer.starts_with("OK ") {
             return Err(io::Error::other(format!("it does not let us in: {answer}")));
         }
-        talk.send(b"BEGIN\r\n")?;
         if greets {
             talk.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", &[])
                 .map_err(io::Error::other)?;

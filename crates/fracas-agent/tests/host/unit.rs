@@ -111,10 +111,11 @@ fn serve(stream: UnixStream, units: &Units, asked: &Mutex<Vec<String>>) -> io::R
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line)?;
     assert!(line.starts_with(b"\0AUTH EXTERNAL "), "{line:?}");
-    out.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
     line.clear();
+    // As systemd does at its own socket, which would overlook a call that came together with it.
     input.read_until(b'\n', &mut line)?;
     assert_eq!(line, b"BEGIN\r\n");
+    out.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
     loop {
         let mut bytes = vec![0; 16];
         input.read_exact(&mut bytes)?;
