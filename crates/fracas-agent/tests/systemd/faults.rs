@@ -21,6 +21,7 @@ pub(crate) const TRIALS: &[Case] = &[
     ("fault_disk_fill", fill),
     ("fault_file_replace", replace),
     ("fault_service_stop", stop),
+    ("fault_service_stop_without_a_bus", stop_without_bus),
     ("fault_service_stop_and_a_quick_restart_as_systemd_unit_sees_them", seen),
     ("fault_cpu_load_does_not_starve_the_agent", load),
 ];
@@ -143,6 +144,16 @@ fn stop() {
     passed(&going.end());
     assert!(active(unit));
     until("it answers again", || answers(port).is_some_and(|pid| pid != before));
+}
+
+/// systemd answers at its own socket where no bus runs.
+fn stop_without_bus() {
+    let bus = ["dbus.socket", "dbus.service"];
+    say("/bin/systemctl", &["stop", bus[0], bus[1]]).good();
+    assert!(!bus.iter().any(|unit| active(unit)));
+    stop();
+    assert!(!bus.iter().any(|unit| active(unit)), "nobody has asked for it");
+    say("/bin/systemctl", &["start", bus[0]]).good();
 }
 
 /// What the probe `systemd-unit` says of a unit that stops and starts, and of one that is up again before anybody looks;
