@@ -11,7 +11,10 @@ use fracas_model::{
     units::Dur,
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::net::UdpSocket;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UdpSocket,
+};
 
 use crate::{
     LookFuture, Lookout, OneCall, Probe, Seen, brief,
@@ -80,6 +83,12 @@ impl Probe for Dns {
     }
 
     fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
+        Ok(Box::new(Rc::new(Ready::of(params)?)))
+    }
+}
+
+impl Ready {
+    fn of(params: &Params) -> Result<Self, Refusal> {
         let text = params.text("name").unwrap_or_default();
         let name = dnswire::name(text).ok_or_else(|| {
             Refusal::new(format!("dns: {text:?} is no name"), "write a name such as db.shop.internal")
@@ -96,7 +105,7 @@ impl Probe for Dns {
         let empty_is_ok = params.text("onEmpty") == Some("ok");
         let asked = Asked { name, kind };
         let (name_text, one) = (text.to_owned(), OneCall::default());
-        Ok(Box::new(Rc::new(Ready { server, asked, kind_name, name_text, empty_is_ok, one })))
+        Ok(Self { server, asked, kind_name, name_text, empty_is_ok, one })
     }
 }
 
@@ -156,8 +165,14 @@ impl Asked {
     }
 
     async fn over_tcp(&self, server: SocketAddr) -> Result<Answer, String> {
-        let id = random()?;
-        let mut wire = Wire::connect(&server.ip().to_string(), server.port(), LONGEST_TCP).await?;
+        let wire = Wire::connect(&server.ip().to_string(), server.port(), LONGEST_TCP).await?;
+        self.over_stream(wire, random()?).await
+    }
+
+    async fn over_stream<S>(&self, mut wire: Wire<S>, id: u16) -> Result<Answer, String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
         let question = dnswire::question(id, &self.name, self.kind);
         let length = u16::try_from(question.len()).map_err(|_| "the name is too long")?;
         wire.send(&[&length.to_be_bytes()[..], &question].concat()).await?;
@@ -166,6 +181,20 @@ impl Asked {
         let answer = dnswire::answer(&message, id, &self.name, self.kind).filter(|answer| !answer.truncated);
         answer.ok_or_else(|| "the answer over TCP is none".into())
     }
+}
+
+/// What a look with these parameters makes of this datagram as the answer to question `id`, and of what `stream` answers
+/// where that says that it did not fit, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, id: u16, datagram: &[u8], stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let ready = Ready::of(params).map_err(|refusal| refusal.why)?;
+    let asked = &ready.asked;
+    let mut answer =
+        dnswire::answer(datagram, id, &asked.name, asked.kind).ok_or("the datagram answers something else")?;
+    if answer.truncated {
+        answer = asked.over_stream(Wire::over(stream, LONGEST_TCP), id).await?;
+    }
+    crate::tolerated::compared(&Dns, params, ready.judge(answer))
 }
 
 fn random() -> Result<u16, String> {

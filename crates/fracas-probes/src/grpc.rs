@@ -164,6 +164,14 @@ async fn ask(stream: impl AsyncRead + AsyncWrite + Unpin, uri: &Uri, service: &s
     beside(call, connection).await
 }
 
+/// What a look for this service makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let uri = Uri::from_static("http://127.0.0.1/grpc.health.v1.Health/Check");
+    let seen = ask(stream, &uri, params.text("service").unwrap_or_default()).await;
+    crate::tolerated::compared(&Grpc, params, seen)
+}
+
 /// The request: a frame that is not compressed, with the service's name as field 1.
 fn message(service: &str) -> Bytes {
     let mut field = Vec::new();

@@ -4,6 +4,7 @@
 //! can be compared with the parameter `tolerance`, which [`offered`] adds and [`ready`] applies, for all probes in one place.
 
 mod connect;
+pub mod dbus;
 pub mod dns;
 mod dnswire;
 pub mod exec;
@@ -27,6 +28,7 @@ pub mod redis;
 pub mod resp;
 mod scram;
 mod secret;
+pub mod systemd_unit;
 pub mod tcp;
 mod tls;
 mod tolerated;
@@ -101,6 +103,7 @@ pub const ALL: &[&dyn Probe] = &[
     &file::FileProbe,
     &log::Log,
     &mysql::Mysql,
+    &systemd_unit::SystemdUnit,
 ];
 
 /// A probe as documents see it: with the parameter and the field that all probes have.
@@ -122,10 +125,14 @@ pub fn ready(probe: &dyn Probe, params: &Params, policy: &Policy) -> Result<Box<
 /// Longest reason of a failed look in bytes: readings travel by the thousand.
 const LONGEST_WHY: usize = 120;
 
-/// A reason cut to its longest size, on a character boundary, on one line.
+/// A text on one line, without anything that steers a terminal: what a service answers goes there as it is.
+pub(crate) fn plain(text: &str) -> String {
+    harmless(text).replace(['\n', '\t'], " ")
+}
+
+/// A reason cut to its longest size, on a character boundary, and [`plain`].
 pub(crate) fn brief(why: impl fmt::Display) -> String {
-    // What a service answers goes to terminals as it is.
-    let mut why = harmless(&why.to_string()).replace(['\n', '\t'], " ");
+    let mut why = plain(&why.to_string());
     if why.len() > LONGEST_WHY {
         let end = (0..=LONGEST_WHY - 3).rev().find(|at| why.is_char_boundary(*at)).unwrap_or(0);
         why.truncate(end);

@@ -87,10 +87,14 @@ impl Lookout for Rc<Ready> {
             };
             let client = Client::connect(&ready.host, ready.port).await?;
             let login = Login { user: &ready.user, database: ready.database.as_deref(), password: &password };
-            // A server may repeat what it was told, at any time; of a reason that is cut already a part would be left.
-            ask(client, login, &ready.query).await.map_err(|why| brief(secret::hushed(why, Some(&password))))
+            session(client, login, &ready.query).await
         })
     }
+}
+
+async fn session<S: AsyncRead + AsyncWrite + Unpin>(client: Client<S>, login: Login<'_>, query: &str) -> Seen {
+    // A server may repeat what it was told, at any time; of a reason that is cut already a part would be left.
+    ask(client, login, query).await.map_err(|why| brief(secret::hushed(why, Some(login.password))))
 }
 
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, login: Login<'_>, query: &str) -> Seen {
@@ -98,8 +102,19 @@ async fn ask<S: AsyncRead + AsyncWrite + Unpin>(mut client: Client<S>, login: Lo
     let rows = client.query(query).await;
     client.quit().await;
     let rows = rows?;
+    // Reasons show the version, and a server may call itself by what it was told in another session. Half a password is
+    // one too: it is taken out before anything is cut.
+    let version = brief(secret::hushed(version, Some(login.password)));
     let values = Values::new().with("version", version).with("rows", rows.count);
     Ok(values.with_known("answer", rows.first.and_then(|row| row.into_iter().next()?)))
+}
+
+/// What a look with these parameters and this password, which may be empty, makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, password: &str, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let login = Login { user: "me", database: params.text("database"), password };
+    let seen = session(Client::over(stream), login, "select 1").await;
+    crate::tolerated::compared(&Mysql, params, seen)
 }
 
 const HELP: &str = "\
@@ -146,12 +161,12 @@ mod tests {
         assert!(why.starts_with("MySQL says: xxx") && !why.contains("hu"), "{why}");
     }
 
-    #[tokio::test(flavor = "current_thread")]
-    async fn a_look_is_a_session_and_a_query() {
+    /// What a look sees of a server that calls itself so and answers one row.
+    async fn looked(version: &str, mut params: serde_json::Value, policy: &Policy) -> Seen {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let params = json!({ "address": listener.local_addr().unwrap().to_string(), "user": "me" });
-        let lookout = crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), &Policy::builtin()).unwrap();
-        let mut greeting = b"\x0a11.4-MariaDB\0\x01\0\0\0abcdefgh".to_vec();
+        params["address"] = listener.local_addr().unwrap().to_string().into();
+        let lookout = crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), policy).unwrap();
+        let mut greeting = [b"\x0a", version.as_bytes(), b"\0\x01\0\0\0abcdefgh"].concat();
         greeting.extend_from_slice(&[0; 19]);
         greeting.extend_from_slice(b"ijklmnopqrst\0mysql_native_password\0");
         let greeting = [&[u8::try_from(greeting.len()).unwrap(), 0, 0, 0][..], &greeting].concat();
@@ -167,8 +182,27 @@ mod tests {
                 stream.write_all(answer).await.unwrap();
             }
         };
-        let values = tokio::join!(lookout.look(), serve).0.unwrap();
+        tokio::join!(lookout.look(), serve).0
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_look_is_a_session_and_a_query() {
+        let values = looked("11.4-MariaDB", json!({ "user": "me" }), &Policy::builtin()).await.unwrap();
         let wanted = Values::new().with("version", "11.4-MariaDB".to_owned()).with("rows", 1.0);
         assert_eq!(values, wanted.with("answer", "1".to_owned()));
+    }
+
+    /// Reasons show the version, which may be what the server was told in another session, also where it is cut.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_password_is_no_version() {
+        let (_kept, password, policy) = secret::kept("hush-hush-hush");
+        let params = json!({ "user": "me", "password": password, "tolerance": { "version": { "equals": "8.4.1" } } });
+        let why = looked("8-hush-hush-hush", params.clone(), &policy).await.unwrap_err();
+        assert_eq!(why, "version was \"8-...\", \"8.4.1\" wanted");
+        let values = looked(&format!("{}hush-hush-hush", "8".repeat(110)), params, &policy).await;
+        assert!(values.unwrap_err().starts_with("version was \"888"));
+        let params = json!({ "user": "me", "password": password });
+        let values = looked(&format!("{}hush-hush-hush", "8".repeat(110)), params, &policy).await.unwrap();
+        assert_eq!(values.get("version"), Some(&format!("{}...", "8".repeat(110)).into()));
     }
 }

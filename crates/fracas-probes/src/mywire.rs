@@ -7,7 +7,7 @@ use tokio::{
     net::TcpStream,
 };
 
-use crate::{brief, wire::Wire};
+use crate::wire::Wire;
 
 /// Longest answer to one message, bytes.
 const LONGEST: usize = 256 * 1024;
@@ -76,7 +76,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         Self { wire: Wire::over(stream, LONGEST), sequence: 0 }
     }
 
-    /// Opens the session, and gives the server's version.
+    /// Opens the session, and gives the server's version, as long and as strange as the server likes.
     ///
     /// # Errors
     /// What the server says, or wants and we cannot.
@@ -209,7 +209,6 @@ impl Greeting {
         let tail = rest.get(1 + 2 + 1 + 2 + 2 + 1 + 10..)?;
         let (second, rest) = tail.split_at_checked(12)?;
         let (plugin, _) = until_zero(rest.get(1..)?)?;
-        let version = brief(version);
         (*first == GREETING).then_some(Self { version, salt: [head, second].concat(), plugin })
     }
 }

@@ -65,9 +65,7 @@ impl Probe for Postgres {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let query = params.text("query").unwrap_or("select 1").to_owned();
-        let question = Question { query, recovery: tolerance::wants(params, "recovery") };
-        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question })))
+        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question: Question::of(params) })))
     }
 }
 
@@ -79,6 +77,11 @@ impl Lookout for Rc<Ready> {
 }
 
 impl Question {
+    fn of(params: &Params) -> Self {
+        let query = params.text("query").unwrap_or("select 1").to_owned();
+        Self { query, recovery: tolerance::wants(params, "recovery") }
+    }
+
     async fn ask<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Seen {
         let Rows { rows, count, .. } = client.query(&self.query, 1).await?;
         let values = Values::new().with("rows", count);
@@ -92,6 +95,16 @@ impl Question {
             _ => Err("the server does not say whether it is a standby".into()),
         }
     }
+}
+
+/// What a look with these parameters, whose password may stand there as it is, and this nonce makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, nonce: &str, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let access = Access::new(params, &Policy::builtin()).map_err(|refusal| refusal.why)?;
+    let (question, password) = (Question::of(params), access.password().await?);
+    let ask = async |client: &mut Client<_>| question.ask(client).await;
+    let seen = access.over(Client::over(stream), password.as_deref(), nonce, ask).await;
+    crate::tolerated::compared(&Postgres, params, seen)
 }
 
 const HELP: &str = "\

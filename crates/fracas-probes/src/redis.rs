@@ -65,9 +65,7 @@ impl Probe for Redis {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
-        let question = Question { key: params.text("key").map(str::to_owned), replication };
-        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question })))
+        Ok(Box::new(Rc::new(Ready { access: Access::new(params, policy)?, question: Question::of(params) })))
     }
 }
 
@@ -81,6 +79,11 @@ impl Lookout for Rc<Ready> {
 }
 
 impl Question {
+    fn of(params: &Params) -> Self {
+        let replication = REPLICATION.iter().any(|field| tolerance::wants(params, field));
+        Self { key: params.text("key").map(str::to_owned), replication }
+    }
+
     async fn ask<S>(&self, client: &mut Client<S>, hushed: &dyn Fn(String) -> String) -> Seen
     where
         S: AsyncRead + AsyncWrite + Unpin,
@@ -99,17 +102,27 @@ impl Question {
         if !self.replication {
             return Ok(values);
         }
-        // Reasons show the role.
-        Ok(replication(values, &hushed(client.command(&[b"INFO", b"replication"]).await?.to_string())))
+        Ok(replication(values, &client.command(&[b"INFO", b"replication"]).await?.to_string(), hushed))
     }
 }
 
+/// What a look with these parameters, whose password may stand there as it is, makes of what `stream` answers, for fuzzing.
+#[cfg(fuzzing)]
+pub async fn judge(params: &Params, stream: impl AsyncRead + AsyncWrite + Unpin) -> Seen {
+    let access = Access::new(params, &Policy::builtin()).map_err(|refusal| refusal.why)?;
+    let (question, password) = (Question::of(params), access.password().await?);
+    let ask = async |client: &mut Client<_>, hushed: &dyn Fn(String) -> String| question.ask(client, hushed).await;
+    let seen = access.over(Client::over(stream), password.as_deref(), ask).await;
+    crate::tolerated::compared(&Redis, params, seen)
+}
+
 /// The fields that `INFO replication` gives: lines of `name:value` (<https://redis.io/docs/latest/commands/info/>).
-fn replication(values: Values, info: &str) -> Values {
+fn replication(values: Values, info: &str, hushed: impl Fn(String) -> String) -> Values {
     let line = |name: &str| info.lines().find_map(|line| line.trim_end().strip_prefix(name)?.strip_prefix(':'));
     let number = |name: &str| line(name).and_then(|text| text.parse::<u64>().ok());
     values
-        .with_known("role", line("role").map(str::to_owned))
+        // Reasons show it.
+        .with_known("role", line("role").map(|role| hushed(role.to_owned())))
         .with_known("connectedReplicas", number("connected_slaves"))
         .with_known("masterLinkUp", line("master_link_status").map(|status| status == "up"))
         // A replica counts in its master's stream, a master in its own.
@@ -179,11 +192,16 @@ mod tests {
         let info =
             "# Replication\r\nrole:slave\r\nmaster_link_status:down\r\nslave_repl_offset:7\r\nconnected_slaves:2\r\n";
         let info = format!("${}\r\n{info}\r\n", info.len());
+        let (ok, master) = ("+OK\r\n", json!({ "masterLinkUp": { "equals": true }, "role": { "equals": "slave" } }));
+        let with_password = json!({ "password": "hush", "tolerance": master });
+        let why = against(&[ok, "+PONG\r\n", &info], with_password).await.0.unwrap_err();
+        assert_eq!(why, "masterLinkUp was false, true wanted");
         let wanted = json!({ "database": 3, "key": "k", "tolerance": { "masterLinkUp": { "equals": true } } });
         let (seen, asked) = against(&["+OK\r\n", "$1\r\nv\r\n", &info], wanted).await;
         assert_eq!(seen.unwrap_err(), "masterLinkUp was false, true wanted");
         assert!(asked.contains("SELECT\r\n$1\r\n3\r\n") && asked.contains("GET\r\n$1\r\nk\r\n"), "{asked}");
-        let values = replication(Values::new(), "role:master\r\nconnected_slaves:2\r\nmaster_repl_offset:9\r\n");
+        let values =
+            replication(Values::new(), "role:master\r\nconnected_slaves:2\r\nmaster_repl_offset:9\r\n", |role| role);
         let master = Values::new().with("role", "master".to_owned()).with("connectedReplicas", 2.0);
         assert_eq!(values, master.with("replicationOffset", 9.0));
     }

@@ -8,7 +8,7 @@ use fracas_model::{
 };
 use serde_json::Value;
 
-use crate::{Blocking, files};
+use crate::{Blocking, files, plain};
 
 /// Longest file of a secret, in bytes: tokens of identity providers have some thousand.
 const LONGEST: usize = 16 * 1024;
@@ -106,10 +106,11 @@ impl Secret {
     }
 }
 
-/// A reason without the secret: a peer may repeat what it was told.
+/// A reason without the secret: a peer may repeat what it was told. As it will be shown, since a secret of several words may
+/// come back on several lines.
 pub(crate) fn hushed(why: String, secret: Option<&str>) -> String {
     match secret.filter(|secret| !secret.is_empty()) {
-        Some(secret) => why.replace(secret, "..."),
+        Some(secret) => plain(&why).replace(&plain(secret), "..."),
         None => why,
     }
 }
@@ -138,6 +139,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn a_secret_is_hushed_as_it_would_be_shown() {
+        let hush = |why: &str, secret: &str| hushed(why.to_owned(), Some(secret));
+        assert_eq!(hush("no: hush-hush-hush!", "hush-hush-hush"), "no: ...!");
+        assert_eq!(hush("no: hush\nhush\thush", "hush hush hush"), "no: ...");
+        assert_eq!(hush("no: hush\thush", "hush\thush"), "no: ...");
+        assert_eq!((hush("no", ""), hushed("no".into(), None)), ("no".into(), "no".to_owned()));
+    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_file_is_read_anew_each_time_and_only_where_the_owner_allows() {

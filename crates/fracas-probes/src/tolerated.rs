@@ -56,6 +56,16 @@ impl Lookout for Rc<Tolerated> {
     }
 }
 
+/// What becomes of a look of this probe when it is compared with what the parameters want, for fuzzing.
+#[cfg(fuzzing)]
+pub(crate) fn compared(probe: &dyn crate::Probe, params: &Params, seen: crate::Seen) -> crate::Seen {
+    let values = seen?;
+    if let Some(tolerance) = Tolerance::read(&probe.info().reading, params).map_err(|refusal| refusal.why)? {
+        tolerance.judge(&values).map_err(brief)?;
+    }
+    Ok(values)
+}
+
 #[cfg(test)]
 mod tests {
     use fracas_model::{

@@ -22,8 +22,9 @@ edges that were covered, how many inputs are worth keeping, and crashes. Fails o
 
 Inputs to begin with are in tests/fuzz/corpus; what was found beside them is kept in target/fuzz/found, and inputs that
 crash in target/fuzz/crashes. --ci is for every change: each target for 5 seconds with a seed of its own time, and fails
-where all of them together had fewer than 10000 inputs. With --seeds the inputs to begin with are made anew from the product's own examples. Needs a
-nightly toolchain (`rustup toolchain install nightly --profile minimal`) and a C++ compiler.
+where all of them together had fewer than 10000 inputs. With --seeds the inputs to begin with, of all targets or of those
+named, are made anew from the product's own examples. Needs a nightly toolchain (`rustup toolchain install nightly
+--profile minimal`) and a C++ compiler.
 
 Example: cargo xtask fuzz --target journal --seconds 60";
 
@@ -82,10 +83,7 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let program = build()?;
     println!("built in {} s", begun.elapsed().as_secs());
     let place = root().join("target/fuzz");
-    if asked.seeds {
-        return play(&program, "FRACAS_FUZZ_SEEDS", root().join("tests/fuzz/corpus").as_os_str()).map(drop);
-    }
-    let known = play(&program, "FRACAS_FUZZ_LIST", "1".as_ref())?;
+    let known = play(&program, "", "FRACAS_FUZZ_LIST", "1".as_ref())?;
     let known: Vec<&str> = known.lines().collect();
     if asked.list {
         for name in &known {
@@ -96,6 +94,11 @@ pub(crate) fn run(words: &[String]) -> Result<()> {
     let named: Vec<&str> = asked.targets.iter().map(String::as_str).collect();
     if let Some(unknown) = named.iter().find(|name| !known.contains(name)) {
         bail!("no fuzz target {unknown}; there are {}", known.join(", "));
+    }
+    if asked.seeds {
+        let corpus = root().join("tests/fuzz/corpus");
+        let all = if named.is_empty() { vec![""] } else { named };
+        return all.iter().try_for_each(|name| play(&program, name, "FRACAS_FUZZ_SEEDS", corpus.as_os_str()).map(drop));
     }
     let waiting: VecDeque<&str> = if named.is_empty() { known.into() } else { named.into() };
     let ran = all(&program, &place, waiting, &asked)?;
@@ -171,9 +174,13 @@ fn build() -> Result<PathBuf> {
     Ok(root().join("target/fuzz").join(target).join("debug/fuzz"))
 }
 
-/// Runs the program for something else than fuzzing; what it says.
-fn play(program: &Path, variable: &str, value: &std::ffi::OsStr) -> Result<String> {
-    let said = Command::new(program).env(variable, value).stderr(Stdio::inherit()).output()?;
+/// Runs the program for something else than fuzzing, for one target or (empty) for all; what it says.
+fn play(program: &Path, target: &str, variable: &str, value: &std::ffi::OsStr) -> Result<String> {
+    let said = Command::new(program)
+        .env("FRACAS_FUZZ_TARGET", target)
+        .env(variable, value)
+        .stderr(Stdio::inherit())
+        .output()?;
     if !said.status.success() {
         bail!("{} failed: {}", program.display(), said.status);
     }

@@ -177,7 +177,7 @@ fn schedules() -> Vec<Vec<u8>> {
         "when: { cron: \"0 0 29 2 *\" }\nzone: America/New_York\nconcurrency: queue\ncatchUp: { all: 5 }\n",
         "when: { at: 2027-03-28T02:30 }\nzone: Europe/Berlin\n",
         "when: { random: { opens: \"0 9 * * 1-5\", within: 6h } }\nzone: Asia/Kolkata\n",
-        "when: { cron: \"*/5 8-18 L * FRI#2\" }\nallowed:\n  - { days: mon-tue, from: \"09:00\", to: \"17:00\" }\nblackouts:\n  - { from: 2026-12-24, to: 2027-01-02T00:00, why: holidays }\n",
+        "when: { cron: \"*/5 8-18 L * FRI#2\" }\nallowed:\n  - { days: mon-tue, hours: \"09:00-17:00\" }\nblackouts:\n  - { from: 2026-12-24, to: 2027-01-02T00:00, why: holidays }\n",
     ];
     let whole: Vec<String> = rest.iter().map(|rest| format!("{head}{rest}")).collect();
     whole.iter().for_each(|text| good(text, &read_schedule("seed", text)));

@@ -1,8 +1,8 @@
 //! What the kernel, the bus and peers answer: netlink, queues, /proc, D-Bus, and HTTP to a probe.
 
-use fracas_agent::host::{netlink, netlink::message::Message as Netlink, processes, systemd::message};
+use fracas_agent::host::{netlink, netlink::message::Message as Netlink, processes};
 use fracas_model::catalogue::Params;
-use fracas_probes::http;
+use fracas_probes::{dbus, http};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{Target, world};
@@ -19,10 +19,10 @@ fn kernel(data: &[u8]) {
             processes::read_text(&String::from_utf8_lossy(data));
         }
         _ => {
-            if let Some(head) = data.get(..message::HEAD).and_then(|head| head.try_into().ok()) {
-                message::rest(head);
+            if let Some(head) = data.get(..dbus::HEAD).and_then(|head| head.try_into().ok()) {
+                dbus::rest(head);
             }
-            message::Message::read(data);
+            dbus::Message::read(data);
         }
     }
 }
@@ -67,9 +67,8 @@ fn datagrams() -> Vec<Vec<u8>> {
         "  0: 0100007F:1F90 00000000:0000 0A 00000000:00000000 00:00000000 00000000 1000 0 12345 1 0 100 0 0 10 0",
     ];
     seeds.extend(texts.map(|text| [&[1], text.as_bytes()].concat()));
-    let words =
-        [message::Value::from("web.service"), message::Value::Texts(vec!["a".into()]), message::Value::Flag(true)];
-    let call = message::call(7, "org.freedesktop.systemd1", "/p", "i.i", "M", &words);
+    let words = [dbus::Value::from("web.service"), dbus::Value::Texts(vec!["a".into()]), dbus::Value::Flag(true)];
+    let call = dbus::call(7, "org.freedesktop.systemd1", "/p", "i.i", "M", &words);
     let hello: &[u8] = b"l\x02\x01\x01\x09\0\0\0\x01\0\0\0\x3d\0\0\0\x06\x01s\0\x04\0\0\0:1.0\0\0\0\0\
         \x05\x01u\0\x01\0\0\0\x08\x01g\0\x01s\0\0\x07\x01s\0\x14\0\0\0org.freedesktop.DBus\0\0\0\0\x04\0\0\0:1.0\0";
     seeds.extend([&call[..], hello].map(|message| [&[2], message].concat()));

@@ -2,7 +2,7 @@
 //! holds for any bytes, and knows nothing that the product's own entry points do not tell.
 //!
 //! `FRACAS_FUZZ_TARGET=NAME` chooses one. `FRACAS_FUZZ_LIST=1` prints the names instead, and `FRACAS_FUZZ_SEEDS=DIR` writes
-//! inputs to begin with, made of the product's own examples.
+//! inputs to begin with for that target, or for all if there is none, made of the product's own examples.
 
 #![cfg_attr(fuzzing, no_main)]
 
@@ -12,6 +12,7 @@ mod kept;
 mod kernel;
 mod operators;
 mod orders;
+mod servers;
 mod sessions;
 mod strangers;
 mod world;
@@ -46,6 +47,12 @@ const TARGETS: &[Target] = &[
     events::EVENTS,
     kernel::KERNEL,
     kernel::ANSWER,
+    servers::REDIS,
+    servers::POSTGRES,
+    servers::MYSQL,
+    servers::DNS,
+    servers::GRPC,
+    servers::SYSTEMD,
 ];
 
 static CHOSEN: OnceLock<fn(&[u8])> = OnceLock::new();
@@ -55,11 +62,12 @@ fn choose() {
         TARGETS.iter().for_each(|target| println!("{}", target.name));
         std::process::exit(0);
     }
+    let name = env::var("FRACAS_FUZZ_TARGET").unwrap_or_default();
     if let Some(folder) = env::var_os("FRACAS_FUZZ_SEEDS") {
-        TARGETS.iter().for_each(|target| write(target, Path::new(&folder)));
+        let wanted = TARGETS.iter().filter(|target| name.is_empty() || target.name == name);
+        wanted.for_each(|target| write(target, Path::new(&folder)));
         std::process::exit(0);
     }
-    let name = env::var("FRACAS_FUZZ_TARGET").unwrap_or_default();
     let Some(target) = TARGETS.iter().find(|target| target.name == name) else {
         eprintln!("FRACAS_FUZZ_TARGET is {name:?}, which is no target: FRACAS_FUZZ_LIST=1 prints all");
         std::process::exit(2);

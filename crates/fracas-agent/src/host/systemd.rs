@@ -1,8 +1,6 @@
 //! The few words of D-Bus that stopping, starting and installing a unit takes, over the system bus or systemd's own socket. No other
-//! bus, no signals, no introspection: one call, one answer, within a time and a size.
-//!
-//! The wire is described in the D-Bus specification: <https://dbus.freedesktop.org/doc/dbus-specification.html>; the calls in
-//! `org.freedesktop.systemd1(5)`.
+//! bus, no signals, no introspection: one call, one answer, within a time and a size. The bytes of messages are read and written
+//! by [`fracas_probes::dbus`].
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -11,9 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use self::message::{Message, Value, call};
-
-pub mod message;
+use fracas_probes::dbus::{self, BOOTED, BUS, MANAGER, Message, OWN, SYSTEMD, Value, call};
 
 /// How long one conversation may take; a step is cut off after five seconds.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -23,11 +19,6 @@ const LONG_PATIENCE: Duration = Duration::from_mins(1);
 const LONGEST_LINE: usize = 4096;
 /// Messages that are not the answer and are passed over, in one call.
 const MOST_OTHERS: usize = 1000;
-
-const BUS: &str = "/run/dbus/system_bus_socket";
-const OWN: &str = "/run/systemd/private";
-const MANAGER: &str = "/org/freedesktop/systemd1";
-const SYSTEMD: &str = "org.freedesktop.systemd1";
 
 /// Where systemd is spoken to.
 #[derive(Clone, Debug, Default)]
@@ -55,9 +46,8 @@ impl Systemd {
         if let Some(socket) = &self.at {
             return Talk::begin(socket, true).map_err(|e| format!("{} does not answer: {e}", socket.display()));
         }
-        // What sd_booted(3) looks at.
-        if !Path::new("/run/systemd/system").is_dir() {
-            return Err("systemd does not run this host (there is no /run/systemd/system)".into());
+        if !Path::new(BOOTED).is_dir() {
+            return Err(format!("systemd does not run this host (there is no {BOOTED})"));
         }
         Talk::begin(Path::new(BUS), true)
             .or_else(|bus| Talk::begin(Path::new(OWN), false).map_err(|own| (bus, own)))
@@ -68,15 +58,11 @@ impl Systemd {
 impl Talk {
     fn begin(socket: &Path, greets: bool) -> io::Result<Self> {
         let mut talk = Self { stream: UnixStream::connect(socket)?, until: Instant::now() + PATIENCE, serial: 0 };
-        // A zero byte, then who we are: the user's number in decimal digits, those in hexadecimal.
-        let uid = rustix::process::geteuid().as_raw().to_string();
-        let uid: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
-        talk.send(format!("\0AUTH EXTERNAL {uid}\r\n").as_bytes())?;
+        talk.send(&dbus::greeting(rustix::process::geteuid().as_raw()))?;
         let answer = talk.line()?;
         if !answer.starts_with("OK ") {
             return Err(io::Error::other(format!("it does not let us in: {answer}")));
         }
-        talk.send(b"BEGIN\r\n")?;
         if greets {
             talk.call("org.freedesktop.DBus", "/org/freedesktop/DBus", "org.freedesktop.DBus", "Hello", &[])
                 .map_err(io::Error::other)?;
@@ -123,12 +109,12 @@ impl Talk {
     }
 
     fn message(&mut self) -> io::Result<Message> {
-        let mut head = [0; message::HEAD];
+        let mut head = [0; dbus::HEAD];
         self.fill(&mut head)?;
-        let rest = message::rest(&head).ok_or_else(|| io::Error::other("that is no D-Bus message"))?;
+        let rest = dbus::rest(&head).ok_or_else(|| io::Error::other("that is no D-Bus message"))?;
         let mut whole = head.to_vec();
-        whole.resize(message::HEAD + rest, 0);
-        self.fill(&mut whole[message::HEAD..])?;
+        whole.resize(dbus::HEAD + rest, 0);
+        self.fill(&mut whole[dbus::HEAD..])?;
         Message::read(&whole).ok_or_else(|| io::Error::other("that is no D-Bus message"))
     }
 

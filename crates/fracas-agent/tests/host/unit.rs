@@ -19,6 +19,7 @@ use fracas_model::{
     plan::{Check, Step},
     policy::Policy,
 };
+use fracas_probes::systemd_unit;
 use libtest_mimic::Trial;
 use tempfile::TempDir;
 
@@ -110,10 +111,11 @@ fn serve(stream: UnixStream, units: &Units, asked: &Mutex<Vec<String>>) -> io::R
     let mut line = Vec::new();
     input.read_until(b'\n', &mut line)?;
     assert!(line.starts_with(b"\0AUTH EXTERNAL "), "{line:?}");
-    out.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
     line.clear();
+    // As systemd does at its own socket, which would overlook a call that came together with it.
     input.read_until(b'\n', &mut line)?;
     assert_eq!(line, b"BEGIN\r\n");
+    out.write_all(b"OK 0123456789abcdef0123456789abcdef\r\n")?;
     loop {
         let mut bytes = vec![0; 16];
         input.read_exact(&mut bytes)?;
@@ -332,8 +334,12 @@ fn real() {
     // The socket is there a moment before somebody listens.
     wait_for("the bus", || UnixStream::connect(&socket).is_ok());
     let said = Systemd::at(&socket).talk().and_then(|mut talk| talk.active("web.service"));
+    let params = serde_json::from_str(r#"{ "unit": "web" }"#).expect("parameters");
+    let looked = run(systemd_unit::at(&params, &socket).expect("a unit").look());
     daemon.kill().expect("killed");
     daemon.wait().expect("reaped");
     let why = said.expect_err("there is no systemd behind it");
     assert!(why.contains("org.freedesktop.DBus.Error.ServiceUnknown"), "{why}");
+    let why = looked.expect_err("there is no systemd behind it for a probe either");
+    assert!(why.starts_with("LoadUnit: The name org.freedesktop.systemd1 was not provided"), "{why}");
 }

@@ -3,9 +3,11 @@
 
 use std::{fs, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     guest::{Case, Going, Said, say, until},
-    look::{AGENT, active, answers, main_pid, restarts},
+    look::{AGENT, active, answers, main_pid, property, restarts},
 };
 
 /// In this order.
@@ -19,6 +21,8 @@ pub(crate) const TRIALS: &[Case] = &[
     ("fault_disk_fill", fill),
     ("fault_file_replace", replace),
     ("fault_service_stop", stop),
+    ("fault_service_stop_without_a_bus", stop_without_bus),
+    ("fault_service_stop_and_a_quick_restart_as_systemd_unit_sees_them", seen),
     ("fault_cpu_load_does_not_starve_the_agent", load),
 ];
 
@@ -140,6 +144,54 @@ fn stop() {
     passed(&going.end());
     assert!(active(unit));
     until("it answers again", || answers(port).is_some_and(|pid| pid != before));
+}
+
+/// systemd answers at its own socket where no bus runs.
+fn stop_without_bus() {
+    let bus = ["dbus.socket", "dbus.service"];
+    say("/bin/systemctl", &["stop", bus[0], bus[1]]).good();
+    assert!(!bus.iter().any(|unit| active(unit)));
+    stop();
+    assert!(!bus.iter().any(|unit| active(unit)), "nobody has asked for it");
+    say("/bin/systemctl", &["start", bus[0]]).good();
+}
+
+/// What the probe `systemd-unit` says of a unit that stops and starts, and of one that is up again before anybody looks;
+/// systemctl says the same.
+fn seen() {
+    let (unit, port) = STOPPED;
+    let other = "victim@8080.service";
+    let before = restarts(other);
+    let probes = format!(
+        "services: {{ web: {{}} }}\nprobes:\n  stopped: {{ service: web, systemd-unit: {{ unit: {unit}, tolerance: {{ subState: {{ equals: running }}, \
+         result: {{ equals: success }}, mainPid: {{ min: 2 }}, since: {{ max: 1d }} }} }}, from: guest, every: 200ms, timeout: 2s }}\n  \
+         restarted: {{ systemd-unit: {{ unit: {other}, state: [active, activating, deactivating, inactive], \
+         tolerance: {{ restarts: {{ max: {before} }} }} }}, from: guest, every: 200ms, timeout: 2s }}\n\
+         steadyState: {{ probes: [stopped, restarted], holdFor: 1s }}\ntimeline:"
+    );
+    let text = document(&[("it", &format!("service-stop: {{ unit: {unit} }}"))], Some("4s"));
+    let text = text.replace("timeline:", &probes).replace("giveUpAfter: 1s", "giveUpAfter: 1m");
+    let going = begin(&text);
+    until("it is stopped", || property(unit, "ActiveState") == "inactive");
+    say("/bin/systemctl", &["kill", "--signal=KILL", other]).good();
+    let said = going.end();
+    until("it answers again", || answers(port).is_some());
+    assert_eq!(restarts(other), before + 1);
+    let bodies = said.out.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()?.get("body").cloned());
+    let edges: Vec<Value> = bodies.filter(|body| body["kind"] == "edge").collect();
+    let of = |probe: &str| {
+        let own = edges.iter().filter(|body| body["probe"] == probe);
+        own.map(|body| (body["ok"] == true, body["why"].as_str().unwrap_or_default().to_owned())).collect::<Vec<_>>()
+    };
+    let (stopped, mut restarted) = (of("stopped"), of("restarted"));
+    // Where looks overlap, an edge may be told again with better bounds.
+    restarted.dedup();
+    println!("systemd-unit saw {stopped:?} and {restarted:?}");
+    let [(true, _), (false, why), .., (true, _)] = &stopped[..] else { panic!("{stopped:?}") };
+    assert!(why == "inactive (dead)" || why.starts_with("deactivating ("), "{why}");
+    let hidden = format!("restarts was {}, at most {before} wanted", before + 1);
+    assert_eq!(restarted, [(true, String::new()), (false, hidden)]);
+    passed(&said);
 }
 
 /// Idle and all ticks of all cores since boot.

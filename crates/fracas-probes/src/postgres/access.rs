@@ -7,7 +7,10 @@ use fracas_model::{
     shape::{Field, Shape},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use crate::{
     brief,
@@ -79,19 +82,34 @@ impl Access {
         &self,
         ask: impl AsyncFnOnce(&mut Client<TcpStream>) -> Result<T, String>,
     ) -> Result<T, String> {
-        let password = match &self.password {
-            Some(secret) => Some(secret.reveal().await.map_err(brief)?),
-            None => None,
-        };
-        let mut client = Client::connect(&self.host, self.port).await?;
-        let (user, database, by) = (&self.user, &self.database, self.by);
-        let login = Login { user, database, password: password.as_deref(), by };
+        let password = self.password().await?;
+        let client = Client::connect(&self.host, self.port).await?;
+        self.over(client, password.as_deref(), &nonce()?, ask).await
+    }
+
+    /// Reads the password, if there is one.
+    pub(super) async fn password(&self) -> Result<Option<String>, String> {
+        match &self.password {
+            Some(secret) => Ok(Some(secret.reveal().await.map_err(brief)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The same over a connection that is made, with a nonce that is new for each session.
+    pub(super) async fn over<S: AsyncRead + AsyncWrite + Unpin, T>(
+        &self,
+        mut client: Client<S>,
+        password: Option<&str>,
+        nonce: &str,
+        ask: impl AsyncFnOnce(&mut Client<S>) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let login = Login { user: &self.user, database: &self.database, password, by: self.by };
         let asked = async {
-            client.authenticate(login, &nonce()?).await?;
+            client.authenticate(login, nonce).await?;
             ask(&mut client).await
         };
         // Before it is cut: half a password is one too.
-        asked.await.map_err(|why| brief(secret::hushed(why, password.as_deref())))
+        asked.await.map_err(|why| brief(secret::hushed(why, password)))
     }
 }
 

@@ -6,7 +6,10 @@ use fracas_model::{
     policy::Policy,
     shape::{Field, Shape},
 };
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use crate::{
     brief,
@@ -67,14 +70,28 @@ impl Access {
         &self,
         ask: impl AsyncFnOnce(&mut Client<TcpStream>, &dyn Fn(String) -> String) -> Result<T, String>,
     ) -> Result<T, String> {
-        let password = match &self.password {
-            Some(secret) => Some(secret.reveal().await.map_err(brief)?),
-            None => None,
-        };
-        let hushed = |why| secret::hushed(why, password.as_deref());
-        let mut client = Client::connect(&self.host, self.port).await?;
+        let password = self.password().await?;
+        self.over(Client::connect(&self.host, self.port).await?, password.as_deref(), ask).await
+    }
+
+    /// Reads the password, if there is one.
+    pub(super) async fn password(&self) -> Result<Option<String>, String> {
+        match &self.password {
+            Some(secret) => Ok(Some(secret.reveal().await.map_err(brief)?)),
+            None => Ok(None),
+        }
+    }
+
+    /// The same over a connection that is made.
+    pub(super) async fn over<S: AsyncRead + AsyncWrite + Unpin, T>(
+        &self,
+        mut client: Client<S>,
+        password: Option<&str>,
+        ask: impl AsyncFnOnce(&mut Client<S>, &dyn Fn(String) -> String) -> Result<T, String>,
+    ) -> Result<T, String> {
+        let hushed = |why| secret::hushed(why, password);
         let asked = async {
-            if let Some(password) = &password {
+            if let Some(password) = password {
                 client.authenticate(self.user.as_deref(), password).await?;
             }
             if let Some(database) = self.database {

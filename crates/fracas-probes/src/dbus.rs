@@ -1,6 +1,19 @@
-//! D-Bus messages as bytes: calls and answers of texts, truth values, lists of texts and lists of changed links. Whatever
-//! else is in an answer makes it no message at all; nothing here trusts a length.
+//! D-Bus messages as bytes: calls and answers of texts, truth values, numbers, lists of texts and lists of changed links.
+//! Whatever else is in an answer makes it no message at all; nothing here trusts a length, or talks to anybody.
+//!
+//! The wire is described in the D-Bus specification: <https://dbus.freedesktop.org/doc/dbus-specification.html>; the calls in
+//! `org.freedesktop.systemd1(5)`.
 
+/// The socket of a host's bus.
+pub const BUS: &str = "/run/dbus/system_bus_socket";
+/// The socket of systemd itself, which answers where there is no bus, and root only.
+pub const OWN: &str = "/run/systemd/private";
+/// What sd_booted(3) looks at.
+pub const BOOTED: &str = "/run/systemd/system";
+/// The name of systemd on a bus.
+pub const SYSTEMD: &str = "org.freedesktop.systemd1";
+/// Its object that knows all units.
+pub const MANAGER: &str = "/org/freedesktop/systemd1";
 /// Bytes of the fixed part, with the length of the list of fields behind it.
 pub const HEAD: usize = 16;
 /// Longest message that is read: the properties asked for have some hundred bytes.
@@ -18,6 +31,8 @@ pub enum Value {
     Text(String),
     /// A truth value.
     Flag(bool),
+    /// A number without a sign. Only in answers.
+    Number(u64),
     /// A list of texts.
     Texts(Vec<String>),
     /// What enabling or disabling a unit changed: what was done, to which link, and where that points. Only in answers.
@@ -39,6 +54,16 @@ pub struct Message {
     pub error: Option<String>,
     /// What it says; empty where it is no answer.
     pub body: Vec<Value>,
+}
+
+/// What is sent first, by this user; nothing else may be until it was answered by a line that begins with `OK `.
+///
+/// It ends the greeting at once, as systemd's own clients do. Sent later, BEGIN could come together with the first call, and
+/// systemd at its own socket would not look at that call before yet more came.
+pub fn greeting(uid: u32) -> Vec<u8> {
+    // A zero byte, then the user's number in decimal digits, those in hexadecimal.
+    let uid: String = uid.to_string().bytes().map(|digit| format!("{digit:02x}")).collect();
+    format!("\0AUTH EXTERNAL {uid}\r\nBEGIN\r\n").into_bytes()
 }
 
 /// A method call as bytes, little-endian.
@@ -92,8 +117,8 @@ fn put(body: &mut Vec<u8>, value: &Value) -> &'static str {
             body[at..at + 4].copy_from_slice(&length);
             "as"
         }
-        // No call takes it.
-        Value::Changes(_) => "",
+        // No call takes them.
+        Value::Number(_) | Value::Changes(_) => "",
     }
 }
 
@@ -200,6 +225,12 @@ impl<'b> Reader<'b> {
         Some(if self.big { u32::from_be_bytes(bytes) } else { u32::from_le_bytes(bytes) })
     }
 
+    fn long(&mut self) -> Option<u64> {
+        self.align(8)?;
+        let bytes = self.take(8)?.try_into().ok()?;
+        Some(if self.big { u64::from_be_bytes(bytes) } else { u64::from_le_bytes(bytes) })
+    }
+
     /// So many bytes of UTF-8 with a zero behind them.
     fn ended(&mut self, length: usize) -> Option<String> {
         let text = String::from_utf8(self.take(length)?.to_vec()).ok()?;
@@ -219,7 +250,8 @@ impl<'b> Reader<'b> {
     fn values(&mut self, signature: &str) -> Option<Vec<Value>> {
         let (mut values, mut rest) = (Vec::new(), signature);
         while !rest.is_empty() {
-            let kind = ["s", "o", "b", "v", "as", "a(sss)"].into_iter().find(|kind| rest.starts_with(kind))?;
+            let kind =
+                ["s", "o", "b", "u", "t", "v", "as", "a(sss)"].into_iter().find(|kind| rest.starts_with(kind))?;
             let value = if kind == "v" {
                 // A variant in a variant is nothing that systemd says.
                 let inner = self.signature()?;
@@ -244,6 +276,8 @@ impl<'b> Reader<'b> {
                 1 => Some(Value::Flag(true)),
                 _ => None,
             },
+            "u" => self.number().map(|number| Value::Number(number.into())),
+            "t" => self.long().map(Value::Number),
             "as" => {
                 let length = self.number()? as usize;
                 let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len())?;
@@ -290,6 +324,11 @@ mod tests {
     }
 
     #[test]
+    fn the_greeting_is_whole() {
+        assert_eq!(greeting(1000), b"\0AUTH EXTERNAL 31303030\r\nBEGIN\r\n");
+    }
+
+    #[test]
     fn a_call_is_as_the_specification_has_it() {
         let call = call(7, "d", "/p", "i.i", "M", &["x".into()]);
         let expected: &[u8] = b"l\x01\0\x01\x06\0\0\0\x07\0\0\0\x47\0\0\0\
@@ -330,6 +369,21 @@ mod tests {
         let read = Message::read(&whole).expect("a message");
         assert_eq!(read.answers, Some(3));
         assert_eq!(read.body, [Value::Flag(true), Value::Changes(vec![texts.map(str::to_owned)])]);
+        for cut in 0..whole.len() {
+            assert_eq!(Message::read(&whole[..cut]), None, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn numbers_stand_at_multiples_of_their_size() {
+        // A truth value, a variant of 32 bits, one of 64.
+        let body = b"\x01\0\0\0\x01u\0\0\x07\0\0\0\x01t\0\0\x09\0\0\0\0\0\0\x01";
+        let mut whole = vec![b'l', RETURN, 0, 1, 24, 0, 0, 0, 9, 0, 0, 0, 17, 0, 0, 0];
+        whole.extend(b"\x05\x01u\0\x03\0\0\0\x08\x01g\0\x03bvv\0");
+        pad(&mut whole, 8);
+        whole.extend(body);
+        let numbers = [Value::Flag(true), Value::Number(7), Value::Number(9 | 1 << 56)];
+        assert_eq!(Message::read(&whole).expect("a message").body, numbers);
         for cut in 0..whole.len() {
             assert_eq!(Message::read(&whole[..cut]), None, "cut at {cut}");
         }
