@@ -112,7 +112,6 @@ pub struct Policy {
     /// Kinds of allowed probes; `*` allows all, an empty list none.
     pub allow_probes: Vec<String>,
     /// Kinds of allowed ledgers; `*` allows all, an empty list none.
-    #[serde(default)]
     pub allow_ledgers: Vec<String>,
     /// The longest a fault may last.
     pub max_duration: Dur,
@@ -162,9 +161,9 @@ pub fn policy_shape() -> Shape {
         Field::with_default(
             "allowLedgers",
             list(Shape::Text { max: 64 }),
-            json!([]),
-            "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, as where there is no \
-             policy file; a file that does not say so allows none. `exec` needs execAllow besides.",
+            json!(builtin.allow_ledgers),
+            "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, an empty list none. \
+             `exec` needs execAllow besides.",
         ),
         Field::with_default(
             "maxDuration",
@@ -464,10 +463,9 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_says_nothing_is_the_builtin_but_for_ledgers() {
+    fn a_file_that_says_nothing_is_the_builtin() {
         let read = read_policy("p", "apiVersion: fracas/v1\nkind: HostPolicy\n");
-        // Who wrote a policy before there were any has not been asked.
-        assert_eq!(read, Ok(Policy { allow_ledgers: Vec::new(), ..Policy::builtin() }));
+        assert_eq!(read, Ok(Policy::builtin()));
     }
 
     #[test]

@@ -11,7 +11,7 @@ mod redis;
 #[cfg(test)]
 mod tests;
 
-use std::{future::Future, pin::Pin};
+use std::{cell::Cell, future::Future, pin::Pin};
 
 use fracas_model::{
     catalogue::{LedgerInfo, Params},
@@ -45,10 +45,12 @@ pub type Now<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// A ledger made ready. The caller bounds each call in time by dropping its future; dropping must release everything. Reasons
 /// are at most 120 bytes, without secrets.
 pub trait Book {
-    /// Makes the place, if it is not there; takes it up, if it is and bears our token.
-    fn open(&self) -> Now<'_, Result<(), NotOpen>>;
-    /// Writes one marker, over a fresh connection as any client would, and waits for the service's word.
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written>;
+    /// Takes the place up, if it is there and bears our token; where it is not there, makes it if `make` says so, and else
+    /// leaves it at that: what was lost is not made again.
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>>;
+    /// Writes one marker, over a fresh connection as any client would, and waits for the service's word. Sets `sent` from when
+    /// on the service may have it: one that is given up before that was surely not written.
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written>;
     /// Reads which markers are there, as life and number, each as often as it is there. A place that is gone holds none.
     ///
     /// # Errors
@@ -87,8 +89,21 @@ pub enum Written {
 /// Parameters that this version does not know or that do not fit, and what [`Ledger::ready`] refuses.
 pub fn ready(ledger: &dyn Ledger, params: &Params, policy: &Policy, place: Place) -> Result<Box<dyn Book>, Refusal> {
     ledger.info().params_fit(params)?;
+    // They become a part of statements and paths, on whosever word they come.
+    let letters = |text: &str| text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+    let place_fits = place.name.starts_with("fracas_") && place.name.len() <= LONGEST_NAME && letters(&place.name);
+    let token_fits = !place.token.is_empty() && place.token.len() <= LONGEST_NAME && letters(&place.token);
+    if !place_fits || !token_fits {
+        let why = "the controller names a place for the ledger that is none";
+        return Err(Refusal::new(why, "find out what speaks for the controller: no honest one does so"));
+    }
     ledger.ready(params, policy, place)
 }
+
+/// Longest name of a place or an owner, bytes.
+const LONGEST_NAME: usize = 63;
+/// Most records that are read back: far more than any ledger is given.
+const MOST_RECORDS: usize = 1_000_000;
 
 /// A refusal to touch what others made.
 fn foreign(what: &str, place: &Place) -> Refusal {

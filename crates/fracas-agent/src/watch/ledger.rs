@@ -6,12 +6,12 @@
 //! Each stage goes on, again and again, until it is done or something else is desired. What is not desired any more is left
 //! as it is: only a run that has all it needs says that a place is to be removed.
 
-use std::{rc::Rc, time::Duration};
+use std::{cell::Cell, future::Future, rc::Rc, time::Duration};
 
 use fracas_model::{
     desired::{LedgerItem, LedgerWork},
     event::{Body, Look},
-    ledger::{MOST_FOUND, MOST_MARKERS, Marker, Markers, Outcome, stretches},
+    ledger::{Found, MOST_FOUND, MOST_MARKERS, Marker, Markers, Outcome, stretches},
     plan::Refusal,
     units::Dur,
 };
@@ -24,15 +24,19 @@ use tokio::{
 
 use super::{
     Sight,
-    pace::{Alarm as _, Pace},
+    pace::{Alarm, Pace},
     tend::{FASTEST, MOST_OUT, SEAL_AFTER},
 };
 use crate::crash::{self, Task};
 
 /// How long is waited before what failed is tried again.
 const AGAIN: Duration = Duration::from_millis(500);
-/// Longest time that reading a ledger back, or removing it, may take: it may hold as many markers as one ever has.
+/// Longest time that opening a place, or removing it, may take.
+const OPENING: Duration = Duration::from_secs(10);
+/// Longest time that reading a ledger back may take: it may hold as many markers as one ever has.
 const READING: Duration = Duration::from_secs(30);
+/// Longest reason that is told, bytes.
+const LONGEST_WHY: usize = 300;
 
 /// What is to be done about a ledger, and until when by this host's boot time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,26 +99,44 @@ impl<P: Pace> Kept<P> {
     /// Opens the place while it is to be written; whether it is open. Whether anything may have been made is told in
     /// `touched`.
     async fn open(&mut self, touched: &mut bool) -> Result<bool, Over> {
-        if self.item.made {
-            // A writer that is started anew: whatever became of the place, it is not made a second time.
-            return Ok(true);
-        }
         let mut told = String::new();
         while self.work() == LedgerWork::Write {
             *touched = true;
-            let why = match timeout(READING, self.book.open()).await {
-                Ok(Ok(())) => return Ok(true),
-                Ok(Err(NotOpen::Refused(refusal))) => {
+            // A writer that is started anew: whatever became of the place, it is not made a second time.
+            let book = self.book.clone();
+            let opened = self.unless_changed(timeout(OPENING, book.open(!self.item.made))).await?;
+            let why = match opened {
+                None => continue,
+                Some(Ok(Ok(()))) => return Ok(true),
+                Some(Ok(Err(NotOpen::Refused(refusal)))) => {
                     self.tell(refused(&self.item, refusal, &self.pace));
                     return Err(Over);
                 }
-                Ok(Err(NotOpen::Unreachable(why))) => why,
-                Err(_) => format!("no answer within {} s", READING.as_secs()),
+                Some(Ok(Err(NotOpen::Unreachable(why)))) => why,
+                Some(Err(_)) => format!("no answer within {} s", OPENING.as_secs()),
             };
             self.trouble(&mut told, why);
             self.pause().await?;
         }
         Ok(false)
+    }
+
+    /// The result of this work; `None` when something else is desired meanwhile.
+    async fn unless_changed<T>(&mut self, work: impl Future<Output = T>) -> Result<Option<T>, Over> {
+        tokio::pin!(work);
+        let before = self.work();
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return Ok(Some(done)),
+                changed = self.order.changed() => {
+                    changed.map_err(|_| Over)?;
+                    if self.work() != before {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
     }
 
     /// Writes markers while that is desired, then waits for those that are still out.
@@ -124,45 +146,52 @@ impl<P: Pace> Kept<P> {
         let life = opened.boot_ns.max(1).unsigned_abs();
         let every = self.item.every.ns().max(FASTEST);
         let cap = ((self.item.timeout.ns().max(0) / every) + 2).clamp(4, MOST_OUT) as usize;
-        let Ok(mut alarm) = self.pace.alarm() else {
-            let why = "the host gives no timer: raise the agent's limit of open files";
-            self.trouble(&mut String::new(), why.to_owned());
-            return Ok(());
-        };
         let mut due = opened.boot_ns;
-        let mut armed = alarm.arm(due).is_ok();
-        self.tell(Body::LedgerOpened {
-            ledger: self.item.ledger.clone(),
-            place: self.item.place.clone(),
-            life,
-            at: opened,
-        });
-        let (mut writes, mut done, mut why) = (FuturesUnordered::new(), Vec::new(), String::new());
+        let ledger = self.item.ledger.clone();
+        self.tell(Body::LedgerOpened { ledger, place: self.item.place.clone(), life, at: opened });
+        let mut alarm = self.pace.alarm().ok();
+        let (mut writes, mut done, mut why, mut told) =
+            (FuturesUnordered::new(), Vec::new(), String::new(), String::new());
         let (mut number, mut seal_at, mut over) = (0, None::<Instant>, false);
+        let mut armed = false;
         loop {
             crash::within(Task::Probe);
             let order = *self.order.borrow_and_update();
-            let writing = order.work == LedgerWork::Write
-                && !over
-                && armed
-                && number < MOST_MARKERS
-                && self.pace.boot_ns() < order.until_ns;
-            if !writing && writes.is_empty() {
+            let wanted = order.work == LedgerWork::Write && !over;
+            if !wanted && writes.is_empty() {
                 break;
+            }
+            let stopped = self.stopped(order, number, alarm.is_some());
+            if wanted && let Some(why) = stopped {
+                self.trouble(&mut told, why);
+                armed = false;
+            }
+            let writing = wanted && stopped.is_none();
+            if writing && !armed {
+                // Also after a pause: what was due meanwhile is not made up for.
+                due = due.max(self.pace.boot_ns());
+                armed = alarm.as_mut().is_some_and(|alarm| alarm.arm(due).is_ok());
+                if !armed {
+                    alarm = None;
+                    continue;
+                }
             }
             tokio::select! {
                 biased;
-                rang = alarm.rang(), if writing => {
-                    armed = rang.is_ok();
+                rang = rang(&mut alarm), if writing => {
+                    if rang.is_err() {
+                        alarm = None;
+                        continue;
+                    }
                     let late = ((self.pace.boot_ns() - due) / every).max(0);
                     due += late * every;
-                    if armed && writes.len() < cap {
+                    if writes.len() < cap {
                         number += 1;
                         let (pace, book, limit) = (self.pace.clone(), self.book.clone(), self.item.timeout);
                         writes.push(write(pace, book, life, number, limit));
                     }
                     due += every;
-                    armed = armed && alarm.arm(due).is_ok();
+                    armed = alarm.as_mut().is_some_and(|alarm| alarm.arm(due).is_ok());
                 }
                 Some((marker, failed)) = writes.next(), if !writes.is_empty() => {
                     done.push(marker);
@@ -184,6 +213,19 @@ impl<P: Pace> Kept<P> {
         if over { Err(Over) } else { Ok(()) }
     }
 
+    /// Why no marker is written though that is desired.
+    fn stopped(&self, order: Order, number: u64, timed: bool) -> Option<&'static str> {
+        if !timed {
+            Some("the host gives no timer: raise the agent's limit of open files")
+        } else if number >= MOST_MARKERS {
+            Some("it holds as many markers as a ledger takes, 200000: write them further apart")
+        } else if self.pace.boot_ns() >= order.until_ns {
+            Some("there was no contact with the controller for too long")
+        } else {
+            None
+        }
+    }
+
     fn seal(&self, life: u64, done: &mut Vec<Marker>, why: &mut String) {
         if done.is_empty() {
             return;
@@ -197,24 +239,18 @@ impl<P: Pace> Kept<P> {
     /// Reads back what is there, until it is read or nobody wants it.
     async fn read(&mut self) -> Result<(), Over> {
         let mut told = String::new();
+        // When writing was to end, however long it takes to read.
+        let s = self.pace.boot_ns();
         while self.work() == LedgerWork::Read {
-            let s = self.pace.boot_ns();
-            let why = match timeout(READING, self.book.read()).await {
-                Ok(Ok(records)) => {
-                    let between = Look { s, c: self.pace.boot_ns() };
-                    let found = stretches(records);
-                    let mut parts = found.chunks(MOST_FOUND).peekable();
-                    let mut rest = true;
-                    while rest {
-                        let part = parts.next().unwrap_or_default().to_vec();
-                        rest = parts.peek().is_some();
-                        let (ledger, at) = (self.item.ledger.clone(), self.pace.now());
-                        self.tell(Body::LedgerRead { ledger, found: part, last: !rest, between, at });
-                    }
+            let book = self.book.clone();
+            let why = match self.unless_changed(timeout(READING, book.read())).await? {
+                None => continue,
+                Some(Ok(Ok(records))) => {
+                    self.tell_found(&stretches(records), Look { s, c: self.pace.boot_ns() });
                     return Ok(());
                 }
-                Ok(Err(why)) => why,
-                Err(_) => format!("no answer within {} s", READING.as_secs()),
+                Some(Ok(Err(why))) => why,
+                Some(Err(_)) => format!("no answer within {} s", READING.as_secs()),
             };
             self.trouble(&mut told, why);
             self.pause().await?;
@@ -222,13 +258,26 @@ impl<P: Pace> Kept<P> {
         Ok(())
     }
 
+    fn tell_found(&self, found: &[Found], between: Look) {
+        let mut parts = found.chunks(MOST_FOUND).peekable();
+        loop {
+            let part = parts.next().unwrap_or_default().to_vec();
+            let last = parts.peek().is_none();
+            let (ledger, at) = (self.item.ledger.clone(), self.pace.now());
+            self.tell(Body::LedgerRead { ledger, found: part, last, between, at });
+            if last {
+                return;
+            }
+        }
+    }
+
     async fn remove(&mut self) -> Result<(), Over> {
         let mut told = String::new();
         loop {
-            let why = match timeout(READING, self.book.remove()).await {
+            let why = match timeout(OPENING, self.book.remove()).await {
                 Ok(Ok(())) => return Ok(()),
                 Ok(Err(why)) => why,
-                Err(_) => format!("no answer within {} s", READING.as_secs()),
+                Err(_) => format!("no answer within {} s", OPENING.as_secs()),
             };
             self.trouble(&mut told, why);
             self.pause().await?;
@@ -244,7 +293,10 @@ impl<P: Pace> Kept<P> {
     }
 
     /// Tells what failed, once for each reason.
-    fn trouble(&self, told: &mut String, why: String) {
+    fn trouble(&self, told: &mut String, why: impl Into<String>) {
+        let mut why = why.into();
+        let end = (0..=LONGEST_WHY).rev().find(|at| why.is_char_boundary(*at)).unwrap_or_default();
+        why.truncate(end);
         if *told != why {
             told.clone_from(&why);
             let (ledger, place, at) = (self.item.ledger.clone(), self.item.place.clone(), self.pace.now());
@@ -263,16 +315,29 @@ pub(super) fn refused(item: &LedgerItem, refusal: Refusal, pace: &impl Pace) -> 
     Body::LedgerRefused { ledger: item.ledger.clone(), refusal, at: pace.now() }
 }
 
-/// One marker, bounded by the ledger's timeout; one that is given up is unknown from that moment.
+/// Waits for the alarm; for ever without one.
+async fn rang(alarm: &mut Option<impl Alarm>) -> std::io::Result<()> {
+    match alarm {
+        Some(alarm) => alarm.rang().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// One marker, bounded by the ledger's timeout; one that is given up is unknown from that moment, if the service
+/// may have it.
 async fn write(pace: impl Pace, book: Rc<dyn Book>, life: u64, number: u64, limit: Dur) -> (Marker, Option<String>) {
+    let sent = Cell::new(false);
     let s = pace.boot_ns();
-    let written = timeout(limit.std(), book.write(life, number)).await;
+    let written = timeout(limit.std(), book.write(life, number, &sent)).await;
     let look = Look { s, c: pace.boot_ns().max(s) };
     let (outcome, why) = match written {
         Ok(Written::Acknowledged) => (Outcome::Acknowledged, None),
         Ok(Written::Failed(why)) => (Outcome::Failed, Some(why)),
         Ok(Written::Unknown(why)) => (Outcome::Unknown, Some(why)),
-        Err(_) => (Outcome::Unknown, Some(format!("no answer within {limit}"))),
+        Err(_) => {
+            let outcome = if sent.get() { Outcome::Unknown } else { Outcome::Failed };
+            (outcome, Some(format!("no answer within {limit}")))
+        }
     };
     (Marker { number, look, outcome }, why)
 }

@@ -1,5 +1,7 @@
 //! Ledger `exec`: a program of the user's that the host's policy allows writes and reads the markers. No shell.
 
+use std::cell::Cell;
+
 use fracas_model::{
     catalogue::{LedgerInfo, Params},
     plan::Refusal,
@@ -9,7 +11,7 @@ use fracas_model::{
 
 use super::{Book, Ledger, NotOpen, Now, Place, Written, foreign, marker, name};
 use crate::{
-    Blocking, brief,
+    OneCall, brief,
     exec::{
         allowed,
         child::{Ended, Order},
@@ -19,8 +21,8 @@ use crate::{
 
 /// Longest list that is read, in bytes: as many markers as a ledger takes at most.
 const LONGEST_LIST: usize = 8 << 20;
-/// Exit code of what surely was not written.
-const FAILED: i32 = 1;
+/// Exit code of what surely was not written: none that a program ends with by accident.
+const FAILED: i32 = 4;
 /// Exit code of a place that is not ours.
 const FOREIGN: i32 = 3;
 
@@ -32,6 +34,7 @@ pub(super) struct ExecLedger;
 struct Ready {
     order: Order,
     place: Place,
+    one: OneCall,
 }
 
 impl Ledger for ExecLedger {
@@ -53,7 +56,7 @@ impl Ledger for ExecLedger {
     fn ready(&self, params: &Params, policy: &Policy, place: Place) -> Result<Box<dyn Book>, Refusal> {
         let (program, arguments) = allowed(params, policy)?;
         let order = Order { program, arguments, user: user(&policy.exec_user)?, keep: 0 };
-        Ok(Box::new(Ready { order, place }))
+        Ok(Box::new(Ready { order, place, one: OneCall::default() }))
     }
 }
 
@@ -62,7 +65,7 @@ impl Ready {
         let mut order = Order { keep, ..self.order.clone() };
         order.arguments.extend(words.iter().map(|word| (*word).to_owned()));
         // Forking takes about a millisecond, which other probes' ticks must not feel.
-        Blocking::start(move || order.start()).done().await??.ended().await
+        self.one.blocking(move || order.start()).await??.ended().await
     }
 
     fn foreign(&self) -> Refusal {
@@ -80,8 +83,11 @@ fn ended(ended: &Ended) -> String {
 }
 
 impl Book for Ready {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        Box::pin(async {
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        Box::pin(async move {
+            if !make {
+                return Ok(());
+            }
             let run =
                 self.run(&["open", &self.place.name, &self.place.token], 0).await.map_err(NotOpen::Unreachable)?;
             match run.code {
@@ -92,8 +98,9 @@ impl Book for Ready {
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written> {
         Box::pin(async move {
+            sent.set(true);
             match self.run(&["append", &self.place.name, &self.place.token, &name(life, number)], 0).await {
                 Ok(run) if run.code == Some(0) => Written::Acknowledged,
                 Ok(run) if run.code == Some(FAILED) => Written::Failed(ended(&run)),
@@ -139,7 +146,7 @@ and then with one of these:
 
 `open PLACE OWNER` makes the place and remembers its owner, or finds it made by the same: exit code 0. Made by somebody else: \
 3, and nothing may be changed; the run ends before anything is broken. Any other code: tried again later. `append PLACE OWNER \
-MARKER` stores a marker through the service's own client path: 0 when the service acknowledged it, 1 when it surely was not \
+MARKER` stores a marker through the service's own client path: 0 when the service acknowledged it, 4 when it surely was not \
 stored, anything else when nobody knows. `read PLACE OWNER` prints all markers that are there, one on each line, each as \
 often as it is there, up to 8 MiB; nothing when the place is gone. `drop PLACE OWNER` removes the place; 0 too when it is \
 gone. A place is of small letters, digits and `_`, a marker of digits and `-`.

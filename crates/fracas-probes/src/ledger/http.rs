@@ -65,6 +65,8 @@ impl Ledger for HttpLedger {
 enum Collection {
     Absent,
     Ours(Vec<(u64, u64)>),
+    /// Markers without their owner: what was written after all was lost, the owner included. Or somebody else's.
+    Ownerless(Vec<(u64, u64)>),
     Foreign,
 }
 
@@ -86,55 +88,66 @@ impl Ready {
             return Ok(Collection::Absent);
         }
         let (owners, records): (Vec<&str>, Vec<&str>) = names.partition(|name| name.starts_with(OWNER));
-        if owners != [format!("{OWNER}{}", self.place.token)] {
-            return Ok(Collection::Foreign);
-        }
         let records: Option<Vec<_>> = records.into_iter().map(marker).collect();
-        Ok(Collection::Ours(records.ok_or("the collection holds what no ledger wrote")?))
+        match (owners.is_empty(), records) {
+            (true, Some(records)) => Ok(Collection::Ownerless(records)),
+            (false, records) if owners == [format!("{OWNER}{}", self.place.token)] => {
+                Ok(Collection::Ours(records.ok_or("the collection holds what no ledger wrote")?))
+            }
+            _ => Ok(Collection::Foreign),
+        }
     }
 
-    async fn put(&self, record: &str) -> Written {
-        let sent = Cell::new(false);
+    async fn put(&self, record: &str, sent: &Cell<bool>) -> Written {
         let asked = async {
             let web = self.web.at(Method::PUT, &format!("{}/{record}", self.path))?;
-            web.ask_saying_so(&sent, async |answer| Ok(answer.status())).await
+            web.ask_saying_so(sent, async |answer| Ok(answer.status())).await
         };
         match asked.await.map(|told| told.answer) {
             Ok(status) if status.is_success() => Written::Acknowledged,
-            // Whoever gives up waiting, 408, does not know either.
-            Ok(status) if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
-                Written::Unknown(format!("status {}", status.as_u16()))
-            }
-            Ok(status) => Written::Failed(format!("status {}", status.as_u16())),
+            Ok(status) if turned_down(status) => Written::Failed(format!("status {}", status.as_u16())),
+            Ok(status) => Written::Unknown(format!("status {}", status.as_u16())),
             Err(why) if sent.get() => Written::Unknown(why),
             Err(why) => Written::Failed(why),
         }
     }
 }
 
+/// Whether this status says that nothing was stored. Not so where a proxy may have tried before: it is there already (409, 412),
+/// or somebody waited no longer (408, 425).
+fn turned_down(status: StatusCode) -> bool {
+    status.is_client_error() && ![408, 409, 412, 425].contains(&status.as_u16())
+}
+
 impl Book for Ready {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        Box::pin(async {
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        Box::pin(async move {
             match self.collection().await.map_err(NotOpen::Unreachable)? {
                 Collection::Ours(_) => Ok(()),
-                Collection::Foreign => Err(NotOpen::Refused(foreign("collection", &self.place))),
-                Collection::Absent => match self.put(&format!("{OWNER}{}", self.place.token)).await {
-                    Written::Acknowledged => Ok(()),
-                    Written::Failed(why) | Written::Unknown(why) => Err(NotOpen::Unreachable(why)),
-                },
+                Collection::Absent if !make => Ok(()),
+                Collection::Ownerless(_) if !make => Ok(()),
+                Collection::Foreign | Collection::Ownerless(_) => {
+                    Err(NotOpen::Refused(foreign("collection", &self.place)))
+                }
+                Collection::Absent => {
+                    match self.put(&format!("{OWNER}{}", self.place.token), &Cell::new(false)).await {
+                        Written::Acknowledged => Ok(()),
+                        Written::Failed(why) | Written::Unknown(why) => Err(NotOpen::Unreachable(why)),
+                    }
+                }
             }
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
-        Box::pin(async move { self.put(&name(life, number)).await })
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written> {
+        Box::pin(async move { self.put(&name(life, number), sent).await })
     }
 
     fn read(&self) -> Now<'_, Result<Vec<(u64, u64)>, String>> {
         Box::pin(async {
             match self.collection().await? {
                 Collection::Absent => Ok(Vec::new()),
-                Collection::Ours(records) => Ok(records),
+                Collection::Ours(records) | Collection::Ownerless(records) => Ok(records),
                 Collection::Foreign => Err(foreign("collection", &self.place).why),
             }
         })
@@ -144,7 +157,8 @@ impl Book for Ready {
         Box::pin(async {
             match self.collection().await? {
                 Collection::Absent => Ok(()),
-                Collection::Foreign => Err(foreign("collection", &self.place).why),
+                // Whose it is nobody can say any more.
+                Collection::Foreign | Collection::Ownerless(_) => Err(foreign("collection", &self.place).why),
                 Collection::Ours(_) => {
                     let web = self.web.at(Method::DELETE, &self.path)?;
                     match web.ask(async |answer| Ok(answer.status())).await?.answer {
@@ -162,7 +176,8 @@ For a service whose data no client of ours speaks to. It offers, below `url`, co
 stores everything else:
 
 `PUT COLLECTION/NAME` without a body stores a record of that name; any 2xx says that it is stored as durably as the service \
-stores anything. 4xx: it is not stored. 5xx, a broken connection, or nothing within `timeout`: nobody knows. `GET COLLECTION` \
+stores anything. 4xx, but for 408, 409, 412 and 425: it is not stored. Anything else, a broken connection, or nothing within \
+`timeout`: nobody knows. `GET COLLECTION` \
 lists the names of all its records, one on each line, each as often as it is there, up to 8 MiB; 404 when there is none. \
 `DELETE COLLECTION` removes it with all its records.
 

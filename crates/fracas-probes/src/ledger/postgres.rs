@@ -9,7 +9,7 @@ use fracas_model::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Book, Ledger, NotOpen, Now, Place, Written, foreign};
+use super::{Book, Ledger, MOST_RECORDS, NotOpen, Now, Place, Written, foreign};
 use crate::{
     pgwire::Client,
     postgres::access::{self, Access},
@@ -73,46 +73,52 @@ impl Ready {
         }
     }
 
-    async fn make<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<(), NotOpen> {
-        // Several statements in one message are one transaction.
-        let sql = format!(
+    /// Several statements in one message are one transaction.
+    fn making(&self) -> String {
+        format!(
             "create table \"{0}\" (life bigint not null, number bigint not null); comment on table \"{0}\" is '{1}'",
             self.place.name,
             self.owner()
-        );
-        match client.query(&sql, 0).await {
-            Ok(_) => Ok(()),
-            // No such right, role or database: SQLSTATE 42501, 3D000 and the like (PostgreSQL, appendix A). 25006 is a
-            // standby, which may be promoted.
-            Err(why) if client.refused().is_some_and(|code| code.starts_with("42") || code.starts_with("3F")) => {
-                Err(NotOpen::Refused(Refusal::new(
-                    format!("the table {} cannot be made: {why}", self.place.name),
-                    "give the role the right to create tables in its first schema, or use a role that has it",
-                )))
-            }
-            Err(why) => Err(NotOpen::Unreachable(why)),
-        }
+        )
     }
 }
 
 impl Book for Ready {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        Box::pin(async {
-            let asked = self.access.session(async |client| {
-                Ok(match self.table(client).await? {
-                    Table::Ours => Ok(()),
-                    Table::Foreign => Err(NotOpen::Refused(foreign("table", &self.place))),
-                    Table::Absent => self.make(client).await,
-                })
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        Box::pin(async move {
+            // What the server says of it comes back hushed and short.
+            let (foreign_there, refused) = (Cell::new(false), Cell::new(false));
+            let asked = self.access.session(async |client| match self.table(client).await? {
+                Table::Ours => Ok(()),
+                Table::Absent if !make => Ok(()),
+                Table::Foreign => {
+                    foreign_there.set(true);
+                    Err("it is not ours".to_owned())
+                }
+                Table::Absent => {
+                    let made = client.query(&self.making(), 0).await;
+                    // No such right or schema: SQLSTATE 42501, 3F000 and the like (PostgreSQL, appendix A). 25006 is a
+                    // standby, which may be promoted.
+                    refused.set(client.refused().is_some_and(|code| code.starts_with("42") || code.starts_with("3F")));
+                    made.map(|_| ())
+                }
             });
-            asked.await.map_err(NotOpen::Unreachable)?
+            match asked.await {
+                Ok(()) => Ok(()),
+                Err(_) if foreign_there.get() => Err(NotOpen::Refused(foreign("table", &self.place))),
+                Err(why) if refused.get() => Err(NotOpen::Refused(Refusal::new(
+                    format!("the table {} cannot be made: {why}", self.place.name),
+                    "give the role the right to create tables in its first schema, or use a role that has it",
+                ))),
+                Err(why) => Err(NotOpen::Unreachable(why)),
+            }
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written> {
         Box::pin(async move {
-            // Until it is sent nothing can have been written; after that only an error of the statement itself says so.
-            let (sent, sure) = (Cell::new(false), Cell::new(false));
+            // After it is sent only an error of the statement itself says that nothing was written.
+            let sure = Cell::new(false);
             let sql = format!("insert into \"{}\" values ({life}, {number})", self.place.name);
             let asked = self.access.session(async |client| {
                 sent.set(true);
@@ -123,7 +129,7 @@ impl Book for Ready {
                     // "The transaction has already committed locally, but might not have been replicated."
                     Some(warning) => Err(warning.to_owned()),
                     None if rows.tag == "INSERT 0 1" => Ok(()),
-                    None => Err(format!("answered {:?} to an insert", rows.tag)),
+                    None => Err(format!("answered \"{}\" to an insert", rows.tag)),
                 }
             });
             match asked.await {
@@ -153,12 +159,18 @@ impl Book for Ready {
                     let rows = page.iter().map(|row| numbers(row).ok_or("the table holds what no ledger wrote"));
                     for row in rows {
                         let (marker, times) = row?;
+                        if marker <= last {
+                            return Err("the rows come in no order".to_owned());
+                        }
                         last = marker;
                         // More would only say the same.
                         records.extend(std::iter::repeat_n(marker, times.min(9)));
                     }
                     if page.len() < PAGE {
                         return Ok(records);
+                    }
+                    if records.len() > MOST_RECORDS {
+                        return Err("there are more rows than a ledger has".to_owned());
                     }
                 }
             });

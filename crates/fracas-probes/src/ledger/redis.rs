@@ -9,7 +9,7 @@ use fracas_model::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Book, Ledger, NotOpen, Now, Place, Written, foreign, marker, name};
+use super::{Book, Ledger, MOST_RECORDS, NotOpen, Now, Place, Written, foreign, marker, name};
 use crate::{
     redis::access::{self, Access},
     resp::{Client, Value},
@@ -68,37 +68,44 @@ impl Ready {
             Err(why) => Err(why),
         }
     }
-
-    async fn make<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<(), NotOpen> {
-        match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
-            Ok(Value::Integer(1)) => Ok(()),
-            Ok(_) => Err(NotOpen::Unreachable("somebody else wrote to the key at the same time".into())),
-            Err(why) if why.contains("NOPERM") => Err(NotOpen::Refused(Refusal::new(
-                format!("the key {} cannot be made: {why}", self.place.name),
-                "give the user the commands lindex, rpush, rpushx, lrange and del on the keys fracas_*",
-            ))),
-            Err(why) => Err(NotOpen::Unreachable(why)),
-        }
-    }
 }
 
 impl Book for Ready {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        Box::pin(async {
-            let asked = self.access.session(async |client, _| {
-                Ok(match self.list(client).await? {
-                    List::Ours => Ok(()),
-                    List::Foreign => Err(NotOpen::Refused(foreign("key", &self.place))),
-                    List::Absent => self.make(client).await,
-                })
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        Box::pin(async move {
+            // What the server says of it comes back hushed and short.
+            let (foreign_there, refused) = (Cell::new(false), Cell::new(false));
+            let asked = self.access.session(async |client, _| match self.list(client).await? {
+                List::Ours => Ok(()),
+                List::Absent if !make => Ok(()),
+                List::Foreign => {
+                    foreign_there.set(true);
+                    Err("it is not ours".to_owned())
+                }
+                List::Absent => match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
+                    Ok(Value::Integer(1)) => Ok(()),
+                    Ok(_) => Err("somebody else wrote to the key at the same time".to_owned()),
+                    Err(why) => {
+                        refused.set(why.contains("NOPERM"));
+                        Err(why)
+                    }
+                },
             });
-            asked.await.map_err(NotOpen::Unreachable)?
+            match asked.await {
+                Ok(()) => Ok(()),
+                Err(_) if foreign_there.get() => Err(NotOpen::Refused(foreign("key", &self.place))),
+                Err(why) if refused.get() => Err(NotOpen::Refused(Refusal::new(
+                    format!("the key {} cannot be made: {why}", self.place.name),
+                    "give the user the commands lindex, rpush, rpushx, lrange and del on the keys fracas_*",
+                ))),
+                Err(why) => Err(NotOpen::Unreachable(why)),
+            }
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written> {
         Box::pin(async move {
-            let (sent, sure) = (Cell::new(false), Cell::new(false));
+            let sure = Cell::new(false);
             let asked = self.access.session(async |client, _| {
                 sent.set(true);
                 // Only to a list that is there: one that was lost must not come back without its owner.
@@ -108,10 +115,9 @@ impl Book for Ready {
                         sure.set(true);
                         Err("the key is gone".to_owned())
                     }
-                    Ok(other) => Err(format!("answered {:?} to RPUSHX", other.to_string())),
+                    Ok(other) => Err(format!("answered \"{other}\" to RPUSHX")),
                     Err(why) => {
-                        // An error in the server's own words is told before it does anything.
-                        sure.set(why.starts_with("Redis says: "));
+                        sure.set(not_done(&why));
                         Err(why)
                     }
                 }
@@ -143,6 +149,9 @@ impl Book for Ready {
                     if page.len() < PAGE {
                         return Ok(records);
                     }
+                    if records.len() > MOST_RECORDS {
+                        return Err("there are more elements than a ledger has".to_owned());
+                    }
                     from += PAGE;
                 }
             });
@@ -162,10 +171,35 @@ impl Book for Ready {
     }
 }
 
+/// What Redis refuses before it does anything, by the first word of the error (redis.io, "Redis serialization protocol"). Any
+/// other error may be a proxy's, which had passed the command on.
+fn not_done(why: &str) -> bool {
+    const WORDS: [&str; 16] = [
+        "LOADING",
+        "READONLY",
+        "MISCONF",
+        "NOREPLICAS",
+        "OOM",
+        "MASTERDOWN",
+        "CLUSTERDOWN",
+        "CROSSSLOT",
+        "MOVED",
+        "ASK",
+        "TRYAGAIN",
+        "BUSY",
+        "NOPERM",
+        "NOAUTH",
+        "WRONGTYPE",
+        "NOSCRIPT",
+    ];
+    let said = why.strip_prefix("Redis says: ").and_then(|said| said.split(' ').next());
+    said.is_some_and(|word| WORDS.contains(&word))
+}
+
 const HELP: &str = "\
 Each marker is an element, pushed to the end of one list over a connection of its own: it is acknowledged when Redis tells \
-the new length. What Redis refuses in its own words (it loads, is a replica, is full) failed; when the connection breaks or \
-nothing comes within `timeout`, nobody knows.
+the new length. What Redis refuses before it does anything (LOADING, READONLY, OOM and the like) failed; at any other error, \
+when the connection breaks or nothing comes within `timeout`, nobody knows.
 
 The list is made before the timeline begins; its first element tells whose it is. A key of that name without it is left \
 alone, and the run ends before anything is broken. A list that is gone with the server's data is not made anew: all its \

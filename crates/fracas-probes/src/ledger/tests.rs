@@ -1,6 +1,11 @@
 //! Ledgers against services of their own making here; real ones are in the trials from end to end.
 
-use std::{cell::RefCell, collections::BTreeMap, os::unix::fs::PermissionsExt, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    os::unix::fs::PermissionsExt,
+    rc::Rc,
+};
 
 use fracas_model::{document::read_generic, shape::Shape};
 use serde_json::json;
@@ -17,6 +22,23 @@ fn place() -> Place {
 
 fn book(ledger: &dyn Ledger, params: serde_json::Value, policy: &Policy) -> Box<dyn Book> {
     ready(ledger, &serde_json::from_value(params).unwrap(), policy, place()).unwrap()
+}
+
+#[test]
+fn a_place_is_a_name_whoever_says_it() {
+    let params: Params = serde_json::from_value(json!({ "address": "h:1" })).unwrap();
+    for (name, token) in [
+        ("orders", "00"),
+        ("fracas_r\"; drop table orders; --", "00"),
+        ("fracas_r/../orders", "00"),
+        ("fracas_r", "0'0"),
+        ("fracas_r", ""),
+        (&format!("fracas_{}", "x".repeat(60)), "00"),
+    ] {
+        let place = Place { name: name.into(), token: token.into() };
+        let refusal = ready(&redis::RedisLedger, &params, &Policy::builtin(), place).err().unwrap();
+        assert!(refusal.why.contains("that is none"), "{name}: {refusal:?}");
+    }
 }
 
 #[test]
@@ -59,7 +81,7 @@ async fn serve(listener: TcpListener, records: Rc<RefCell<BTreeMap<String, Vec<S
                 if name.ends_with("-13") {
                     ("503 Busy", String::new())
                 } else if name.ends_with("-14") {
-                    ("409 Conflict", String::new())
+                    ("422 No", String::new())
                 } else {
                     records.borrow_mut().entry(collection.into()).or_default().push(name.to_owned());
                     ("201 Created", String::new())
@@ -85,12 +107,12 @@ async fn a_collection_is_made_written_read_back_and_removed() {
     let book = book(&http::HttpLedger, json!({ "url": format!("http://{address}/l/") }), &Policy::builtin());
     let records = Rc::new(RefCell::new(BTreeMap::new()));
     let work = async {
-        book.open().await.unwrap();
-        book.open().await.unwrap();
-        assert_eq!(book.write(7, 1).await, Written::Acknowledged);
-        assert_eq!(book.write(7, 1).await, Written::Acknowledged);
-        assert_eq!(book.write(7, 13).await, Written::Unknown("status 503".into()));
-        assert_eq!(book.write(7, 14).await, Written::Failed("status 409".into()));
+        book.open(true).await.unwrap();
+        book.open(true).await.unwrap();
+        assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
+        assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
+        assert_eq!(book.write(7, 13, &Cell::new(false)).await, Written::Unknown("status 503".into()));
+        assert_eq!(book.write(7, 14, &Cell::new(false)).await, Written::Failed("status 422".into()));
         assert_eq!(book.read().await.unwrap(), [(7, 1), (7, 1)]);
         records.borrow_mut().insert("others".into(), vec!["x".into()]);
         book.remove().await.unwrap();
@@ -98,7 +120,7 @@ async fn a_collection_is_made_written_read_back_and_removed() {
         book.remove().await.unwrap();
         assert_eq!(records.borrow().keys().collect::<Vec<_>>(), ["others"]);
         records.borrow_mut().insert(place().name, vec!["foreign".into()]);
-        let Err(NotOpen::Refused(refusal)) = book.open().await else { panic!("not refused") };
+        let Err(NotOpen::Refused(refusal)) = book.open(true).await else { panic!("not refused") };
         assert!(refusal.why.contains("left as it is"), "{refusal:?}");
         assert!(book.read().await.is_err() && book.remove().await.is_err());
         assert_eq!(records.borrow()[&place().name], ["foreign"]);
@@ -106,7 +128,7 @@ async fn a_collection_is_made_written_read_back_and_removed() {
     // Two to make it, one to find it, four to write, one to read, two to remove, one to read, one to remove, three in vain.
     tokio::join!(work, serve(listener, records.clone(), 15));
     // Nobody listens any more.
-    assert_eq!(book.write(7, 2).await, Written::Failed("connection refused".into()));
+    assert_eq!(book.write(7, 2, &Cell::new(false)).await, Written::Failed("connection refused".into()));
 }
 
 /// A program that keeps its place as a file beside it.
@@ -116,7 +138,7 @@ async fn a_program_is_asked_as_its_help_says() {
     let program = folder.path().join("ledger");
     let script = "#!/bin/sh\nset -eu\nfile=\"${0%/*}/$2\"\ncase \"$1\" in\n\
         open) [ -e \"$file\" ] || echo \"$3\" >\"$file\"; read -r owner <\"$file\"; [ \"$owner\" = \"$3\" ] || exit 3 ;;\n\
-        append) case \"$4\" in *-13) exit 1 ;; *-14) exit 9 ;; esac; echo \"$4\" >>\"$file\" ;;\n\
+        append) case \"$4\" in *-13) exit 4 ;; *-14) exit 1 ;; esac; echo \"$4\" >>\"$file\" ;;\n\
         read) [ ! -e \"$file\" ] || { read -r owner; cat; } <\"$file\" ;;\n\
         drop) rm -f \"$file\" ;;\nesac\n";
     std::fs::write(&program, script).unwrap();
@@ -128,10 +150,10 @@ async fn a_program_is_asked_as_its_help_says() {
         ..Policy::builtin()
     };
     let book = book(&exec::ExecLedger, json!({ "command": [program] }), &policy);
-    book.open().await.unwrap();
-    assert_eq!(book.write(7, 1).await, Written::Acknowledged);
-    assert_eq!(book.write(7, 13).await, Written::Failed("exit code 1".into()));
-    assert_eq!(book.write(7, 14).await, Written::Unknown("exit code 9".into()));
+    book.open(true).await.unwrap();
+    assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
+    assert_eq!(book.write(7, 13, &Cell::new(false)).await, Written::Failed("exit code 4".into()));
+    assert_eq!(book.write(7, 14, &Cell::new(false)).await, Written::Unknown("exit code 1".into()));
     for number in 2..5000 {
         // More than a pipe holds.
         let line = format!("7-{number}\n");
@@ -144,7 +166,7 @@ async fn a_program_is_asked_as_its_help_says() {
     book.remove().await.unwrap();
     assert_eq!(book.read().await.unwrap(), []);
     std::fs::write(folder.path().join(place().name), "another\n").unwrap();
-    assert!(matches!(book.open().await, Err(NotOpen::Refused(_))));
+    assert!(matches!(book.open(true).await, Err(NotOpen::Refused(_))));
 }
 
 /// A server that answers one connection after another with these, each after what it is asked.
@@ -165,11 +187,11 @@ async fn what_redis_did_not_do_is_told_from_what_it_may_have_done() {
     let address = listener.local_addr().unwrap().to_string();
     let book = book(&redis::RedisLedger, json!({ "address": address }), &Policy::builtin());
     let work = async {
-        assert!(matches!(book.open().await, Err(NotOpen::Refused(_))), "a key of another type");
-        assert_eq!(book.write(7, 1).await, Written::Acknowledged);
-        assert_eq!(book.write(7, 2).await, Written::Failed("the key is gone".into()));
-        assert_eq!(book.write(7, 3).await, Written::Failed("Redis says: READONLY x".into()));
-        assert_eq!(book.write(7, 4).await, Written::Unknown("connection closed early".into()));
+        assert!(matches!(book.open(true).await, Err(NotOpen::Refused(_))), "a key of another type");
+        assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
+        assert_eq!(book.write(7, 2, &Cell::new(false)).await, Written::Failed("the key is gone".into()));
+        assert_eq!(book.write(7, 3, &Cell::new(false)).await, Written::Failed("Redis says: READONLY x".into()));
+        assert_eq!(book.write(7, 4, &Cell::new(false)).await, Written::Unknown("connection closed early".into()));
         assert!(book.read().await.unwrap_err().contains("no ledger wrote"));
     };
     let said: &[&[&[u8]]] = &[
@@ -196,16 +218,28 @@ async fn what_postgres_did_not_do_is_told_from_what_it_may_have_done() {
     let address = listener.local_addr().unwrap().to_string();
     let book = book(&postgres::PostgresLedger, json!({ "address": address, "user": "me" }), &Policy::builtin());
     let work = async {
-        assert_eq!(book.write(7, 1).await, Written::Acknowledged);
-        assert_eq!(book.write(7, 2).await, Written::Failed("PostgreSQL says: x (25006)".into()), "a standby");
+        assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
         assert_eq!(
-            book.write(7, 3).await,
+            book.write(7, 2, &Cell::new(false)).await,
+            Written::Failed("PostgreSQL says: x (25006)".into()),
+            "a standby"
+        );
+        assert_eq!(
+            book.write(7, 3, &Cell::new(false)).await,
             Written::Unknown("PostgreSQL says: x (57P01)".into()),
             "ended while it waited"
         );
-        assert_eq!(book.write(7, 4).await, Written::Unknown("PostgreSQL says: x (01000)".into()), "not replicated");
-        assert_eq!(book.write(7, 5).await, Written::Failed("PostgreSQL says: x (57P03)".into()), "it never got so far");
-        assert_eq!(book.write(7, 6).await, Written::Unknown("connection closed early".into()));
+        assert_eq!(
+            book.write(7, 4, &Cell::new(false)).await,
+            Written::Unknown("PostgreSQL says: x (01000)".into()),
+            "not replicated"
+        );
+        assert_eq!(
+            book.write(7, 5, &Cell::new(false)).await,
+            Written::Failed("PostgreSQL says: x (57P03)".into()),
+            "it never got so far"
+        );
+        assert_eq!(book.write(7, 6, &Cell::new(false)).await, Written::Unknown("connection closed early".into()));
     };
     let acknowledged = [DONE, READY].concat();
     let standby = [&fields(b'E', "ERROR", "25006")[..], READY].concat();

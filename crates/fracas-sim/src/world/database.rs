@@ -1,6 +1,7 @@
 //! A simulated database whose truth is known: what it acknowledged, and what of it a kill took.
 
 use std::{
+    cell::Cell,
     collections::BTreeSet,
     sync::{
         Arc, Mutex, PoisonError,
@@ -95,9 +96,9 @@ impl Ledger for Database {
 }
 
 impl Book for Database {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        self.asked(Err(NotOpen::Unreachable("down".into())), |data| {
-            if data.kept.is_none() {
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        self.asked(Err(NotOpen::Unreachable("down".into())), move |data| {
+            if data.kept.is_none() && make {
                 data.made += 1;
                 data.kept = Some(BTreeSet::new());
             }
@@ -105,7 +106,8 @@ impl Book for Database {
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
+    fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written> {
+        sent.set(true);
         self.asked(Written::Failed("down".into()), move |data| match &mut data.kept {
             Some(kept) => {
                 kept.insert((elapsed_ns(), life, number));

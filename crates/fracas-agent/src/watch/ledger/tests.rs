@@ -53,15 +53,19 @@ fn answers<'a, T: 'a>(down: T, up: impl FnOnce() -> T + 'a) -> Now<'a, T> {
 }
 
 impl Book for Script {
-    fn open(&self) -> Now<'_, Result<(), NotOpen>> {
-        answers(Err(NotOpen::Unreachable("down".into())), || {
-            MADE.set(MADE.get() + 1);
-            KEPT.with_borrow_mut(|kept| drop(kept.get_or_insert_default()));
+    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+        answers(Err(NotOpen::Unreachable("down".into())), move || {
+            if make {
+                MADE.set(MADE.get() + 1);
+                KEPT.with_borrow_mut(|kept| {
+                    kept.get_or_insert_default();
+                });
+            }
             Ok(())
         })
     }
 
-    fn write(&self, life: u64, number: u64) -> Now<'_, Written> {
+    fn write<'a>(&'a self, life: u64, number: u64, _: &'a Cell<bool>) -> Now<'a, Written> {
         answers(Written::Failed("down".into()), move || {
             KEPT.with_borrow_mut(|kept| match kept {
                 Some(kept) => {
@@ -93,8 +97,8 @@ fn item(work: LedgerWork) -> LedgerItem {
         params: Params::default(),
         every: Dur::from_ms(10),
         timeout: Dur::from_ms(100),
-        place: "p".into(),
-        token: "t".into(),
+        place: "fracas_r_data_1".into(),
+        token: "0".into(),
         made: false,
         work,
         until: Dur::from_secs(60),
@@ -138,7 +142,7 @@ async fn a_ledger_is_opened_once_the_service_is_there_written_read_back_and_remo
         assert!(matches!(&told[..], [Body::LedgerTroubled { why, .. }] if why == "down"), "{told:?}");
         UP.set(true);
         let told = until(&mut roster, |body| matches!(body, Body::MarkersWritten { .. })).await;
-        assert!(matches!(&told[0], Body::LedgerOpened { place, .. } if place == "p"), "{told:?}");
+        assert!(matches!(&told[0], Body::LedgerOpened { place, .. } if place == "fracas_r_data_1"), "{told:?}");
         let mut written = markers(&told);
         assert!(written.iter().all(|marker| marker.outcome == Outcome::Acknowledged), "{written:?}");
         // The history has heard of it: nothing begins anew.
