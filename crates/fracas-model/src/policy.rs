@@ -138,14 +138,10 @@ pub struct Policy {
     pub read_in: Vec<String>,
 }
 
-/// The form of a policy file: `kind: HostPolicy`.
-pub fn policy_shape() -> Shape {
+/// What is allowed at all.
+fn allowed(builtin: &Policy) -> [Field; 3] {
     let list = |of| Shape::List { of: Box::new(of), min: 0, max: 1000 };
-    let port = Shape::Integer { min: 1, max: 65_535 };
-    let builtin = Policy::builtin();
-    Shape::Object(vec![
-        Field::required("apiVersion", Shape::choice(&["fracas/v1"]), "Version of this grammar."),
-        Field::required("kind", Shape::choice(&["HostPolicy"]), "What this document is."),
+    [
         Field::with_default(
             "allowFaults",
             list(Shape::Text { max: 64 }),
@@ -165,6 +161,18 @@ pub fn policy_shape() -> Shape {
             "Kinds of the ledgers that are allowed, which write markers into services; \"*\" allows all, an empty list none. \
              `exec` needs execAllow besides.",
         ),
+    ]
+}
+
+/// The form of a policy file: `kind: HostPolicy`.
+pub fn policy_shape() -> Shape {
+    let list = |of| Shape::List { of: Box::new(of), min: 0, max: 1000 };
+    let port = Shape::Integer { min: 1, max: 65_535 };
+    let builtin = Policy::builtin();
+    let allow = allowed(&builtin);
+    let mut fields = vec![
+        Field::required("apiVersion", Shape::choice(&["fracas/v1"]), "Version of this grammar."),
+        Field::required("kind", Shape::choice(&["HostPolicy"]), "What this document is."),
         Field::with_default(
             "maxDuration",
             Shape::duration(Dur::from_secs(1), Dur::from_secs(31 * 86_400)),
@@ -234,7 +242,10 @@ pub fn policy_shape() -> Shape {
             "Folders whose files the probes `file` and `log` may look into, with all below them: whoever may start runs here \
              can learn what stands there, bit by bit.",
         ),
-    ])
+    ];
+    // After version and kind.
+    fields.splice(2..2, allow);
+    Shape::Object(fields)
 }
 
 /// Reads a policy file. The error is every mistake; whoever gets it must go on with [`Policy::nothing`].

@@ -287,19 +287,19 @@ mod tests {
         stretches(numbers.into_iter().map(|number| (1, number)).collect())
     }
 
-    fn interval(lo: i64, hi: i64) -> Option<Interval> {
-        Some(Interval { lo: Dur::from_ms(lo), hi: Some(Dur::from_ms(hi)) })
+    fn interval(lo: i64, hi: i64) -> Interval {
+        Interval { lo: Dur::from_ms(lo), hi: Some(Dur::from_ms(hi)) }
     }
 
     #[test]
     fn nothing_lost_is_at_most_what_markers_this_far_apart_cannot_show_and_never_nothing() {
         let seen = account(&[life("aaaaa")], &there(1..=5));
         assert_eq!((seen.acknowledged, seen.lost, seen.spans.len()), (5, 0, 0));
-        assert_eq!(seen.achieved, interval(0, 105));
+        assert_eq!(seen.achieved, Some(interval(0, 105)));
         // What failed tells until when the service took writes.
         let mut slow = life("aaafa");
         slow.markers[3].look.c = 1400 * MS;
-        assert_eq!(account(&[slow], &there([1, 2, 3, 5])).achieved, interval(0, 1100));
+        assert_eq!(account(&[slow], &there([1, 2, 3, 5])).achieved, Some(interval(0, 1100)));
         assert_eq!(account(&[life("fff")], &[]).achieved, None);
         assert_eq!(account(&[], &[]).achieved, None);
     }
@@ -312,7 +312,7 @@ mod tests {
         let [span] = &seen.spans[..] else { panic!("{seen:?}") };
         assert_eq!((span.first, span.last, span.count), (4, 5, 2));
         // Survivor 3 was sent at 300, 4 acknowledged at 405, 5 sent at 500, 6 failed at 605.
-        assert_eq!(seen.achieved, interval(95, 305));
+        assert_eq!(seen.achieved, Some(interval(95, 305)));
     }
 
     #[test]
@@ -327,7 +327,7 @@ mod tests {
         let seen = account(&[life("aaaaaaaaaa")], &there([1, 3, 4, 9, 10]));
         let spans: Vec<_> = seen.spans.iter().map(|span| (span.first, span.last, span.count)).collect();
         assert_eq!(spans, [(2, 2, 1), (5, 8, 4)]);
-        assert_eq!(seen.achieved, interval(295, 505));
+        assert_eq!(seen.achieved, Some(interval(295, 505)));
         // What was lost on both sides of a failure without a survivor is one span.
         let seen = account(&[life("aaafaaf")], &there([1, 2]));
         assert_eq!(seen.spans.iter().map(|span| (span.first, span.last, span.count)).collect::<Vec<_>>(), [(3, 6, 3)]);
@@ -348,7 +348,7 @@ mod tests {
         holed.markers.remove(2);
         // What was not told may have been lost: the bound holds it, the count cannot.
         let seen = account(&[holed], &there([1, 2, 4]));
-        assert_eq!((seen.untold, seen.lost, seen.achieved), (1, 0, interval(0, 205)));
+        assert_eq!((seen.untold, seen.lost, seen.achieved), (1, 0, Some(interval(0, 205))));
         let mut second = life("aaa");
         second.life = 2;
         for marker in &mut second.markers {
@@ -356,7 +356,7 @@ mod tests {
         }
         let found = [there(1..=3), stretches(vec![(2, 1), (2, 2), (2, 3)])].concat();
         // Between the lives nobody wrote: 2105 - 300.
-        assert_eq!(account(&[life("aaa"), second.clone()], &found).achieved, interval(0, 1805));
+        assert_eq!(account(&[life("aaa"), second.clone()], &found).achieved, Some(interval(0, 1805)));
         // Of another boot nobody can say when its last marker was, and what came after it.
         second.clock.boot = "later".into();
         let apart = account(&[life("aaa"), second], &found);

@@ -9,7 +9,7 @@ use crate::{
     event::{Body, Event, Look},
     experiment::Ledger,
     id::{HostId, LedgerId, ServiceId},
-    ledger::{Account, Found, Life, Lost, account, place},
+    ledger::{Account, Found, Life, Lost, Outcome, account, place},
     time::{ClockId, Interval},
     units::Dur,
 };
@@ -305,9 +305,15 @@ pub(super) fn text(body: &Body) -> Option<String> {
         Body::LedgerOpened { ledger, place, .. } => format!("{ledger}: markers are written into {place}"),
         Body::LedgerRefused { ledger, refusal, .. } => format!("{ledger} cannot be kept: {refusal}"),
         Body::MarkersWritten { ledger, markers, why, .. } => {
-            let of = |kind| markers.outcome.iter().filter(|outcome| **outcome == kind).count();
+            let told = markers.unpack();
+            let of = |kind| told.iter().filter(|marker| marker.outcome == kind).count();
             let why = if why.is_empty() { String::new() } else { format!(" ({why})") };
-            format!("{ledger}: {} acknowledged, {} failed, {} unknown{why}", of(0), of(1), of(2))
+            format!(
+                "{ledger}: {} acknowledged, {} failed, {} unknown{why}",
+                of(Outcome::Acknowledged),
+                of(Outcome::Failed),
+                of(Outcome::Unknown)
+            )
         }
         Body::LedgerRead { ledger, found, last, .. } => {
             let markers = found.iter().fold(0_u64, |sum, stretch| sum.saturating_add(stretch.count));

@@ -166,7 +166,7 @@ impl Run {
         let whole = self.kept().filter(|(id, _, _, _)| self.experiment.section_of(id.as_str()).is_none());
         let (id, _, host, state) = whole.into_iter().find(|(_, _, _, state)| !state.opened && !state.refused)?;
         let within = self.experiment.steady_state.as_ref().map_or(OPEN_WITHIN, |gate| gate.give_up_after);
-        let why = state.trouble.map_or_else(|| "its host said nothing about it".to_owned(), |why| why);
+        let why = state.trouble.unwrap_or_else(|| "its host said nothing about it".to_owned());
         Some((format!("ledger {id} on {} was not opened within {within}: {why}", self.name(host)), within))
     }
 

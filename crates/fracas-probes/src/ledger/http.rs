@@ -124,8 +124,7 @@ impl Book for Ready {
         Box::pin(async move {
             match self.collection().await.map_err(NotOpen::Unreachable)? {
                 Collection::Ours(_) => Ok(()),
-                Collection::Absent if !make => Ok(()),
-                Collection::Ownerless(_) if !make => Ok(()),
+                Collection::Absent | Collection::Ownerless(_) if !make => Ok(()),
                 Collection::Foreign | Collection::Ownerless(_) => {
                     Err(NotOpen::Refused(foreign("collection", &self.place)))
                 }

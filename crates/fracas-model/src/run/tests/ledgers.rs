@@ -57,7 +57,7 @@ impl Script {
     }
 
     /// Up to where the timeline is through and nothing is open any more.
-    fn to_the_end(&mut self) {
+    fn until_undone(&mut self) {
         self.gate_with_ledger();
         self.wrote(20);
         self.spent("kill");
@@ -80,7 +80,7 @@ impl Script {
 fn it_is_written_until_all_is_undone_then_read_back_then_removed() {
     let mut script = Script::of(with_ledger("5s"));
     assert!(script.run().desired_ledgers(&"e1".into()).is_empty(), "not before the run begins");
-    script.to_the_end();
+    script.until_undone();
     assert!(script.events.iter().any(|e| matches!(e.body, Body::LedgersClosed { .. })));
     assert_eq!(script.work(), [LedgerWork::Read]);
     let item = &script.run().desired_ledgers(&"e1".into())[0];
@@ -105,7 +105,7 @@ fn it_is_written_until_all_is_undone_then_read_back_then_removed() {
 #[test]
 fn what_is_lost_beyond_the_objective_fails_the_run() {
     let mut script = Script::of(with_ledger("500ms"));
-    script.to_the_end();
+    script.until_undone();
     script.read(5, true);
     script.dropped();
     let told = report::build(&script.events, &BTreeMap::new());
@@ -119,7 +119,7 @@ fn what_is_lost_beyond_the_objective_fails_the_run() {
 #[test]
 fn a_service_that_does_not_come_back_is_not_read_for_ever_and_what_is_left_is_named() {
     let mut script = Script::of(with_ledger("5s"));
-    script.to_the_end();
+    script.until_undone();
     let (place, at) = ("p".to_owned(), stamp("e1", script.now));
     let trouble = Body::LedgerTroubled { ledger: "data".into(), place, why: "connection refused".into(), at };
     script.host("e1", trouble);
