@@ -418,6 +418,7 @@ mod tests {
             kind: "tcp".into(),
             params: Params::default(),
             every: Dur::from_secs(1),
+            at_rest: None,
             timeout: Dur::from_secs(1),
             stop: Vec::new(),
             until: Dur::from_secs(60),

@@ -82,6 +82,7 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::UndoFailed { at, .. }
         | Body::Failed { at, .. }
         | Body::ProbeStarted { at, .. }
+        | Body::PaceChanged { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }
@@ -112,6 +113,7 @@ pub(crate) fn wording(event: &Event, names: &Names) -> Option<String> {
         }
         // One probe may look from many hosts.
         Body::ProbeStarted { .. }
+        | Body::PaceChanged { .. }
         | Body::ProbeRefused { .. }
         | Body::Edge { .. }
         | Body::StopConditionMet { .. }

@@ -15,6 +15,7 @@ use fracas_model::{
     report,
     run::{NotARun, Phase, Run},
     target::suffering,
+    time::Stamp,
     units::Dur,
 };
 use tokio::sync::watch;
@@ -149,7 +150,7 @@ impl Driver {
                 next.push(self.finished(&events));
             }
             if next.is_empty() {
-                self.fleet.wish(&self.run, run.experiment.lease, wishes(&run));
+                self.fleet.wish(&self.run, run.experiment.lease, wishes(&run, &now));
                 self.settled.send_replace(true);
                 changes.borrow_and_update();
                 let heard = self.heard(&run);
@@ -330,13 +331,14 @@ pub async fn blobs(history: &History, events: &[Event]) -> Result<BTreeMap<Strin
     Ok(blobs)
 }
 
-fn wishes(run: &Run) -> BTreeMap<HostId, Wish> {
+fn wishes(run: &Run, now: &Stamp) -> BTreeMap<HostId, Wish> {
+    let resting = run.resting(now);
     run.hosts()
         .into_iter()
         .map(|host| {
             let wish = Wish {
                 faults: run.desired_faults(&host),
-                probes: run.desired_probes(&host),
+                probes: run.desired_probes(&host, &resting),
                 ledgers: run.desired_ledgers(&host),
             };
             (host, wish)

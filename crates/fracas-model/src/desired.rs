@@ -113,6 +113,9 @@ pub struct ProbeItem {
     pub params: Params,
     /// From start to start.
     pub every: Dur,
+    /// Nothing is at stake for now: so much from start to start will do. It is the same probe with or without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at_rest: Option<Dur>,
     /// When a look that has not ended counts as failed.
     pub timeout: Dur,
     /// The run depends on these: the first look by which one is met is told at once.

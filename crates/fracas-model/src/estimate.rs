@@ -33,6 +33,8 @@ pub struct Track {
     sightings: Vec<Sighting>,
     gaps: Vec<Look>,
     seals: Vec<Look>,
+    /// From when on it ticked at which rate, where that was not always the same.
+    paces: Vec<(i64, Dur)>,
 }
 
 /// How recovery is declared, and how the probe ticks.
@@ -121,6 +123,27 @@ impl Track {
         self.gaps.push(between);
     }
 
+    /// It ticked at these rates, each from that instant on; before the first of them as its rules say.
+    pub fn paced(&mut self, mut paces: Vec<(i64, Dur)>) {
+        paces.sort_by_key(|(from, _)| *from);
+        self.paces = paces;
+    }
+
+    /// The longest period that was in force at some time between two instants, for a probe that ticks like this else.
+    pub fn slowest(&self, from: i64, to: i64, every: Dur) -> Dur {
+        let begun = self.paces.partition_point(|(at, _)| *at <= from);
+        let before = begun.checked_sub(1).map_or(every, |last| self.paces[last].1);
+        let within = self.paces[begun..].iter().take_while(|(at, _)| *at <= to).map(|(_, every)| *every);
+        within.fold(before, Dur::max)
+    }
+
+    /// When it ticked more slowly than this: each time with its period, the last without end.
+    pub fn slower(&self, every: Dur) -> impl Iterator<Item = (Look, Dur)> {
+        let ends = self.paces.iter().skip(1).map(|(at, _)| *at).chain([i64::MAX]);
+        let times = self.paces.iter().zip(ends).map(|((s, period), c)| (Look { s: *s, c }, *period));
+        times.filter(move |(time, period)| *period > every && time.c > time.s)
+    }
+
     /// Readings of this time were kept. When all agree, they are one wide constraint: it lets a track go on after the
     /// vantage's agent was restarted, when the first new edge knows of no earlier look.
     pub fn sealed(&mut self, between: Look, ok: u32, failed: u32, seq: u64) {
@@ -166,13 +189,13 @@ impl Track {
     /// that are longer than two periods and a timeout (lost without notice).
     fn holes(&self, rules: Rules) -> Vec<Look> {
         let matters = rules.stable_for.ns() / HOLE_SHARE;
-        let quiet = matters.max(2 * rules.every.ns() + rules.timeout.ns());
+        let quiet = |from, to| matters.max(2 * self.slowest(from, to, rules.every).ns() + rules.timeout.ns());
         let mut holes: Vec<Look> = self.gaps.iter().filter(|g| g.c - g.s > matters).copied().collect();
         let mut seals = self.seals.clone();
         seals.sort_by_key(|l| l.s);
         let mut seen = i64::MAX;
         for seal in seals {
-            if seal.s.saturating_sub(seen) > quiet && seen != i64::MAX {
+            if seen != i64::MAX && seal.s.saturating_sub(seen) > quiet(seen, seal.s) {
                 holes.push(Look { s: seen, c: seal.s });
             }
             seen = if seen == i64::MAX { seal.c } else { seen.max(seal.c) };

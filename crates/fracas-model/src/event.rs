@@ -10,6 +10,7 @@ use crate::{
     mark::Mark,
     plan::{Plan, Refusal},
     time::{ClockMap, Stamp},
+    units::Dur,
 };
 
 /// One stored fact of a stream; `hash` chains it to its predecessor over the stored bytes.
@@ -500,6 +501,15 @@ pub enum Body {
     ProbeStarted {
         /// The probe.
         probe: ProbeId,
+        /// When.
+        at: Stamp,
+    },
+    /// A probe ticks at another rate from now on: at rest, or as fast as its document says. It begins with the latter.
+    PaceChanged {
+        /// The probe.
+        probe: ProbeId,
+        /// From start to start.
+        every: Dur,
         /// When.
         at: Stamp,
     },

@@ -201,8 +201,18 @@ pub struct Probe {
     pub from: Option<TargetId>,
     /// From start to start.
     pub every: Dur,
+    /// The same while nothing is at stake; `every` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_at_rest: Option<Dur>,
     /// When a look counts as failed.
     pub timeout: Dur,
+}
+
+impl Probe {
+    /// The longest time that may lie between two ticks.
+    pub fn slowest(&self) -> Dur {
+        self.every_at_rest.map_or(self.every, |at_rest| at_rest.max(self.every))
+    }
 }
 
 /// A marker ledger.

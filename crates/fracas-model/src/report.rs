@@ -341,6 +341,13 @@ pub struct ProbeReport {
     pub host: HostId,
     /// Period, start to start.
     pub every: Dur,
+    /// The same while nothing was at stake, as its document has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_at_rest: Option<Dur>,
+    /// It was still at rest, or again, while a fault was in effect or before services were stable after it: up to so much
+    /// lay between the starts of two looks then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rested: Option<Dur>,
     /// When a look counts as failed.
     pub timeout: Dur,
     /// Looks that were kept, and how many of them failed.

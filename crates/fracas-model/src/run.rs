@@ -11,6 +11,7 @@ mod decide;
 mod desired;
 mod hold;
 mod ledgers;
+mod rest;
 mod rollout;
 mod sight;
 mod stops;
@@ -22,6 +23,7 @@ use std::collections::BTreeMap;
 pub use self::{
     hold::Answer,
     ledgers::{LedgerState, Ledgers},
+    rest::Resting,
     sight::Sight,
 };
 use crate::{

@@ -234,6 +234,28 @@ recovery: { stableFor: 1s, giveUpAfter: 15s }
 lease: 5s
 ";
 
+/// A kill and a delay, each after a quiet time in which the probe looks at its rate at rest.
+pub const REST: &str = "apiVersion: fracas/v1
+kind: Experiment
+name: simulated-rest
+services: { web: { rto: 10s } }
+targets:
+  db: { select: role=db }
+  edge: { select: role=edge }
+probes:
+  web-up: { service: web, from: edge, every: 100ms, everyAtRest: 1s, timeout: 100ms, simulated: {} }
+steadyState: { probes: [web-up], holdFor: 8s, giveUpAfter: 30s }
+timeline:
+  - { id: quiet, at: 0s, wait: 10s }
+  - { id: kill, after: { ended: quiet }, target: db, fault: { process-kill: { name: postgres } } }
+  - { id: slow, after: { ended: kill, delay: 15s }, target: db, for: 4s, fault: { net-delay: { delay: 100ms } } }
+  - { id: late, after: { ended: slow }, wait: 12s }
+recovery: { stableFor: 1s, giveUpAfter: 15s }
+abortWhen:
+  - { probe: web-up, failingFor: 20s, onLoss: continue }
+lease: 5s
+";
+
 /// Runs a world to its end: the run is over and every host is as it was found, or time is up.
 ///
 /// # Panics
@@ -264,6 +286,14 @@ pub fn play_rollout(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
 /// When the simulation itself breaks.
 pub fn play_ledger(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
     play_source(seed, troubles, LEDGER)
+}
+
+/// The same with [`REST`].
+///
+/// # Panics
+/// When the simulation itself breaks.
+pub fn play_rest(seed: u64, troubles: &[(Duration, Trouble)]) -> Outcome {
+    play_source(seed, troubles, REST)
 }
 
 fn play_source(seed: u64, troubles: &[(Duration, Trouble)], source: &'static str) -> Outcome {

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use fracas_model::{event::Body, ledger::Outcome as Marked};
-use fracas_sim::world::{Outcome, Trouble, play, play_day, play_ledger, play_rollout, troubles};
+use fracas_sim::world::{Outcome, Trouble, play, play_day, play_ledger, play_rest, play_rollout, troubles};
 
 /// Seeds of every test run: `FRACAS_SEEDS=N` plays so many, `FRACAS_SEED_BASE=N` begins after that one, `FRACAS_SEED=N`
 /// plays that one alone.
@@ -210,6 +210,80 @@ fn a_ledger_tells_the_truth_whatever_goes_wrong() {
         *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
     }
     println!("worlds by exit code: {verdicts:?}; measured in {measured}");
+}
+
+/// When the only probe was told to look at which rate, on the clock of its vantage: milliseconds.
+fn paces(outcome: &Outcome) -> Vec<(i64, i64)> {
+    let pace = |event: &fracas_model::event::Event| match &event.body {
+        Body::PaceChanged { every, at, .. } => Some((at.boot_ns, every.ns() / 1_000_000)),
+        _ => None,
+    };
+    outcome.events.iter().filter_map(pace).collect()
+}
+
+#[test]
+fn a_probe_that_rests_is_at_its_full_rate_when_it_counts_and_an_outage_is_known_as_closely() {
+    for seed in seeds().into_iter().take(6) {
+        // Without troubles: everything is exact.
+        let outcome = play_rest(seed, &[]);
+        whole(seed, &[], &outcome);
+        let told = || format!("seed {seed}\n{}", story(&outcome));
+        let started = outcome.events.iter().filter(|e| matches!(e.body, Body::ProbeStarted { .. })).count();
+        assert_eq!(started, 1, "another rate is no other probe\n{}", told());
+        assert!(!outcome.events.iter().any(|e| matches!(e.body, Body::Gap { .. })), "{}", told());
+        let paces = paces(&outcome);
+        let rates: Vec<i64> = paces.iter().map(|(_, every)| *every).collect();
+        // At rest in the gate and the quiet time after it, between the faults, and after them until recovery is asked for.
+        assert_eq!(rates, [1000, 100, 1000, 100, 1000, 100], "{}", told());
+
+        let report = fracas_model::report::build(&outcome.events, &std::collections::BTreeMap::new());
+        let probe = &report.probes[0];
+        assert_eq!((probe.rested, probe.missed), (None, 0), "never at rest under fault\n{}", told());
+        // The process is gone for 1.5 s, in steps of 2 ms; a look takes 3 ms, and the clocks are known within 80.
+        let outage = report.services[0].outage.expect("the kill was seen");
+        let (lo, hi) = (outage.lo.ns() / 1_000_000, outage.hi.expect("it came back").ns() / 1_000_000);
+        assert!(lo <= 1504 && hi >= 1496, "{outage}\n{}", told());
+        assert!(hi - lo <= 2 * (100 + 3 + 2), "as close as at the full rate: {outage}\n{}", told());
+
+        // Looks between two instants: each seal holds those of about a second.
+        let looks = |from: i64, to: i64| -> u32 {
+            let seals = outcome.events.iter().filter_map(|event| match &event.body {
+                Body::ReadingsSealed { between, ok, failed, .. } if between.s >= from && between.c <= to => {
+                    Some(ok + failed)
+                }
+                _ => None,
+            });
+            seals.sum()
+        };
+        for pair in paces.windows(2) {
+            let ((from, every), (to, _)) = (pair[0], pair[1]);
+            let most = (to - from) / 1_000_000 / every + 2;
+            assert!(i64::from(looks(from, to)) <= most, "from {from} every {every} ms\n{}", told());
+        }
+    }
+}
+
+#[test]
+fn a_probe_that_rests_tells_the_truth_whatever_goes_wrong() {
+    let (mut verdicts, mut wide) = (std::collections::BTreeMap::new(), 0);
+    for seed in seeds() {
+        // The same troubles as elsewhere, over the whole length of the run.
+        let mut troubles = troubles(seed);
+        for (at, _) in &mut troubles {
+            *at *= 3;
+        }
+        let outcome = play_rest(seed, &troubles);
+        whole(seed, &troubles, &outcome);
+        let report = fracas_model::report::build(&outcome.events, &std::collections::BTreeMap::new());
+        for episode in report.probes.iter().flat_map(|probe| &probe.episodes).filter(|e| !e.pre_existing) {
+            let bounds = (episode.outage.lo.ns() / 1_000_000, episode.outage.hi.map(|hi| hi.ns() / 1_000_000));
+            let told = || format!("seed {seed}, troubles {troubles:?}: {}\n{}", episode.outage, story(&outcome));
+            assert!(bounds.0 <= 1504 && bounds.1.is_none_or(|hi| hi >= 1496), "{}", told());
+            wide += u32::from(bounds.1.is_none_or(|hi| hi - bounds.0 > 2 * (100 + 3 + 2)));
+        }
+        *verdicts.entry(outcome.exit_code).or_insert(0_u32) += 1;
+    }
+    println!("worlds by exit code: {verdicts:?}; known less closely: {wide}");
 }
 
 #[test]

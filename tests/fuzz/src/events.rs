@@ -8,6 +8,7 @@ use fracas_model::{
     id::ItemKey,
     plan::{Plan, Refusal},
     time::{ClockId, ClockMap, Stamp},
+    units::Dur,
 };
 use fracas_sim::fixture;
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
@@ -79,6 +80,7 @@ pub(crate) fn of_a_host() -> Vec<(Body, Vec<u8>)> {
     let facts = vec![
         Body::ClockSeen { map },
         Body::ProbeStarted { probe: probe(), at: at(1) },
+        Body::PaceChanged { probe: probe(), every: Dur::from_secs(1), at: at(1) },
         Body::Edge { probe: probe(), ok: true, before: None, after: look(2), why: String::new(), at: at(3) },
         Body::Applying { item: item.clone(), plan: plan(), at: at(2000) },
         Body::Active { item: item.clone(), effective: between(2001) },
@@ -212,7 +214,7 @@ fn body(chance: &mut Unstructured<'_>) -> Result<(Body, Option<(String, Readings
             _ => Body::ReportSealed { model: text(chance)?, digest: text(chance)? },
         }
     } else {
-        match chance.int_in_range(0..=14)? {
+        match chance.int_in_range(0..=15)? {
             0 => Body::Refused { item, refusal, at },
             1 => Body::Applying { item, plan: plan(), at },
             2 => Body::Active { item, effective: between(chance, host)? },
@@ -239,6 +241,7 @@ fn body(chance: &mut Unstructured<'_>) -> Result<(Body, Option<(String, Readings
             }
             12 => Body::Gap { probe, missed: chance.arbitrary()?, between: look(chance)?, why: text(chance)?, at },
             13 => Body::ProbeRefused { probe, refusal, at },
+            14 => Body::PaceChanged { probe, every: Dur::from_ns(chance.arbitrary()?), at },
             _ => {
                 let digest = text(chance)?;
                 let readings = Readings {

@@ -60,9 +60,10 @@ pub(crate) fn judge(history: &[Event], readings: &BTreeMap<String, fracas_model:
         let decision = run.decide(&world::stamp("c", 2_000_000_000 + later_ns));
         assert!(decision.append.len() < 1000, "{} decisions at once", decision.append.len());
     }
+    let resting = run.resting(&world::stamp("c", 2_000_000_000));
     for host in run.hosts() {
         run.desired_faults(&host);
-        run.desired_probes(&host);
+        run.desired_probes(&host, &resting);
     }
     let report = report::build(history, readings);
     let bytes = serde_json::to_vec(&report).expect("a report is JSON");

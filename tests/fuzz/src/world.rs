@@ -46,7 +46,7 @@ name: small
 services: { web: { rto: 5s } }
 targets: { box: { select: \"role=box\" } }
 probes:
-  up: { service: web, process: { name: web }, from: box, every: 100ms, timeout: 1s }
+  up: { service: web, process: { name: web }, from: box, every: 100ms, everyAtRest: 400ms, timeout: 1s }
 steadyState: { probes: [up], holdFor: 1s }
 timeline:
   - { id: pause, at: 0s, fault: { process-pause: { name: web } }, target: box, for: 2s }

@@ -153,6 +153,7 @@ mod tests {
             kind: "tcp".into(),
             params: Params::default(),
             every: Dur::from_ms(10),
+            at_rest: None,
             timeout: Dur::from_ms(50),
             stop: vec![StopWhen::FailingFor(Dur::from_ns(50))],
             until: Dur::from_secs(60),

@@ -23,7 +23,7 @@ use super::{
     Sight, Watcher,
     ledger::{Kept, Order, refused as refusal_of},
     pace::Pace,
-    tend::Tended,
+    tend::{Asked, Tended},
 };
 use crate::host::Local;
 
@@ -47,7 +47,7 @@ pub struct Roster<P> {
 struct Running {
     item: ProbeItem,
     /// `None` when it was refused: it is not tried again until it is asked for differently.
-    life: Option<(watch::Sender<i64>, JoinHandle<()>)>,
+    life: Option<(watch::Sender<Asked>, JoinHandle<()>)>,
     /// The host gave no timer: not tried again either.
     failed: Rc<Cell<bool>>,
 }
@@ -131,9 +131,9 @@ impl<P: Pace> Roster<P> {
         let failed = Rc::new(Cell::new(false));
         let life = match self.ready(item) {
             Ok(lookout) => {
-                let (until, until_ns) = watch::channel(self.until(item));
+                let (ask, asked) = watch::channel(self.asked(item));
                 let (pace, out) = (self.pace.clone(), self.out.clone());
-                let tended = Tended { item: item.clone(), lookout, pace: pace.clone(), out: out.clone(), until_ns };
+                let tended = Tended { item: item.clone(), lookout, pace: pace.clone(), out: out.clone(), asked };
                 let (item, failed) = (item.clone(), failed.clone());
                 let task = spawn_local(async move {
                     if let Err(refusal) = tended.run().await {
@@ -141,7 +141,7 @@ impl<P: Pace> Roster<P> {
                         let _ = out.send(refused(&item, refusal, &pace));
                     }
                 });
-                Some((until, task))
+                Some((ask, task))
             }
             Err(refusal) => {
                 let _ = self.out.send(refused(item, refusal, &self.pace));
@@ -151,13 +151,15 @@ impl<P: Pace> Roster<P> {
         Running { item: item.clone(), life, failed }
     }
 
-    fn until(&self, item: &ProbeItem) -> i64 {
-        self.pace.boot_ns().saturating_add(item.until.ns().clamp(0, LONGEST.ns()))
+    fn asked(&self, item: &ProbeItem) -> Asked {
+        let until_ns = self.pace.boot_ns().saturating_add(item.until.ns().clamp(0, LONGEST.ns()));
+        // A day is seldom enough, and keeps sums of instants within bounds.
+        Asked { until_ns, at_rest: item.at_rest.map(|at_rest| at_rest.min(LONGEST)) }
     }
 
     fn stop(&mut self, key: &(RunId, ProbeId)) {
-        if let Some(Running { life: Some((until, task)), .. }) = self.running.remove(key) {
-            drop(until);
+        if let Some(Running { life: Some((ask, task)), .. }) = self.running.remove(key) {
+            drop(ask);
             self.stopping.push(task);
         }
     }
@@ -184,9 +186,9 @@ pub(super) fn refused(item: &ProbeItem, refusal: Refusal, pace: &impl Pace) -> S
 
 impl<P: Pace> Watcher for Roster<P> {
     fn set(&mut self, wanted: &[ProbeItem]) {
-        // How long it may run is not part of what it is.
-        let same = |running: &Running| {
-            wanted.iter().any(|w| ProbeItem { until: running.item.until, ..w.clone() } == running.item)
+        // How long it may run, and whether it may rest, is not part of what it is.
+        let same = |Running { item, .. }: &Running| {
+            wanted.iter().any(|w| ProbeItem { until: item.until, at_rest: item.at_rest, ..w.clone() } == *item)
         };
         let ended = |(_, task): &(_, JoinHandle<()>)| task.is_finished();
         let over = |running: &Running| !running.failed.get() && running.life.as_ref().is_some_and(ended);
@@ -198,9 +200,11 @@ impl<P: Pace> Watcher for Roster<P> {
         self.stopping.retain(|task| !task.is_finished());
         for item in wanted {
             let key = (item.run.clone(), item.probe.clone());
-            if let Some(running) = self.running.get(&key) {
-                if let Some((until, _)) = &running.life {
-                    until.send_replace(self.until(item));
+            let asked = self.asked(item);
+            if let Some(running) = self.running.get_mut(&key) {
+                running.item.at_rest = item.at_rest;
+                if let Some((ask, _)) = &running.life {
+                    ask.send_replace(asked);
                 }
             } else {
                 let started = self.start(item);

@@ -6,6 +6,8 @@ use fracas_model::{
     desired::ProbeItem,
     event::{Body, Look, Reading},
     plan::Refusal,
+    time::Stamp,
+    units::Dur,
 };
 use fracas_probes::{Lookout, Seen};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
@@ -37,8 +39,35 @@ pub(super) struct Tended<P> {
     pub(super) lookout: Box<dyn Lookout>,
     pub(super) pace: P,
     pub(super) out: mpsc::UnboundedSender<Sight>,
-    /// Boot time at which it ends by itself; it ends at once when the sender is gone.
-    pub(super) until_ns: watch::Receiver<i64>,
+    /// It ends at once when the sender is gone.
+    pub(super) asked: watch::Receiver<Asked>,
+}
+
+/// What may change while a probe runs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    /// Boot time at which it ends by itself.
+    pub(super) until_ns: i64,
+    /// Nothing is at stake: it may tick this seldom.
+    pub(super) at_rest: Option<Dur>,
+}
+
+/// A rate of ticks: each rate of a probe has its own instants, fixed for as long as the probe runs.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    every: i64,
+    first: i64,
+}
+
+impl Rate {
+    fn of(item: &ProbeItem, started: &Stamp, every: i64) -> Self {
+        Self { every, first: started.boot_ns + phase(item, started.clock.host.as_str(), every) }
+    }
+
+    /// The first tick after an instant, so at most one period later.
+    fn after(&self, at: i64) -> i64 {
+        self.first + ((at - self.first).div_euclid(self.every) + 1) * self.every
+    }
 }
 
 /// How many looks may be out: what the timeout explains and one more, at least 4, at most 128. `every`, in nanoseconds, is
@@ -77,8 +106,8 @@ impl<P: Pace> Tended<P> {
             let why = format!("{kind}: what it must read on this host did not come within {} s", PREPARE.as_secs());
             Refusal::new(why, "look at the file it names and at the disk it lies on")
         };
-        let until = &mut self.until_ns;
-        let stopped = async { while until.changed().await.is_ok() {} };
+        let asked = &mut self.asked;
+        let stopped = async { while asked.changed().await.is_ok() {} };
         tokio::select! {
             biased;
             prepared = tokio::time::timeout(PREPARE, self.lookout.prepare()) => prepared.map_err(late)?.map(|()| true),
@@ -86,15 +115,26 @@ impl<P: Pace> Tended<P> {
         }
     }
 
+    /// From tick to tick, as it is asked for now.
+    fn every(&self) -> i64 {
+        let full = self.item.every.ns().max(FASTEST);
+        self.asked.borrow().at_rest.map_or(full, |at_rest| at_rest.ns().max(full))
+    }
+
     async fn tick(mut self) -> io::Result<()> {
-        let every = self.item.every.ns().max(FASTEST);
-        let cap = cap(&self.item, every);
+        let full = self.item.every.ns().max(FASTEST);
+        let cap = cap(&self.item, full);
         let mut recorder = Recorder::new(&self.item);
         let mut alarm = self.pace.alarm()?;
         let started = self.pace.now();
-        let mut due = started.boot_ns + phase(&self.item, started.clock.host.as_str(), every);
+        self.asked.mark_unchanged();
+        let mut rate = Rate::of(&self.item, &started, self.every());
+        let mut due = rate.first;
         alarm.arm(due)?;
-        self.tell(recorder.sight(Body::ProbeStarted { probe: self.item.probe.clone(), at: started }));
+        self.tell(recorder.sight(Body::ProbeStarted { probe: self.item.probe.clone(), at: started.clone() }));
+        if rate.every != full {
+            self.tell(recorder.sight(self.pace_changed(rate, started.clone())));
+        }
         let mut looks = FuturesUnordered::new();
         // At most one look beside the ticks, and no more often than the fastest probe ticks: a process that ends as soon as
         // it is started anew would have looks without end.
@@ -108,23 +148,23 @@ impl<P: Pace> Tended<P> {
                 rang = alarm.rang() => {
                     rang?;
                     let now = self.pace.boot_ns();
-                    if now >= *self.until_ns.borrow() {
+                    if now >= self.asked.borrow().until_ns {
                         let why = "it was not asked for any more: there was no contact with the controller";
                         recorder.missed(1, Look { s: due, c: due }, why);
                         break;
                     }
-                    let late = (now - due) / every;
+                    let late = (now - due) / rate.every;
                     if late > 0 {
-                        let between = Look { s: due, c: due + (late - 1) * every };
+                        let between = Look { s: due, c: due + (late - 1) * rate.every };
                         recorder.missed(late.unsigned_abs(), between, "the host did not wake in time");
-                        due += late * every;
+                        due += late * rate.every;
                     }
                     if looks.len() + beside.len() < cap {
                         looks.push(look(&self.pace, &*self.lookout, &self.item));
                     } else {
                         recorder.missed(1, Look { s: due, c: due }, &format!("{cap} looks are still out"));
                     }
-                    due += every;
+                    due = rate.after(due);
                     alarm.arm(due)?;
                 }
                 // A look beside the ticks; they go on as they were.
@@ -142,9 +182,17 @@ impl<P: Pace> Tended<P> {
                     self.tell_all(recorder.seal(&self.pace.now()));
                     seal_at = None;
                 }
-                asked = self.until_ns.changed() => {
+                asked = self.asked.changed() => {
                     if asked.is_err() {
                         break;
+                    }
+                    let every = self.every();
+                    if every != rate.every {
+                        let at = self.pace.now();
+                        rate = Rate::of(&self.item, &started, every);
+                        due = due.min(rate.after(at.boot_ns));
+                        alarm.arm(due)?;
+                        self.tell(recorder.sight(self.pace_changed(rate, at)));
                     }
                 }
             }
@@ -154,6 +202,10 @@ impl<P: Pace> Tended<P> {
         }
         self.tell_all(recorder.seal(&self.pace.now()));
         Ok(())
+    }
+
+    fn pace_changed(&self, rate: Rate, at: Stamp) -> Body {
+        Body::PaceChanged { probe: self.item.probe.clone(), every: Dur::from_ns(rate.every), at }
     }
 
     fn tell(&self, sight: Sight) {
@@ -183,4 +235,40 @@ async fn look<P: Pace>(pace: &P, lookout: &dyn Lookout, item: &ProbeItem) -> Rea
     };
     let c = cmp::max(pace.boot_ns(), s);
     Reading { look: Look { s, c }, ok: seen.is_ok(), why: seen.err().unwrap_or_default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use fracas_model::{catalogue::Params, time::ClockId};
+
+    use super::*;
+
+    #[test]
+    fn the_next_tick_of_any_rate_comes_at_most_one_period_later() {
+        let started =
+            Stamp { clock: ClockId { host: "h".into(), boot: "b".into() }, boot_ns: 7_000, wall_ns: 0, bound_ns: -1 };
+        for run in 0..50 {
+            let item = ProbeItem {
+                run: format!("r{run}").as_str().into(),
+                probe: "up".into(),
+                kind: "tcp".into(),
+                params: Params::default(),
+                every: Dur::from_ns(100),
+                at_rest: None,
+                timeout: Dur::from_ns(100),
+                stop: Vec::new(),
+                until: Dur::from_secs(1),
+            };
+            for every in [1, 100, 1000, 999] {
+                let rate = Rate::of(&item, &started, every);
+                assert!((started.boot_ns..started.boot_ns + every).contains(&rate.first));
+                // Before the first tick too: another rate may have been in force until now.
+                for at in [0, started.boot_ns - 1, started.boot_ns, rate.first - 1, rate.first, 12_345, 1 << 60] {
+                    let next = rate.after(at);
+                    assert!(next > at && next <= at + every && (next - rate.first) % every == 0, "{at} {rate:?}");
+                }
+                assert_eq!(rate.after(rate.after(9_999)), rate.after(9_999) + every);
+            }
+        }
+    }
 }

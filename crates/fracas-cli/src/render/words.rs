@@ -241,6 +241,11 @@ pub(super) fn asked(entry: &EntryReport) -> String {
     text
 }
 
+/// How often a probe looks.
+pub(super) fn pace(every: Dur, at_rest: Option<Dur>) -> String {
+    format!("every {every}{}", at_rest.map_or_else(String::new, |at_rest| format!(" ({at_rest} at rest)")))
+}
+
 /// A share in percent.
 pub(super) fn failed_share(latency: &Latency) -> String {
     let share = latency.failed as f64 * 100.0 / latency.n.max(1) as f64;

@@ -186,6 +186,8 @@ fn probe() -> Value {
             "kind": {"type": "string"},
             "host": {"type": "string"},
             "every": length(),
+            "everyAtRest": length(),
+            "rested": length(),
             "timeout": length(),
             "looks": count(),
             "failed": count(),

@@ -162,6 +162,7 @@ fn stamps(body: &Body) -> Option<[Option<&Stamp>; 2]> {
         | Body::UndoFailed { at, .. }
         | Body::Failed { at, .. }
         | Body::ProbeStarted { at, .. }
+        | Body::PaceChanged { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }

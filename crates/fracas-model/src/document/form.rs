@@ -152,6 +152,12 @@ pub(crate) fn probe(catalogue: &Catalogue) -> Shape {
                 "From the start of one look to the start of the next.",
             ),
             Field::optional(
+                "everyAtRest",
+                Shape::duration(Dur::from_ms(10), Dur::from_secs(3600)),
+                "The same while nothing is at stake: not from shortly before a fault until services were stable after it, \
+                 while a check looks, or while something fails.",
+            ),
+            Field::optional(
                 "timeout",
                 Shape::duration(Dur::from_ms(1), Dur::from_secs(3600)),
                 "When a look that has not ended counts as failed; as long as `every` when absent.",

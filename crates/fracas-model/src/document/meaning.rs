@@ -170,12 +170,33 @@ impl<'d> Review<'_, '_, 'd> {
             let probe = self.document.get("probes").and_then(|p| p.get(&pair.key));
             let read = |key: &str| duration(probe.and_then(|p| p.get(key)));
             let Some((every, timeout)) = read("every").zip(read("timeout")) else { continue };
+            if let Some(at_rest) = read("everyAtRest") {
+                self.rest(pair, every, at_rest);
+            }
             if timeout.ns() > every.ns().saturating_mul(10) {
                 let looks = timeout.ns() / every.ns().max(1);
                 let message = format!("up to {looks} looks of `{}` are under way at once", pair.key);
                 let span = pair.value.pair("timeout").map_or(pair.span, |p| p.span);
                 self.findings.warning(span, message, "shorten `timeout`, or lengthen `every`");
             }
+        }
+    }
+
+    /// A period at rest that is none, or with which the steady state may come too late to be seen.
+    fn rest(&mut self, probe: &Pair, every: Dur, at_rest: Dur) {
+        let span = probe.value.pair("everyAtRest").map_or(probe.span, |p| p.span);
+        if at_rest < every {
+            let message = format!("`everyAtRest` is {at_rest}, and `{}` looks every {every} when it is not", probe.key);
+            return self.findings.error(span, message, format!("write {every} or more, or remove it"));
+        }
+        let gate = self.root.get("steadyState").and_then(|gate| gate.get("probes"));
+        let mut names = gate.map(Node::items).unwrap_or_default().iter().filter_map(Node::text);
+        let read = |key: &str| duration(self.document.get("steadyState").and_then(|gate| gate.get(key)));
+        let Some((hold_for, give_up)) = read("holdFor").zip(read("giveUpAfter")) else { return };
+        if names.any(|name| name == probe.key) && hold_for <= give_up && hold_for + at_rest >= give_up {
+            let message = format!("the first look may come after {at_rest}, too late for {hold_for} within {give_up}");
+            let help = "shorten `everyAtRest`, or make `giveUpAfter` of the steady state longer";
+            self.findings.warning(span, message, help);
         }
     }
 
@@ -217,6 +238,13 @@ impl<'d> Review<'_, '_, 'd> {
             if let Some(every) = every.filter(|every| *every > SLOWEST_STOP) {
                 let message = format!("`{name}` looks every {every}: a stop condition is to be looked at every second");
                 self.findings.error(span, message, "write `every: 1s` or less in the probe, or let another one look");
+            }
+            let at_rest = self.document.get("probes").and_then(|p| duration(p.get(name)?.get("everyAtRest")));
+            if let Some(at_rest) = at_rest.filter(|at_rest| *at_rest > SLOWEST_STOP) {
+                let message =
+                    format!("`{name}` looks every {at_rest} at rest: a stop condition is to be looked at every second");
+                let help = "write `everyAtRest: 1s` or less in the probe, or let another one look";
+                self.findings.error(span, message, help);
             }
             // What hangs is known to fail only when it is given up.
             let timeout = self.document.get("probes").and_then(|p| duration(p.get(name)?.get("timeout")));

@@ -195,6 +195,17 @@ fn stop_conditions_and_canaries_are_read_with_their_mistakes() {
     let slow = wrong(&with("every: 50ms", "every: 2s"));
     assert!(slow.contains("looks every 2s") && slow.contains("`every: 1s` or less"), "{slow}");
 
+    let rests = |at_rest: &str| with("every: 50ms", &format!("every: 50ms\n    everyAtRest: {at_rest}"));
+    let probe = read(&rests("1s")).unwrap().experiment.probes[&"checkout-up".into()].clone();
+    assert_eq!((probe.every_at_rest, probe.slowest()), (Some(Dur::from_secs(1)), Dur::from_secs(1)));
+    assert_final(&read(&rests("1s")).unwrap());
+    let shorter = wrong(&rests("20ms"));
+    assert!(shorter.starts_with("16:5 ") && shorter.contains("write 50ms or more"), "{shorter}");
+    let seldom = wrong(&rests("2s"));
+    assert!(seldom.contains("every 2s at rest") && seldom.contains("`everyAtRest: 1s` or less"), "{seldom}");
+    let unseen = read(&rests("1s").replace("holdFor: 10s", "holdFor: 59s")).unwrap().warnings;
+    assert!(unseen[0].message.contains("too late for 59s within 1m"), "{unseen:?}");
+
     let canary = "target: primary\n    rollout: { canary: { percent: 10 }, probes: [checkout-up] }\n    for: 60s";
     let text = with("target: primary\n    for: 60s", canary);
     let rollout = match read(&text).unwrap().experiment.timeline[1].action.clone() {
@@ -386,7 +397,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "http: {",
         "htpp: {",
-        "13:5 unknown key `htpp` in `checkout-up` | did you mean `http`? known here: service, from, every, timeout, http",
+        "13:5 unknown key `htpp` in `checkout-up` | did you mean `http`? known here: service, from, every, everyAtRest, timeout, http",
     ),
     (
         "    http: { url: \"http://checkout.internal/health\", status: 200 }\n",

@@ -201,6 +201,40 @@ fn script() -> impl Strategy<Value = Script> {
     )
 }
 
+/// What is left of a script's looks by a probe that rests, and how it ticked: at its full rate from two periods before
+/// each outage until services were seen stable after it, else only every so many looks.
+fn rested(script: &Script, share: usize) -> (Vec<Reading>, Vec<(i64, Dur)>) {
+    let (every, slow) = (Dur::from_ns(script.every), Dur::from_ns(script.every * share as i64));
+    let margin = 2 * script.every + script.latency;
+    let busy: Vec<(i64, i64)> =
+        script.downs.iter().map(|(start, end)| (start - margin, end + script.stable + margin)).collect();
+    let at_full = |at: i64| busy.iter().any(|(from, to)| (*from..=*to).contains(&at));
+    let kept = script.readings.iter().enumerate().filter(|(i, r)| at_full(r.look.s) || i.is_multiple_of(share));
+    let paces = busy.iter().flat_map(|(from, to)| [(*from, every), (*to, slow)]);
+    (kept.map(|(_, r)| r.clone()).collect(), [(i64::MIN, slow)].into_iter().chain(paces).collect())
+}
+
+#[test]
+fn looks_at_rest_are_no_hole_where_it_is_known_that_it_rested() {
+    let seal = |track: &mut Track, s: i64| track.sealed(look(s, s + 10), 1, 0, 1);
+    let mut track = Track::default();
+    for s in [0, 1000, 6000, 11_000, 12_000] {
+        seal(&mut track, s);
+    }
+    assert_eq!(track.estimate(rules(8000)).holes.len(), 2);
+    let seconds = |n: i64| Dur::from_secs(n);
+    track.paced(vec![(900 * MS, seconds(5)), (11_500 * MS, Dur::from_ms(100))]);
+    assert_eq!(track.estimate(rules(8000)).holes, []);
+    assert_eq!(track.slowest(0, 500 * MS, Dur::from_ms(100)), Dur::from_ms(100));
+    assert_eq!(track.slowest(0, 900 * MS, Dur::from_ms(100)), seconds(5));
+    assert_eq!(track.slowest(11_500 * MS, i64::MAX, Dur::from_ms(100)), Dur::from_ms(100));
+    let slower: Vec<(Look, Dur)> = track.slower(Dur::from_ms(100)).collect();
+    assert_eq!(slower, [(look(900, 11_500), seconds(5))]);
+    // It does not rest any more.
+    seal(&mut track, 30_000);
+    assert_eq!(track.estimate(rules(8000)).holes, [look(12_010, 30_000)]);
+}
+
 /// Tightest bounds by trying: every reading is its own constraint, none left out.
 fn exhaustive(script: &Script, rules: Rules) -> Vec<Outage> {
     let mut track = Track::default();
@@ -236,6 +270,25 @@ proptest! {
             // The estimate from all raw readings is no narrower: edges tell all that there is.
             prop_assert!(tight.duration.contains(truth));
             prop_assert_eq!(tight.duration, outage.duration);
+        }
+    }
+
+    #[test]
+    fn a_probe_that_rests_in_time_loses_nothing(script in script(), share in 2..12_usize) {
+        let rules = Rules {
+            stable_for: Dur::from_ns(script.stable),
+            every: Dur::from_ns(script.every),
+            timeout: Dur::from_ns(script.latency),
+        };
+        let (readings, paces) = rested(&script, share);
+        let mut track = Track::of_readings(&readings);
+        track.paced(paces);
+        let found = track.estimate(rules).outages;
+        prop_assert_eq!(found.len(), script.downs.len());
+        let busy = Track::of_readings(&script.readings).estimate(rules).outages;
+        for ((outage, (start, end)), busy) in found.iter().zip(&script.downs).zip(&busy) {
+            prop_assert!(outage.duration.contains(Dur::from_ns(end - start)), "{outage:?}");
+            prop_assert_eq!(outage.duration, busy.duration, "as close as if it had not rested");
         }
     }
 

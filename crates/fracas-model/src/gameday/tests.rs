@@ -353,7 +353,11 @@ impl Script {
     }
 
     fn probes(&self) -> Vec<String> {
-        self.run().desired_probes(&"e1".into()).iter().map(|probe| probe.probe.to_string()).collect()
+        self.run()
+            .desired_probes(&"e1".into(), &Default::default())
+            .iter()
+            .map(|probe| probe.probe.to_string())
+            .collect()
     }
 
     fn answer(&mut self, go: bool, by: &str) {

@@ -42,6 +42,8 @@ pub(super) struct Case {
     /// The shortest it was out while the fault was still active, counted from where the objective is.
     pub while_active: Option<Dur>,
     pub every: Dur,
+    /// The period at which it was really seen: longer than `every` where the probe was at rest.
+    pub grain: Dur,
 }
 
 /// Judges one outage.
@@ -60,7 +62,7 @@ pub(super) fn outage(case: &Case) -> Judgement {
         }
     };
     if case.ending == Ending::ByItself {
-        return plain(rto, measured, case.every);
+        return plain(rto, measured, case);
     }
     if let Some(residual) = case.residual
         && residual.lo > rto
@@ -92,15 +94,16 @@ pub(super) fn outage(case: &Case) -> Judgement {
     }
 }
 
-fn plain(rto: Dur, measured: Interval, every: Dur) -> Judgement {
+fn plain(rto: Dur, measured: Interval, case: &Case) -> Judgement {
     match measured.hi {
         Some(hi) if hi <= rto => Judgement::Met { why: format!("{measured}, within {rto}") },
         _ if measured.lo > rto => Judgement::Missed { why: format!("{measured}, beyond {rto}") },
         Some(hi) => {
-            let settled_by_period = settling_period(rto, measured.lo, hi, every);
+            let settled_by_period = settling_period(rto, measured.lo, hi, case.grain);
+            let at_rest = if case.grain > case.every { ", at rest too," } else { "" };
             let how = settled_by_period.map_or_else(
                 || "no shorter probe period would settle it: shorten the timeout, or repeat the run".to_owned(),
-                |period| format!("a probe period of {} would settle it", period.human()),
+                |period| format!("a probe period of {}{at_rest} would settle it", period.human()),
             );
             Judgement::Inconclusive {
                 why: format!("{measured} spans the objective of {rto}; {how}"),
@@ -134,6 +137,8 @@ pub(super) struct Calm {
     pub watched: bool,
     /// Longest time in which an outage may have gone unseen.
     pub blind: Dur,
+    /// The same where the probe was at rest, after services were stable, if it ever was.
+    pub at_rest: Option<Dur>,
     pub every: Dur,
 }
 
@@ -152,7 +157,8 @@ pub(super) fn calm(case: &Calm) -> Judgement {
         let why = format!("no outage seen, but one of up to {blind} may have been missed; the objective is {rto}");
         return Judgement::Inconclusive { why, settled_by_period };
     }
-    Judgement::Met { why: format!("no outage seen; dips shorter than {blind} may be missed") }
+    let at_rest = case.at_rest.map_or_else(String::new, |at_rest| format!(" ({} at rest)", at_rest.human()));
+    Judgement::Met { why: format!("no outage seen; dips shorter than {blind}{at_rest} may be missed") }
 }
 
 /// Of several probes, vantages and outages the worst counts; of equally bad ones the one with the longest outage, so that
@@ -203,6 +209,7 @@ mod tests {
             ending: Ending::ByItself,
             while_active: None,
             every: Dur::from_secs(1),
+            grain: Dur::from_secs(1),
         }
     }
 
@@ -276,6 +283,7 @@ mod tests {
             fault: true,
             watched: true,
             blind: Dur::from_ms(blind),
+            at_rest: None,
             every: Dur::from_ms(blind / 2),
         };
         assert!(matches!(calm(&base(1000, 100)), Judgement::Met { .. }));

@@ -117,6 +117,7 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
         }
         Body::ReportSealed { digest, .. } => format!("report kept, SHA-256 {digest}"),
         Body::ProbeStarted { probe, .. } => format!("{probe} began to look"),
+        Body::PaceChanged { probe, every, .. } => format!("{probe} looks every {every} from now on"),
         Body::ProbeRefused { probe, refusal, .. } => format!("{probe} cannot look: {refusal}"),
         Body::Edge { probe, ok: true, .. } => format!("{probe} ok"),
         Body::Edge { probe, why, .. } if why.is_empty() => format!("{probe} failing"),

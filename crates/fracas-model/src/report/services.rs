@@ -139,6 +139,8 @@ fn blank(id: &ProbeId, probe: &Probe, host: &HostId) -> ProbeReport {
         kind: probe.kind.clone(),
         host: host.clone(),
         every: probe.every,
+        every_at_rest: probe.every_at_rest,
+        rested: None,
         timeout: probe.timeout,
         looks: 0,
         failed: 0,
@@ -183,6 +185,7 @@ impl View<'_> {
             looks: self.watch.looks,
             failed: self.watch.failed,
             missed: self.watch.missed,
+            rested: self.rested(&faults),
             strip: self.strip(&found),
             episodes,
             ..blank(self.id, self.probe, &self.clock.host)
@@ -263,6 +266,7 @@ impl View<'_> {
                 .map(|(lo, from)| Dur::from_ns(lo.saturating_sub(from).max(0))),
             ending: lifting.ending.clone(),
             every: self.probe.every,
+            grain: self.grain(&outage),
         };
         let pre_existing = before.is_empty();
         let offset = |ns| self.story.offset(self.clock, ns);
@@ -326,22 +330,54 @@ impl View<'_> {
         lifting
     }
 
+    /// The period at which an outage was seen to begin and end, on the average of the two.
+    fn grain(&self, outage: &Outage) -> Dur {
+        let track = &self.watch.track;
+        let period = |from, to| track.slowest(from, to, self.probe.every).ns();
+        let begun = period(outage.start_lo.unwrap_or(outage.start_hi), outage.start_hi);
+        let ended = period(outage.end_lo, outage.end_hi.unwrap_or(outage.end_lo));
+        Dur::from_ns(begun / 2 + ended / 2)
+    }
+
+    /// The most that lay between two looks because the probe was at rest while it should not have been.
+    fn rested(&self, faults: &[Fault]) -> Option<Dur> {
+        let (every, stable) = (self.probe.every, self.experiment.recovery.stable_for.ns());
+        let under_fault = faults.iter().map(|fault| {
+            let over = if fault.undone || fault.one_shot { fault.reverted.or(fault.effective) } else { None };
+            (
+                fault.effective.map_or(fault.earliest, |(lo, _)| lo),
+                over.map_or(i64::MAX, |(_, hi)| hi.saturating_add(stable)),
+            )
+        });
+        let spans: Vec<(i64, i64)> = under_fault.collect();
+        let slower = self.watch.track.slower(every);
+        let unseen = slower.flat_map(|(time, period)| {
+            let both = spans.iter().map(move |(from, to)| time.c.min(*to).saturating_sub(time.s.max(*from)));
+            // A look at its full rate came at most one period before and after.
+            both.filter(|both| *both > 0).map(move |both| period.min(Dur::from_ns(both) + every + every))
+        });
+        unseen.max()
+    }
+
     fn calm(&self, found: &Estimate, faults: &[Fault]) -> Calm {
         let from = faults.first().map(|f| f.earliest);
         let until = faults.iter().filter_map(|f| f.reverted.or(f.effective)).map(|(_, hi)| hi).max();
         let covered = found.covered.unwrap_or(Look { s: i64::MAX, c: i64::MIN });
+        let every = self.rested(faults).unwrap_or(self.probe.every);
         // A one-shot takes effect at once; give the service one period to show it.
         let last_look = until.map_or(from, Some).map(|at| at.saturating_sub(self.probe.timeout.ns()));
-        let watched = from.is_some_and(|at| covered.s <= at.saturating_add(self.probe.every.ns()))
+        let watched = from.is_some_and(|at| covered.s <= at.saturating_add(every.ns()))
             && last_look.is_some_and(|at| covered.c >= at);
         let holes = self.watch.gaps.iter().chain(&found.holes).filter(|h| from.is_none_or(|at| h.c >= at));
         let hole = holes.map(|h| h.c.saturating_sub(h.s)).max().unwrap_or_default();
-        let blind = hole.saturating_add(self.probe.every.ns()).saturating_add(self.probe.timeout.ns());
+        let blind = hole.saturating_add(every.ns()).saturating_add(self.probe.timeout.ns());
+        let rests = self.watch.track.slower(self.probe.every).filter(|(time, _)| from.is_none_or(|at| time.c >= at));
         Calm {
             rto: self.service.and_then(|s| s.rto),
             fault: !faults.is_empty(),
             watched,
             blind: Dur::from_ns(blind),
+            at_rest: rests.map(|(_, period)| period + self.probe.timeout).max().filter(|rest| rest.ns() > blind),
             every: self.probe.every,
         }
     }
@@ -468,6 +504,14 @@ pub(super) fn warnings(story: &Story, services: &[ServiceReport], probes: &[Prob
     for probe in probes {
         if let Some(why) = &probe.refused {
             warnings.push(format!("{} could not run on {}: {why}", probe.probe, name(&probe.host)));
+        }
+        if let Some(rested) = probe.rested.filter(|rested| rested.ns() > 3 * probe.every.ns()) {
+            warnings.push(format!(
+                "{} from {} was at rest while a fault was in effect: up to {} lay between two looks",
+                probe.probe,
+                name(&probe.host),
+                rested.human_up()
+            ));
         }
         if probe.missed > 0 {
             warnings.push(format!("{} from {} missed {} ticks", probe.probe, name(&probe.host), probe.missed));

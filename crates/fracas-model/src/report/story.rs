@@ -12,6 +12,7 @@ use crate::{
     plan::{Kind, Plan},
     run::Answer,
     time::{ClockId, Stamp},
+    units::Dur,
 };
 
 /// What `Planned` says, without the document.
@@ -121,6 +122,8 @@ pub(super) struct Story {
     pub steady: bool,
     /// Ledgers were to be read back.
     pub closed: bool,
+    /// At which rate probes that may rest ticked from when on, on their vantages' clocks.
+    paces: BTreeMap<(ProbeId, ClockId), Vec<(i64, Dur)>>,
     pub aborted: Option<(AbortKind, String)>,
     pub gave_up: Vec<ServiceId>,
     pub marks: Vec<Marked>,
@@ -159,6 +162,7 @@ impl Story {
             ledgers: BTreeMap::new(),
             steady: false,
             closed: false,
+            paces: BTreeMap::new(),
             aborted: None,
             gave_up: Vec::new(),
             marks: Vec::new(),
@@ -175,6 +179,11 @@ impl Story {
         }
         for event in events {
             story.take(event);
+        }
+        for (key, paces) in std::mem::take(&mut story.paces) {
+            if let Some(watch) = story.watches.get_mut(&key) {
+                watch.track.paced(paces);
+            }
         }
         story
     }
@@ -294,6 +303,8 @@ impl Story {
             Body::ProbeRefused { probe, refusal, at } => {
                 self.refused_probes.insert((probe.clone(), at.clock.host.clone()), refusal.to_string());
             }
+            Body::ProbeStarted { probe, at } => self.paced(probe, None, at),
+            Body::PaceChanged { probe, every, at } => self.paced(probe, Some(*every), at),
             Body::Edge { probe, at, .. } if !self.in_time(probe, at, at.boot_ns) => {}
             Body::Gap { probe, at, between, .. } | Body::ReadingsSealed { probe, at, between, .. }
                 if !self.in_time(probe, at, between.s) => {}
@@ -326,6 +337,16 @@ impl Story {
         let section = self.experiment.as_ref().and_then(|experiment| experiment.section_of(probe.as_str()));
         let over = section.and_then(|section| self.entries.get(&section.last())?.over);
         over.is_none_or(|over| self.offset(&at.clock, boot_ns) <= over)
+    }
+
+    /// A probe that starts looks at its full rate until it says otherwise.
+    fn paced(&mut self, probe: &ProbeId, every: Option<Dur>, at: &Stamp) {
+        let Some(known) = self.experiment.as_ref().and_then(|experiment| experiment.probes.get(probe)) else { return };
+        if known.slowest() > known.every {
+            // A host may say any number.
+            let every = every.map_or(known.every, |every| every.clamp(known.every, known.slowest()));
+            self.paces.entry((probe.clone(), at.clock.clone())).or_default().push((at.boot_ns, every));
+        }
     }
 
     fn watch(&mut self, probe: &ProbeId, at: &Stamp) -> &mut Watch {
@@ -471,6 +492,7 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::UndoFailed { at, .. }
         | Body::Failed { at, .. }
         | Body::ProbeStarted { at, .. }
+        | Body::PaceChanged { at, .. }
         | Body::ProbeRefused { at, .. }
         | Body::Edge { at, .. }
         | Body::StopConditionMet { at, .. }

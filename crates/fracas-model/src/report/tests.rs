@@ -1,5 +1,7 @@
 //! Scripted histories whose truth is known, and the verdict rules one by one.
 
+mod rest;
+
 use serde_json::json;
 
 use super::*;
@@ -123,17 +125,23 @@ impl Script {
     }
 
     /// The probe's looks until `until`, with what an agent reports of them.
-    fn looks(mut self, until: i64, down: &[(i64, i64)]) -> Self {
+    fn looks(self, until: i64, down: &[(i64, i64)]) -> Self {
+        self.looks_at(until, down, |_| true)
+    }
+
+    /// The same for a probe that does not look at every tick.
+    fn looks_at(mut self, until: i64, down: &[(i64, i64)], looks: impl Fn(i64) -> bool) -> Self {
         let readings: Vec<Reading> = (0..until / (100 * MS))
-            .map(|i| {
-                let s = i * 100 * MS;
+            .map(|i| i * 100 * MS)
+            .filter(|s| looks(*s))
+            .map(|s| {
                 let failing = down.iter().any(|(a, b)| (*a..*b).contains(&s));
                 let look = Look { s: s + ahead("e1"), c: s + ahead("e1") + if failing { 20 } else { 2 } * MS };
                 Reading { look, ok: !failing, why: if failing { "status 503".into() } else { String::new() } }
             })
             .collect();
         let mut edges = crate::estimate::Edges::default();
-        for second in readings.chunks(10) {
+        for second in readings.chunk_by(|a, b| a.look.s / S == b.look.s / S) {
             for r in second {
                 if let Some(e) = edges.see(r.look, r.ok) {
                     let at = stamp("e1", r.look.c - ahead("e1"));

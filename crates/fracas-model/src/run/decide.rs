@@ -71,6 +71,9 @@ impl Run {
         if let Some(ns) = items.chain(self.losing()).filter(|at_ns| *at_ns > now.boot_ns).min() {
             decision.wait_until(ns);
         }
+        if let Some(ns) = self.rest_ends(now) {
+            decision.wait_until(ns);
+        }
         decision
     }
 
@@ -291,13 +294,13 @@ impl Run {
 
     /// When an entry was over, if nothing of it is left on any host: of a canary that did not hold the fault is undone after
     /// that.
-    fn through(&self, id: &EntryId) -> Option<&Stamp> {
+    pub(super) fn through(&self, id: &EntryId) -> Option<&Stamp> {
         let state = self.entries.get(id)?;
         let mut mine = self.items.iter().filter(|(key, _)| key.entry == *id);
         state.over.as_ref().filter(|_| state.failed.is_none() || mine.all(|(_, item)| item.closed()))
     }
 
-    fn due(&self, entry: &Entry) -> Due {
+    pub(super) fn due(&self, entry: &Entry) -> Due {
         let Some(gate) = &self.gate else { return Due::Unknown };
         let Trigger::After { what, delay } = &entry.trigger else {
             let Trigger::At(offset) = &entry.trigger else { return Due::Unknown };
@@ -483,7 +486,8 @@ impl Run {
     }
 }
 
-enum Due {
+/// When an entry is due, as far as that is known.
+pub(super) enum Due {
     At(i64),
     Until(i64, String),
     Unknown,

@@ -1,6 +1,6 @@
 //! What a run desires of each host now: faults that are due and not closed, and its probes.
 
-use super::{Phase, Run};
+use super::{Phase, Resting, Run};
 use crate::{
     desired::{FaultItem, Mode, ProbeItem},
     experiment::Action,
@@ -33,7 +33,8 @@ impl Run {
     }
 
     /// Probes this host should run: from the gate until the run has finished; those of a section from its start to its end.
-    pub fn desired_probes(&self, host: &HostId) -> Vec<ProbeItem> {
+    /// Those that may rest are as [`Run::resting`] says.
+    pub fn desired_probes(&self, host: &HostId, resting: &Resting) -> Vec<ProbeItem> {
         if matches!(self.phase, Phase::Planned | Phase::Finished) {
             return Vec::new();
         }
@@ -44,6 +45,7 @@ impl Run {
             kind: probe.kind.clone(),
             params: probe.params.clone(),
             every: probe.every,
+            at_rest: resting.get(id).copied(),
             timeout: probe.timeout,
             stop: self.stops_on(id, probe.every),
             until: self.experiment.recovery.give_up_after + self.experiment.lease + Dur::from_secs(60),

@@ -111,7 +111,7 @@ impl Run {
         let heard = self.sights.get(&(probe.clone(), host.clone())).map_or(i64::MIN, |sight| sight.heard);
         let back = self.back_in_contact.get(host).map_or(i64::MIN, |at| at.boot_ns);
         let plan = self.experiment.probes.get(probe)?;
-        let patience: Dur = self.experiment.lease + plan.every + plan.timeout + SEAL + SEAL;
+        let patience: Dur = self.experiment.lease + plan.slowest() + plan.timeout + SEAL + SEAL;
         Some(since.boot_ns.max(heard).max(back).saturating_add(patience.ns()))
     }
 }

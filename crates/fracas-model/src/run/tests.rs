@@ -1,6 +1,7 @@
 //! The run machine on scripted histories: gate, triggers, interruption, stop condition, stop, unconfirmed undo.
 
 mod ledgers;
+mod rest;
 mod rollout;
 mod stops;
 

@@ -190,7 +190,7 @@ fn calm(report: &Report, service: &ServiceReport) -> Interval {
         let until = probe.strip.iter().map(|segment| segment.to_ns).max()?;
         let gaps = probe.strip.iter().filter(|segment| segment.state == Seen::Gap);
         let hole = gaps.map(|gap| gap.to_ns.saturating_sub(gap.from_ns)).max().unwrap_or_default();
-        let (every, timeout) = (probe.every.ns(), probe.timeout.ns());
+        let (every, timeout) = (probe.rested.unwrap_or(probe.every).ns(), probe.timeout.ns());
         let throughout = from <= first.saturating_add(every) && until.saturating_add(timeout) >= over;
         let seen = probe.looks > 0 && throughout;
         seen.then(|| hole.saturating_add(every).saturating_add(timeout))

@@ -38,6 +38,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<()> {
         kind: "process".into(),
         params: Params(json!({ "name": NAME, "count": 1 }).as_object().cloned().unwrap_or_default()),
         every: EVERY,
+        at_rest: None,
         timeout: EVERY,
         stop: Vec::new(),
         until: Dur::from_secs(3600),

@@ -149,6 +149,7 @@ fn item(i: usize, address: &str) -> ProbeItem {
         kind: "tcp".into(),
         params: Params(json!({ "address": address }).as_object().cloned().unwrap_or_default()),
         every: EVERY,
+        at_rest: None,
         timeout: EVERY,
         stop: Vec::new(),
         until: Dur::from_secs(600),

@@ -35,6 +35,7 @@ pub(super) fn run(quick: bool) -> anyhow::Result<()> {
         kind: "tcp".into(),
         params: Params(json!({ "address": address }).as_object().cloned().unwrap_or_default()),
         every: EVERY,
+        at_rest: None,
         timeout: EVERY,
         stop: Vec::new(),
         until: Dur::from_secs(600),

@@ -91,6 +91,7 @@ fn item(script: &str, every_ms: i64, timeout_ms: i64) -> ProbeItem {
         kind: "scripted".into(),
         params,
         every: Dur::from_ms(every_ms),
+        at_rest: None,
         timeout: Dur::from_ms(timeout_ms),
         stop: Vec::new(),
         until: Dur::from_secs(600),
@@ -233,6 +234,52 @@ async fn asked_again_it_goes_on_and_unasked_it_ends() {
     until(&mut watcher, |b| matches!(b, Body::Edge { .. })).await;
     watcher.set(&[]);
     until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await;
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn at_another_rate_it_is_the_same_probe() {
+    let mut watcher = watcher();
+    let full = item("ok", 20, 20);
+    let rests = ProbeItem { at_rest: Some(Dur::from_secs(3600)), ..full.clone() };
+    let paced = |every: Dur| move |body: &Body| matches!(body, Body::PaceChanged { every: now, .. } if *now == every);
+    watcher.set(std::slice::from_ref(&rests));
+    let mut sights = until(&mut watcher, paced(Dur::from_secs(3600))).await;
+    watcher.set(std::slice::from_ref(&full));
+    sights.extend(until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await);
+    let looks = sights.iter().find_map(|s| match &s.body {
+        Body::ReadingsSealed { ok, .. } => Some(*ok),
+        _ => None,
+    });
+    assert!(looks.is_some_and(|looks| looks > 2), "the next look did not come an hour later");
+    watcher.set(std::slice::from_ref(&rests));
+    sights.extend(until(&mut watcher, paced(Dur::from_secs(3600))).await);
+    watcher.set(std::slice::from_ref(&full));
+    sights.extend(until(&mut watcher, |b| matches!(b, Body::ReadingsSealed { .. })).await);
+    sights.extend(watcher.close().await);
+    let kinds = kinds(&sights);
+    assert_eq!((kinds["started"], kinds["edge"]), (1, 1), "neither started nor seen anew: {kinds:?}");
+    let at = |every: Dur| {
+        let told = sights.iter().filter_map(|s| match &s.body {
+            Body::PaceChanged { every: now, at, .. } if *now == every => Some(at.boot_ns),
+            _ => None,
+        });
+        told.collect::<Vec<_>>()
+    };
+    let (rested, woken) = (at(Dur::from_secs(3600)), at(full.every));
+    assert_eq!((rested.len(), woken.len()), (2, 2), "{sights:?}");
+    let blobs = sights.iter().filter_map(|s| s.blob.as_deref());
+    let readings: Vec<_> = blobs.flat_map(|blob| serde_json::from_slice::<Readings>(blob).unwrap().unpack()).collect();
+    assert!(readings.iter().all(|r| !(rested[0]..woken[0]).contains(&r.look.s)), "it rests until it is told");
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn what_was_refused_stays_so_at_any_rate() {
+    let mut watcher = watcher();
+    let refused = item("refuse", 10, 10);
+    watcher.set(std::slice::from_ref(&refused));
+    watcher.set(&[ProbeItem { at_rest: Some(Dur::from_secs(1)), ..refused.clone() }]);
+    watcher.set(&[refused]);
+    assert_eq!(kinds(&watcher.close().await), BTreeMap::from([("refused", 1)]));
 }
 
 #[tokio::test(flavor = "current_thread")]

@@ -11,7 +11,7 @@ use crate::{
         listed::{self, known_later, where_seen},
         page::{escape, table},
         terms::{definitions, not_shown},
-        words::clock_utc,
+        words::{self, clock_utc},
     },
     times::from_zero,
 };
@@ -49,7 +49,11 @@ fn asked(page: &Page<'_>) -> String {
                 vec![
                     format!("{}{speaks}", escape(id.as_str())),
                     format!("<span class=\"mono\">{}</span>", escape(&looks_at(r, id))),
-                    format!("from {from}<small>every {}, timeout {}</small>", probe.every, probe.timeout),
+                    format!(
+                        "from {from}<small>{}, timeout {}</small>",
+                        words::pace(probe.every, probe.every_at_rest),
+                        probe.timeout
+                    ),
                 ]
             })
             .collect();

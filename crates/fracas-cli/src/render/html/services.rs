@@ -222,9 +222,9 @@ fn beside(page: &Page<'_>, probe: &ProbeReport) -> String {
         row("99th percentile", &|l| words::percentile(l.p99_ms, 299)),
     ];
     let caption = format!(
-        "{}, every {}, timeout {}; in all {}, {} failed, {} missed",
+        "{}, {}, timeout {}; in all {}, {} failed, {} missed",
         escape(&probe.kind),
-        probe.every,
+        words::pace(probe.every, probe.every_at_rest),
         probe.timeout,
         count(probe.looks as usize, "look"),
         probe.failed,

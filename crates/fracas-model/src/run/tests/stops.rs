@@ -44,7 +44,7 @@ fn vantages_know_the_conditions_of_their_probes() {
         { "probe": "up", "errorBudget": { "allow": "5%", "within": "1m" } },
         { "vantage": "edge", "lostFor": "3s" },
     ]);
-    let probes = under(rails).run().desired_probes(&"e1".into());
+    let probes = under(rails).run().desired_probes(&"e1".into(), &Resting::new());
     let stop = serde_json::to_value(&probes[0].stop).unwrap();
     // 5 % of the 600 looks of a minute.
     assert_eq!(stop, json!([{ "failingFor": "20s" }, { "budget": { "most": 30, "allow": "5%", "within": "1m" } }]));

@@ -188,6 +188,7 @@ fn item(i: usize, service: &Service, rules: Rules) -> ProbeItem {
         kind: "http".into(),
         params: Params(json!({ "url": url }).as_object().cloned().unwrap_or_default()),
         every: rules.every,
+        at_rest: None,
         timeout: rules.timeout,
         stop: Vec::new(),
         until: Dur::from_secs(3600),

@@ -245,6 +245,7 @@ fn item(rules: Rules) -> ProbeItem {
         kind: "simulated".into(),
         params: Params::default(),
         every: rules.every,
+        at_rest: None,
         timeout: rules.timeout,
         stop: Vec::new(),
         until: Dur::from_secs(600),
