@@ -227,12 +227,12 @@ impl<P: Pace> Watcher for Roster<P> {
         for item in wanted {
             let until_ns = self.pace.boot_ns().saturating_add(item.until.ns().clamp(0, LONGEST.ns()));
             let order = Order { work: item.work, until_ns };
-            match self.keeping.get(&(item.run.clone(), item.ledger.clone())) {
-                Some(keeping) => drop(keeping.order.send_replace(order)),
-                None => {
-                    let begun = self.begin(item, order);
-                    self.keeping.insert((item.run.clone(), item.ledger.clone()), begun);
-                }
+            let key = (item.run.clone(), item.ledger.clone());
+            if let Some(keeping) = self.keeping.get(&key) {
+                keeping.order.send_replace(order);
+            } else {
+                let begun = self.begin(item, order);
+                self.keeping.insert(key, begun);
             }
         }
     }

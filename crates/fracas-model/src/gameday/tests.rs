@@ -354,7 +354,7 @@ impl Script {
 
     fn probes(&self) -> Vec<String> {
         self.run()
-            .desired_probes(&"e1".into(), &Default::default())
+            .desired_probes(&"e1".into(), &BTreeMap::default())
             .iter()
             .map(|probe| probe.probe.to_string())
             .collect()

@@ -87,10 +87,9 @@ impl Run {
             let begun = self.entries.get(&entry.id).is_some_and(|state| state.started.is_some());
             match (&entry.action, self.through(&entry.id)) {
                 _ if !begun => {}
-                (Action::Wait { .. } | Action::Approval { .. }, _) => {}
-                (_, None) => return true,
                 (Action::Fault { .. }, Some(at)) => over.push((&entry.id, at)),
-                (Action::Check { .. } | Action::Recovery { .. }, Some(_)) => {}
+                (Action::Fault { .. } | Action::Check { .. } | Action::Recovery { .. }, None) => return true,
+                (_, _) => {}
             }
         }
         let section = |name: &str| self.experiment.section_of(name).map(|section| &section.id);

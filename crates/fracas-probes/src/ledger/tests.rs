@@ -209,11 +209,11 @@ async fn what_redis_did_not_do_is_told_from_what_it_may_have_done() {
 async fn what_postgres_did_not_do_is_told_from_what_it_may_have_done() {
     const OPEN: &[u8] = b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I";
     const READY: &[u8] = b"Z\0\0\0\x05I";
+    const DONE: &[u8] = b"C\0\0\0\x0fINSERT 0 1\0";
     let fields = |kind: u8, severity: &str, code: &str| {
         let body = format!("V{severity}\0C{code}\0Mx\0\0");
         [&[kind][..], &(body.len() as u32 + 4).to_be_bytes(), body.as_bytes()].concat()
     };
-    const DONE: &[u8] = b"C\0\0\0\x0fINSERT 0 1\0";
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let book = book(&postgres::PostgresLedger, json!({ "address": address, "user": "me" }), &Policy::builtin());
