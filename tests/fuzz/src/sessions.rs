@@ -64,6 +64,7 @@ pub(crate) fn judge(history: &[Event], readings: &BTreeMap<String, fracas_model:
     for host in run.hosts() {
         run.desired_faults(&host);
         run.desired_probes(&host, &resting);
+        run.desired_ledgers(&host);
     }
     let report = report::build(history, readings);
     let bytes = serde_json::to_vec(&report).expect("a report is JSON");
