@@ -224,13 +224,13 @@ fn tone(word: &VerdictWord) -> (&'static str, &'static str) {
 }
 
 /// A judgement as a coloured word.
-fn pill(judgement: &Judgement) -> String {
+fn pill(judgement: &Judgement, what: &str) -> String {
     let (class, sign) = match judgement {
-        Judgement::Met { .. } => ("pass", "✓ objective "),
-        Judgement::Missed { .. } => ("fail", "✗ objective "),
-        Judgement::Inconclusive { .. } => ("doubt", "? "),
-        Judgement::NotMeasured { .. } => ("doubt", "? objective "),
-        Judgement::NoObjective => ("calm", ""),
+        Judgement::Met { .. } => ("pass", format!("✓ {what} ")),
+        Judgement::Missed { .. } => ("fail", format!("✗ {what} ")),
+        Judgement::Inconclusive { .. } => ("doubt", "? ".to_owned()),
+        Judgement::NotMeasured { .. } => ("doubt", format!("? {what} ")),
+        Judgement::NoObjective => ("calm", String::new()),
     };
     format!("<span class=\"pill {class}\">{sign}{}</span>", words::judgement_name(judgement))
 }

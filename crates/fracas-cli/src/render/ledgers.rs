@@ -13,10 +13,11 @@ pub(super) fn recovery_point(service: &ServiceReport) -> Option<String> {
             format!("{}; no objective", data_lost(achieved, point.lost, point.acknowledged))
         }
         (Judgement::NoObjective, _, None) => "not measured; no objective".to_owned(),
-        (judgement, Some(rpo), _) => {
+        // The other judgements tell the objective themselves.
+        (judgement @ Judgement::NotMeasured { .. }, Some(rpo), _) => {
             format!("objective {rpo}: {}: {}", judgement_name(judgement), judgement_why(judgement))
         }
-        (judgement, None, _) => format!("{}: {}", judgement_name(judgement), judgement_why(judgement)),
+        (judgement, _, _) => format!("{}: {}", judgement_name(judgement), judgement_why(judgement)),
     })
 }
 

@@ -67,10 +67,13 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
         Some(rto) => format!("Objective: back within <b>{rto}</b>, counted {}.", rto_from(service.rto_from)),
         None => "No objective.".into(),
     };
+    let point = service.recovery_point.as_ref().map(|point| &point.judgement);
+    let point = point.filter(|judgement| **judgement != Judgement::NoObjective);
     let mut out = format!(
-        "<article class=\"card\" id=\"service{index}\">\n<header><h3>{}</h3>{}</header>\n<p>{objective} {}</p>\n",
+        "<article class=\"card\" id=\"service{index}\">\n<header><h3>{}</h3>{}{}</header>\n<p>{objective} {}</p>\n",
         escape(service.service.as_str()),
-        pill(&service.judgement),
+        pill(&service.judgement, "objective"),
+        point.map(|judgement| pill(judgement, "recovery point")).unwrap_or_default(),
         match &service.judgement {
             Judgement::NoObjective => String::new(),
             judgement =>
