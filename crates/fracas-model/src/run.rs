@@ -203,7 +203,7 @@ pub struct Run {
     /// Services that were not stable in time.
     pub gave_up: bool,
     /// A probe or ledger that its host refused.
-    pub refused_probe: Option<String>,
+    pub refused_look: Option<String>,
     /// Last number folded.
     pub seq: u64,
 }
@@ -264,7 +264,7 @@ impl Run {
             broken: None,
             aborted: None,
             gave_up: false,
-            refused_probe: None,
+            refused_look: None,
             seq: 0,
         };
         for event in events {
@@ -415,7 +415,7 @@ impl Run {
             }
             Body::Edge { probe, .. } | Body::Gap { probe, .. } | Body::ReadingsSealed { probe, .. } => probe.clone(),
             Body::ProbeRefused { probe, refusal, .. } => {
-                self.refused_probe = Some(format!("probe {probe}: {refusal}"));
+                self.refused_look = Some(format!("probe {probe}: {refusal}"));
                 return;
             }
             _ => return,

@@ -5,6 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr, ToSocketAddrs as _},
 };
 
+use fracas_model::{catalogue::Params, plan::Refusal};
 use tokio::net::TcpStream;
 
 use crate::{Blocking, brief};
@@ -38,6 +39,20 @@ pub(crate) async fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>, St
         Ok(_) => Err(brief(format_args!("{bare} has no address"))),
         Err(_) => Err(brief(format_args!("{bare} does not resolve"))),
     }
+}
+
+/// The address that a probe or a ledger of this kind is given, in two; `port` is for the example.
+///
+/// # Errors
+/// It is none.
+pub(crate) fn address(kind: &str, params: &Params, port: u16) -> Result<(String, u16), Refusal> {
+    let address = params.text("address").unwrap_or_default();
+    split(address).map(|(host, port)| (host.to_owned(), port)).ok_or_else(|| {
+        Refusal::new(
+            format!("{kind}: {address:?} is not an address"),
+            format!("write host:port, for example 127.0.0.1:{port}"),
+        )
+    })
 }
 
 /// `host:port` in two; an IPv6 address stands in brackets.

@@ -105,6 +105,36 @@ const LONGEST_NAME: usize = 63;
 /// Most records that are read back: far more than any ledger is given.
 const MOST_RECORDS: usize = 1_000_000;
 
+/// Whose the place is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Owner {
+    /// It is not there.
+    Nobody,
+    Us,
+    Others,
+}
+
+/// What became of a marker: until it was `sent` nothing can have been written, and after that only what is `sure` was not.
+fn written(asked: Result<(), String>, sent: &Cell<bool>, sure: &Cell<bool>) -> Written {
+    match asked {
+        Ok(()) => Written::Acknowledged,
+        Err(why) if !sent.get() || sure.get() => Written::Failed(why),
+        Err(why) => Written::Unknown(why),
+    }
+}
+
+/// Why a place is not open: it is others', a right is missing that `instead` gives, or perhaps later. Reasons are those of a
+/// session, hushed and short.
+fn not_open(why: String, found: Owner, denied: bool, what: &str, place: &Place, instead: &str) -> NotOpen {
+    match (found, denied) {
+        (Owner::Others, _) => NotOpen::Refused(foreign(what, place)),
+        (_, true) => {
+            NotOpen::Refused(Refusal::new(format!("the {what} {} cannot be made: {why}", place.name), instead))
+        }
+        _ => NotOpen::Unreachable(why),
+    }
+}
+
 /// A refusal to touch what others made.
 fn foreign(what: &str, place: &Place) -> Refusal {
     Refusal::new(

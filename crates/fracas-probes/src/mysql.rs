@@ -14,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
     LookFuture, Lookout, Probe, Seen, brief,
-    connect::split,
+    connect::address,
     mywire::{Client, Login},
     secret::{self, Secret},
 };
@@ -60,14 +60,11 @@ impl Probe for Mysql {
     }
 
     fn ready(&self, params: &Params, policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            Refusal::new(format!("mysql: {address:?} is not an address"), "write host:port, for example 127.0.0.1:3306")
-        })?;
+        let (host, port) = address("mysql", params, 3306)?;
         let text = |name| params.text(name).map(str::to_owned);
         let secret = |value| Secret::new("mysql: password", value, policy);
         Ok(Box::new(Rc::new(Ready {
-            host: host.to_owned(),
+            host,
             port,
             user: text("user").unwrap_or_default(),
             database: text("database"),

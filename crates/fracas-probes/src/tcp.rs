@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{
     LookFuture, Lookout, Probe, brief,
-    connect::{connect, split, world},
+    connect::{address, connect, world},
 };
 
 /// How much of an answer is read in search of `expect`, in bytes.
@@ -61,12 +61,9 @@ quotes."
     }
 
     fn ready(&self, params: &Params, _policy: &Policy) -> Result<Box<dyn Lookout>, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            Refusal::new(format!("tcp: {address:?} is not an address"), "write host:port, for example 127.0.0.1:6379")
-        })?;
+        let (host, port) = address("tcp", params, 6379)?;
         let text = |name| params.text(name).map(str::to_owned);
-        Ok(Box::new(Rc::new(Ready { host: host.to_owned(), port, send: text("send"), expect: text("expect") })))
+        Ok(Box::new(Rc::new(Ready { host, port, send: text("send"), expect: text("expect") })))
     }
 }
 

@@ -109,7 +109,7 @@ impl<P: Pace> Kept<P> {
                 None => continue,
                 Some(Ok(Ok(()))) => return Ok(true),
                 Some(Ok(Err(NotOpen::Refused(refusal)))) => {
-                    self.tell(refused(&self.item, refusal, &self.pace));
+                    let _ = self.out.send(refused(&self.item, refusal, &self.pace));
                     return Err(Over);
                 }
                 Some(Ok(Err(NotOpen::Unreachable(why)))) => why,
@@ -306,13 +306,17 @@ impl<P: Pace> Kept<P> {
 
     fn tell(&self, body: Body) {
         // Nobody listens only when the whole agent ends.
-        let _ = self.out.send(Sight { stream: format!("run/{}", self.item.run), body, blob: None });
+        let _ = self.out.send(sight(&self.item, body));
     }
 }
 
 /// The fact that a ledger cannot be kept.
-pub(super) fn refused(item: &LedgerItem, refusal: Refusal, pace: &impl Pace) -> Body {
-    Body::LedgerRefused { ledger: item.ledger.clone(), refusal, at: pace.now() }
+pub(super) fn refused(item: &LedgerItem, refusal: Refusal, pace: &impl Pace) -> Sight {
+    sight(item, Body::LedgerRefused { ledger: item.ledger.clone(), refusal, at: pace.now() })
+}
+
+fn sight(item: &LedgerItem, body: Body) -> Sight {
+    Sight { stream: format!("run/{}", item.run), body, blob: None }
 }
 
 /// Waits for the alarm; for ever without one.

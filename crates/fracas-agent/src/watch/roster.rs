@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     Sight, Watcher,
-    ledger::{Kept, Order, refused as refusal_of},
+    ledger::{self, Kept, Order},
     pace::Pace,
     tend::{Asked, Tended},
 };
@@ -106,8 +106,7 @@ impl<P: Pace> Roster<P> {
                 spawn_local(kept.run())
             }
             Err(refusal) => {
-                let body = refusal_of(item, refusal, &pace);
-                let _ = out.send(Sight { stream: format!("run/{}", item.run), body, blob: None });
+                let _ = out.send(ledger::refused(item, refusal, &pace));
                 spawn_local(std::future::ready(()))
             }
         };

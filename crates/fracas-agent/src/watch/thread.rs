@@ -137,8 +137,7 @@ impl Watcher for ThreadWatcher {
                     format!("the thread for ledgers cannot be started: {e}"),
                     "raise the agent's limits of threads and open files",
                 );
-                let body = super::ledger::refused(item, refusal, &self.pace);
-                let _ = self.out.send(Sight { stream: format!("run/{}", item.run), body, blob: None });
+                let _ = self.out.send(super::ledger::refused(item, refusal, &self.pace));
             }
         }
     }

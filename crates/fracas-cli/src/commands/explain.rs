@@ -59,8 +59,9 @@ pub(crate) fn ledgers(session: &Session<'_>, given: &NameArgs) -> Result<u8, Cli
         if session.output.json {
             session.output.json("fracas.ledgers/v1", &serde_json::json!({ "ledgers": ledgers }))?;
         } else {
-            let rows: Vec<Vec<String>> = ledgers.iter().map(|l| vec![l.name.clone(), l.summary.clone()]).collect();
-            session.output.text(&table(session.width(), &["ledger", "where markers stand"], &rows))?;
+            let rows: Vec<Vec<String>> =
+                ledgers.iter().map(|l| vec![l.name.clone(), l.place.clone(), l.summary.clone()]).collect();
+            session.output.text(&table(session.width(), &["ledger", "place", "where markers stand"], &rows))?;
             session.output.notice("\nparameters and an example: fracas ledgers NAME");
         }
         return Ok(exit::PASS);

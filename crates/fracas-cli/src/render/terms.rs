@@ -38,9 +38,10 @@ pub(super) fn definitions(report: &Report) -> Vec<(&'static str, String)> {
         (
             "Recovery point",
             "How much time of acknowledged writes is lost. Numbered markers are written through the service's own client \
-            path and read back after all was undone; those that were acknowledged and are not there are lost. At least: from \
-            the acknowledgement of the first lost one to the sending of the last. At most: from the sending of the last that \
-            survived before them to the completion of the next one after them. With none lost, at most what markers this far \
+            path and read back after all was undone; those that were acknowledged and are not there are lost. At least: the \
+            longest time from the acknowledgement of a lost one to the sending of another, through which the service was not \
+            seen away. At most: from the sending of the last that survived before them to the completion of the next one \
+            after them that tells anything. With none lost, at most what markers this far \
             apart cannot show: never nothing. Markers of which nobody knows whether they were written count as neither."
                 .to_owned(),
         )

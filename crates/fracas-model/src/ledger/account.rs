@@ -232,19 +232,23 @@ fn least(stretch: &[Line]) -> Dur {
     longest
 }
 
+/// Whether these follow each other without a hole, and all but the last surely failed.
+fn away(row: &[Line]) -> bool {
+    row.windows(2).all(|pair| {
+        let ((life, one, found), (later, other, _)) = (&pair[0], &pair[1]);
+        one.outcome == Outcome::Failed && !found && life == later && other.number == one.number + 1
+    })
+}
+
 /// The longest time in which writes could be lost that no marker shows: from the sending of a telling one to the completion
 /// of the next. Between two that failed one after the other the service is taken to be away. `None`: without bound.
 fn coarsest(line: &[Line], end: Option<i64>) -> Option<Dur> {
     let mut longest = 0;
-    for (at, one) in line.iter().enumerate().filter(|(_, one)| telling(one)) {
-        let (life, marker, found) = one;
-        let follows = next(line, at);
-        let away = |next: &Line| *life == next.0 && next.1.number == marker.number + 1;
+    for (at, (_, marker, found)) in line.iter().enumerate().filter(|(_, one)| telling(one)) {
         match (marker.outcome, found) {
             // A span tells of it.
             (Outcome::Acknowledged, false) => continue,
-            (Outcome::Failed, false) if follows.is_some_and(|next| away(&line[next])) => continue,
-            // It was away, and the log ends so: what came after its return was not written to.
+            (Outcome::Failed, false) if next(line, at).is_some_and(|next| away(&line[at..=next])) => continue,
             _ => {}
         }
         longest = longest.max(until(line, at, end)?.saturating_sub(marker.look.s));
@@ -302,6 +306,20 @@ mod tests {
         assert_eq!(account(&[slow], &there([1, 2, 3, 5])).achieved, Some(interval(0, 1100)));
         assert_eq!(account(&[life("fff")], &[]).achieved, None);
         assert_eq!(account(&[], &[]).achieved, None);
+    }
+
+    #[test]
+    fn a_row_of_failures_is_one_absence_however_long_each_takes_but_not_a_row_with_a_hole() {
+        let mut slow = life("aaffffffa");
+        for marker in &mut slow.markers[2..8] {
+            marker.look.c += 250 * MS;
+        }
+        // From the survivor at 200 to the first failure's end at 555.
+        assert_eq!(account(&[slow.clone()], &there([1, 2, 9])).achieved, Some(interval(0, 355)));
+        // Of one of them nobody knows: meanwhile the service may have taken writes.
+        slow.markers[4].outcome = Outcome::Unknown;
+        let hole = account(&[slow], &there([1, 2, 9])).achieved.and_then(|achieved| achieved.hi);
+        assert!(hole > Some(Dur::from_ms(500)), "{hole:?}");
     }
 
     #[test]

@@ -284,7 +284,9 @@ fn judged(rpo: Dur, achieved: Interval, lost: u64, acknowledged: u64, every: Dur
 pub fn in_words(achieved: Interval, lost: u64, acknowledged: u64) -> String {
     match (lost, achieved.hi) {
         (0, Some(hi)) => format!("none of {acknowledged} acknowledged markers lost: at most {} of data", hi.human()),
-        (0, None) => format!("none of {acknowledged} acknowledged markers lost"),
+        (0, None) => format!(
+            "none of {acknowledged} acknowledged markers lost; how much between and after them, nobody can tell"
+        ),
         (_, Some(hi)) => format!(
             "{lost} of {acknowledged} acknowledged markers lost: between {} and {} of data",
             achieved.lo.human(),

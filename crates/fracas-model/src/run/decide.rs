@@ -130,7 +130,7 @@ impl Run {
             let kind = if halted { AbortKind::Halt } else { AbortKind::Stop };
             return Some((kind, if halted { reason.clone() } else { format!("stopped by {by}: {reason}") }));
         }
-        if let Some(refused) = &self.refused_probe {
+        if let Some(refused) = &self.refused_look {
             return Some((AbortKind::Fault, refused.clone()));
         }
         if let Some(cause) = self.stopped(now) {

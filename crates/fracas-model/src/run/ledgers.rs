@@ -87,7 +87,7 @@ impl Run {
             Body::LedgerRefused { refusal, .. } => {
                 state.refused = true;
                 if self.ledgers.closed.is_none() {
-                    self.refused_probe.get_or_insert_with(|| format!("ledger {ledger}: {refusal}"));
+                    self.refused_look.get_or_insert_with(|| format!("ledger {ledger}: {refusal}"));
                 }
             }
             Body::LedgerRead { last, .. } => (state.read, state.trouble) = (state.read || *last, None),
@@ -163,8 +163,8 @@ impl Run {
 
     /// What keeps the timeline from beginning: a ledger that is not open yet, with how long it is waited for.
     pub(super) fn unopened(&self) -> Option<(String, Dur)> {
-        let whole = self.kept().filter(|(id, _, _, _)| self.experiment.section_of(id.as_str()).is_none());
-        let (id, _, host, state) = whole.into_iter().find(|(_, _, _, state)| !state.opened && !state.refused)?;
+        let mut whole = self.kept().filter(|(id, _, _, _)| self.experiment.section_of(id.as_str()).is_none());
+        let (id, _, host, state) = whole.find(|(_, _, _, state)| !state.opened && !state.refused)?;
         let within = self.experiment.steady_state.as_ref().map_or(OPEN_WITHIN, |gate| gate.give_up_after);
         let why = state.trouble.unwrap_or_else(|| "its host said nothing about it".to_owned());
         Some((format!("ledger {id} on {} was not opened within {within}: {why}", self.name(host)), within))

@@ -9,7 +9,7 @@ use fracas_model::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Book, Ledger, MOST_RECORDS, NotOpen, Now, Place, Written, foreign};
+use super::{Book, Ledger, MOST_RECORDS, NotOpen, Now, Owner, Place, Written, foreign, not_open, written};
 use crate::{
     pgwire::Client,
     postgres::access::{self, Access},
@@ -45,30 +45,22 @@ impl Ledger for PostgresLedger {
     }
 }
 
-/// How the table stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Table {
-    Absent,
-    Ours,
-    Foreign,
-}
-
 impl Ready {
     /// The comment that the table bears.
-    fn owner(&self) -> String {
+    fn comment(&self) -> String {
         format!("fracas ledger {}", self.place.token)
     }
 
-    async fn table<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<Table, String> {
+    async fn owner<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<Owner, String> {
         let sql = format!(
             "select to_regclass('{0}') is not null, obj_description(to_regclass('{0}'), 'pg_class')",
             self.place.name
         );
         let row = client.query(&sql, 1).await?.rows.into_iter().next().unwrap_or_default();
         match &row[..] {
-            [Some(there), _] if there == "f" => Ok(Table::Absent),
-            [Some(_), Some(comment)] if *comment == self.owner() => Ok(Table::Ours),
-            [Some(_), _] => Ok(Table::Foreign),
+            [Some(there), _] if there == "f" => Ok(Owner::Nobody),
+            [Some(_), Some(comment)] if *comment == self.comment() => Ok(Owner::Us),
+            [Some(_), _] => Ok(Owner::Others),
             _ => Err("the server does not say whether the table is there".into()),
         }
     }
@@ -78,7 +70,7 @@ impl Ready {
         format!(
             "create table \"{0}\" (life bigint not null, number bigint not null); comment on table \"{0}\" is '{1}'",
             self.place.name,
-            self.owner()
+            self.comment()
         )
     }
 }
@@ -87,31 +79,25 @@ impl Book for Ready {
     fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
         Box::pin(async move {
             // What the server says of it comes back hushed and short.
-            let (foreign_there, refused) = (Cell::new(false), Cell::new(false));
-            let asked = self.access.session(async |client| match self.table(client).await? {
-                Table::Ours => Ok(()),
-                Table::Absent if !make => Ok(()),
-                Table::Foreign => {
-                    foreign_there.set(true);
-                    Err("it is not ours".to_owned())
-                }
-                Table::Absent => {
-                    let made = client.query(&self.making(), 0).await;
-                    // No such right or schema: SQLSTATE 42501, 3F000 and the like (PostgreSQL, appendix A). 25006 is a
-                    // standby, which may be promoted.
-                    refused.set(client.refused().is_some_and(|code| code.starts_with("42") || code.starts_with("3F")));
-                    made.map(|_| ())
+            let (found, denied) = (Cell::new(Owner::Nobody), Cell::new(false));
+            let asked = self.access.session(async |client| {
+                found.set(self.owner(client).await?);
+                match found.get() {
+                    Owner::Us => Ok(()),
+                    Owner::Nobody if !make => Ok(()),
+                    Owner::Others => Err("it is not ours".to_owned()),
+                    Owner::Nobody => {
+                        let made = client.query(&self.making(), 0).await;
+                        // No such right or schema: SQLSTATE 42501, 3F000 and the like (PostgreSQL, appendix A). 25006 is a
+                        // standby, which may be promoted.
+                        denied
+                            .set(client.refused().is_some_and(|code| code.starts_with("42") || code.starts_with("3F")));
+                        made.map(|_| ())
+                    }
                 }
             });
-            match asked.await {
-                Ok(()) => Ok(()),
-                Err(_) if foreign_there.get() => Err(NotOpen::Refused(foreign("table", &self.place))),
-                Err(why) if refused.get() => Err(NotOpen::Refused(Refusal::new(
-                    format!("the table {} cannot be made: {why}", self.place.name),
-                    "give the role the right to create tables in its first schema, or use a role that has it",
-                ))),
-                Err(why) => Err(NotOpen::Unreachable(why)),
-            }
+            let instead = "give the role the right to create tables in its first schema, or use a role that has it";
+            asked.await.map_err(|why| not_open(why, found.get(), denied.get(), "table", &self.place, instead))
         })
     }
 
@@ -122,9 +108,9 @@ impl Book for Ready {
             let sql = format!("insert into \"{}\" values ({life}, {number})", self.place.name);
             let asked = self.access.session(async |client| {
                 sent.set(true);
-                let written = client.query(&sql, 0).await;
+                let told = client.query(&sql, 0).await;
                 sure.set(client.refused().is_some_and(rolled_back));
-                let rows = written?;
+                let rows = told?;
                 match client.warned() {
                     // "The transaction has already committed locally, but might not have been replicated."
                     Some(warning) => Err(warning.to_owned()),
@@ -132,21 +118,17 @@ impl Book for Ready {
                     None => Err(format!("answered \"{}\" to an insert", rows.tag)),
                 }
             });
-            match asked.await {
-                Ok(()) => Written::Acknowledged,
-                Err(why) if !sent.get() || sure.get() => Written::Failed(why),
-                Err(why) => Written::Unknown(why),
-            }
+            written(asked.await, sent, &sure)
         })
     }
 
     fn read(&self) -> Now<'_, Result<Vec<(u64, u64)>, String>> {
         Box::pin(async {
             let read = self.access.session(async |client| {
-                match self.table(client).await? {
-                    Table::Absent => return Ok(Vec::new()),
-                    Table::Foreign => return Err(foreign("table", &self.place).why),
-                    Table::Ours => {}
+                match self.owner(client).await? {
+                    Owner::Nobody => return Ok(Vec::new()),
+                    Owner::Others => return Err(foreign("table", &self.place).why),
+                    Owner::Us => {}
                 }
                 let (mut records, mut last) = (Vec::new(), (0, 0));
                 loop {
@@ -180,10 +162,10 @@ impl Book for Ready {
 
     fn remove(&self) -> Now<'_, Result<(), String>> {
         Box::pin(async {
-            let removed = self.access.session(async |client| match self.table(client).await? {
-                Table::Absent => Ok(()),
-                Table::Foreign => Err(foreign("table", &self.place).why),
-                Table::Ours => client.query(&format!("drop table \"{}\"", self.place.name), 0).await.map(|_| ()),
+            let removed = self.access.session(async |client| match self.owner(client).await? {
+                Owner::Nobody => Ok(()),
+                Owner::Others => Err(foreign("table", &self.place).why),
+                Owner::Us => client.query(&format!("drop table \"{}\"", self.place.name), 0).await.map(|_| ()),
             });
             removed.await
         })

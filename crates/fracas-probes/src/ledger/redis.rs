@@ -9,7 +9,9 @@ use fracas_model::{
 };
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Book, Ledger, MOST_RECORDS, NotOpen, Now, Place, Written, foreign, marker, name};
+use super::{
+    Book, Ledger, MOST_RECORDS, NotOpen, Now, Owner, Place, Written, foreign, marker, name, not_open, written,
+};
 use crate::{
     redis::access::{self, Access},
     resp::{Client, Value},
@@ -45,26 +47,18 @@ impl Ledger for RedisLedger {
     }
 }
 
-/// How the list stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum List {
-    Absent,
-    Ours,
-    Foreign,
-}
-
 impl Ready {
     fn key(&self) -> &[u8] {
         self.place.name.as_bytes()
     }
 
-    async fn list<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<List, String> {
+    async fn owner<S: AsyncRead + AsyncWrite + Unpin>(&self, client: &mut Client<S>) -> Result<Owner, String> {
         match client.command(&[b"LINDEX", self.key(), b"0"]).await {
-            Ok(Value::Nil) => Ok(List::Absent),
-            Ok(Value::Text(first)) if first == self.place.token.as_bytes() => Ok(List::Ours),
-            Ok(_) => Ok(List::Foreign),
+            Ok(Value::Nil) => Ok(Owner::Nobody),
+            Ok(Value::Text(first)) if first == self.place.token.as_bytes() => Ok(Owner::Us),
+            Ok(_) => Ok(Owner::Others),
             // A key of another type.
-            Err(why) if why.contains("WRONGTYPE") => Ok(List::Foreign),
+            Err(why) if why.contains("WRONGTYPE") => Ok(Owner::Others),
             Err(why) => Err(why),
         }
     }
@@ -74,32 +68,25 @@ impl Book for Ready {
     fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
         Box::pin(async move {
             // What the server says of it comes back hushed and short.
-            let (foreign_there, refused) = (Cell::new(false), Cell::new(false));
-            let asked = self.access.session(async |client, _| match self.list(client).await? {
-                List::Ours => Ok(()),
-                List::Absent if !make => Ok(()),
-                List::Foreign => {
-                    foreign_there.set(true);
-                    Err("it is not ours".to_owned())
+            let (found, denied) = (Cell::new(Owner::Nobody), Cell::new(false));
+            let asked = self.access.session(async |client, _| {
+                found.set(self.owner(client).await?);
+                match found.get() {
+                    Owner::Us => Ok(()),
+                    Owner::Nobody if !make => Ok(()),
+                    Owner::Others => Err("it is not ours".to_owned()),
+                    Owner::Nobody => match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
+                        Ok(Value::Integer(1)) => Ok(()),
+                        Ok(_) => Err("somebody else wrote to the key at the same time".to_owned()),
+                        Err(why) => {
+                            denied.set(why.contains("NOPERM"));
+                            Err(why)
+                        }
+                    },
                 }
-                List::Absent => match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
-                    Ok(Value::Integer(1)) => Ok(()),
-                    Ok(_) => Err("somebody else wrote to the key at the same time".to_owned()),
-                    Err(why) => {
-                        refused.set(why.contains("NOPERM"));
-                        Err(why)
-                    }
-                },
             });
-            match asked.await {
-                Ok(()) => Ok(()),
-                Err(_) if foreign_there.get() => Err(NotOpen::Refused(foreign("key", &self.place))),
-                Err(why) if refused.get() => Err(NotOpen::Refused(Refusal::new(
-                    format!("the key {} cannot be made: {why}", self.place.name),
-                    "give the user the commands lindex, rpush, rpushx, lrange and del on the keys fracas_*",
-                ))),
-                Err(why) => Err(NotOpen::Unreachable(why)),
-            }
+            let instead = "give the user the commands lindex, rpush, rpushx, lrange and del on the keys fracas_*";
+            asked.await.map_err(|why| not_open(why, found.get(), denied.get(), "key", &self.place, instead))
         })
     }
 
@@ -122,21 +109,17 @@ impl Book for Ready {
                     }
                 }
             });
-            match asked.await {
-                Ok(()) => Written::Acknowledged,
-                Err(why) if !sent.get() || sure.get() => Written::Failed(why),
-                Err(why) => Written::Unknown(why),
-            }
+            written(asked.await, sent, &sure)
         })
     }
 
     fn read(&self) -> Now<'_, Result<Vec<(u64, u64)>, String>> {
         Box::pin(async {
             let read = self.access.session(async |client, _| {
-                match self.list(client).await? {
-                    List::Absent => return Ok(Vec::new()),
-                    List::Foreign => return Err(foreign("key", &self.place).why),
-                    List::Ours => {}
+                match self.owner(client).await? {
+                    Owner::Nobody => return Ok(Vec::new()),
+                    Owner::Others => return Err(foreign("key", &self.place).why),
+                    Owner::Us => {}
                 }
                 let (mut records, mut from) = (Vec::new(), 1);
                 loop {
@@ -161,10 +144,10 @@ impl Book for Ready {
 
     fn remove(&self) -> Now<'_, Result<(), String>> {
         Box::pin(async {
-            let removed = self.access.session(async |client, _| match self.list(client).await? {
-                List::Absent => Ok(()),
-                List::Foreign => Err(foreign("key", &self.place).why),
-                List::Ours => client.command(&[b"DEL", self.key()]).await.map(|_| ()),
+            let removed = self.access.session(async |client, _| match self.owner(client).await? {
+                Owner::Nobody => Ok(()),
+                Owner::Others => Err(foreign("key", &self.place).why),
+                Owner::Us => client.command(&[b"DEL", self.key()]).await.map(|_| ()),
             });
             removed.await
         })

@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     brief,
-    connect::split,
+    connect::address,
     pgwire::{By, Client, Login},
     secret::{self, Secret},
 };
@@ -56,15 +56,11 @@ impl Access {
     /// # Errors
     /// No address, or a secret that the host's policy does not let be read.
     pub(crate) fn new(params: &Params, policy: &Policy) -> Result<Self, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            let instead = "write host:port, for example 127.0.0.1:5432";
-            Refusal::new(format!("postgres: {address:?} is not an address"), instead)
-        })?;
+        let (host, port) = address("postgres", params, 5432)?;
         let text = |name, or: &str| params.text(name).unwrap_or(or).to_owned();
         let secret = |value| Secret::new("postgres: password", value, policy);
         Ok(Self {
-            host: host.to_owned(),
+            host,
             port,
             user: text("user", ""),
             database: text("database", "postgres"),

@@ -13,7 +13,7 @@ use tokio::{
 
 use crate::{
     brief,
-    connect::split,
+    connect::address,
     resp::{Client, Value},
     secret::{self, Secret},
 };
@@ -48,10 +48,7 @@ impl Access {
     /// # Errors
     /// No address, a user without a password, or a secret that the host's policy does not let be read.
     pub(crate) fn new(params: &Params, policy: &Policy) -> Result<Self, Refusal> {
-        let address = params.text("address").unwrap_or_default();
-        let (host, port) = split(address).ok_or_else(|| {
-            Refusal::new(format!("redis: {address:?} is not an address"), "write host:port, for example 127.0.0.1:6379")
-        })?;
+        let (host, port) = address("redis", params, 6379)?;
         let secret = |value| Secret::new("redis: password", value, policy);
         let password = params.0.get("password").map(secret).transpose()?;
         let user = params.text("user").map(str::to_owned);
@@ -61,7 +58,7 @@ impl Access {
                 "give the password by reference, or drop user",
             ));
         }
-        Ok(Self { host: host.to_owned(), port, user, password, database: params.integer("database") })
+        Ok(Self { host, port, user, password, database: params.integer("database") })
     }
 
     /// Connects, with fresh resolution, and asks over it. A server that was told the password may repeat it in any answer:
