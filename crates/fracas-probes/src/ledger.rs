@@ -46,8 +46,8 @@ pub type Now<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 /// are at most 120 bytes, without secrets.
 pub trait Book {
     /// Takes the place up, if it is there and bears our token; where it is not there, makes it if `make` says so, and else
-    /// leaves it at that: what was lost is not made again.
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>>;
+    /// leaves it at that: what was lost is not made again. Sets `touched` from when on it may have been made.
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>>;
     /// Writes one marker, over a fresh connection as any client would, and waits for the service's word. Sets `sent` from when
     /// on the service may have it: one that is given up before that was surely not written.
     fn write<'a>(&'a self, life: u64, number: u64, sent: &'a Cell<bool>) -> Now<'a, Written>;

@@ -66,17 +66,17 @@ impl<P: Pace> Kept<P> {
 
     async fn live(&mut self) -> Result<(), Over> {
         // Whether a former life of this agent made it, nobody may have heard.
-        let mut touched = self.item.made || self.item.work != LedgerWork::Write;
-        let opened = self.open(&mut touched).await?;
+        let touched = Cell::new(self.item.made || self.item.work != LedgerWork::Write);
+        let opened = self.open(&touched).await?;
         if opened {
             self.write().await?;
         }
         self.wanted(|work| work != LedgerWork::Write).await?;
-        if opened || touched {
+        if touched.get() {
             self.read().await?;
         }
         self.wanted(|work| work == LedgerWork::Drop).await?;
-        if opened || touched {
+        if touched.get() {
             self.remove().await?;
         }
         self.tell(Body::LedgerDropped {
@@ -98,16 +98,18 @@ impl<P: Pace> Kept<P> {
 
     /// Opens the place while it is to be written; whether it is open. Whether anything may have been made is told in
     /// `touched`.
-    async fn open(&mut self, touched: &mut bool) -> Result<bool, Over> {
+    async fn open(&mut self, touched: &Cell<bool>) -> Result<bool, Over> {
         let mut told = String::new();
         while self.work() == LedgerWork::Write {
-            *touched = true;
             // A writer that is started anew: whatever became of the place, it is not made a second time.
             let book = self.book.clone();
-            let opened = self.unless_changed(timeout(OPENING, book.open(!self.item.made))).await?;
+            let opened = self.unless_changed(timeout(OPENING, book.open(!self.item.made, touched))).await?;
             let why = match opened {
                 None => continue,
-                Some(Ok(Ok(()))) => return Ok(true),
+                Some(Ok(Ok(()))) => {
+                    touched.set(true);
+                    return Ok(true);
+                }
                 Some(Ok(Err(NotOpen::Refused(refusal)))) => {
                     let _ = self.out.send(refused(&self.item, refusal, &self.pace));
                     return Err(Over);

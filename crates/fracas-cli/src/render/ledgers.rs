@@ -86,6 +86,6 @@ fn row(report: &Report, ledger: &LedgerReport) -> Row {
                 )
             })
             .collect(),
-        left: ledger.left.as_ref().map(|why| format!("{} is left behind ({why}): remove it by hand", ledger.place)),
+        left: ledger.left.as_ref().map(|why| format!("{} was not removed ({why}): remove it by hand", ledger.place)),
     }
 }

@@ -181,7 +181,7 @@ fn report(story: &Story, id: &LedgerId, ledger: &Ledger, host: &HostId, pages: &
         (false, Some(_)) => None,
         (false, None) => {
             let why = pages.trouble.clone().unwrap_or_else(|| "its host said nothing about it".to_owned());
-            Some(format!("if it was made: {why}"))
+            Some(format!("it may have been made; {why}"))
         }
     };
     LedgerReport {
@@ -252,7 +252,7 @@ pub(super) fn recovery_points(story: &Story, ledgers: &[LedgerReport], services:
 pub(super) fn warnings(ledgers: &[LedgerReport]) -> Vec<String> {
     let left = ledgers.iter().filter_map(|one| Some((one, one.left.as_ref()?)));
     let left = left.map(|(one, why)| {
-        format!("ledger {}: {} is left behind in {} ({why}): remove it by hand", one.ledger, one.place, one.service)
+        format!("ledger {}: {} of {} was not removed ({why}): remove it by hand", one.ledger, one.place, one.service)
     });
     let interrupted = ledgers.iter().flat_map(|one| one.interrupted.iter().map(move |why| (one, why)));
     let interrupted =

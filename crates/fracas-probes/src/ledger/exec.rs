@@ -83,11 +83,12 @@ fn ended(ended: &Ended) -> String {
 }
 
 impl Book for Ready {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
         Box::pin(async move {
             if !make {
                 return Ok(());
             }
+            touched.set(true);
             let run =
                 self.run(&["open", &self.place.name, &self.place.token], 0).await.map_err(NotOpen::Unreachable)?;
             match run.code {

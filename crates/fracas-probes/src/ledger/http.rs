@@ -120,7 +120,7 @@ fn turned_down(status: StatusCode) -> bool {
 }
 
 impl Book for Ready {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
         Box::pin(async move {
             match self.collection().await.map_err(NotOpen::Unreachable)? {
                 Collection::Ours(_) => Ok(()),
@@ -129,6 +129,7 @@ impl Book for Ready {
                     Err(NotOpen::Refused(foreign("collection", &self.place)))
                 }
                 Collection::Absent => {
+                    touched.set(true);
                     match self.put(&format!("{OWNER}{}", self.place.token), &Cell::new(false)).await {
                         Written::Acknowledged => Ok(()),
                         Written::Failed(why) | Written::Unknown(why) => Err(NotOpen::Unreachable(why)),

@@ -76,7 +76,7 @@ impl Ready {
 }
 
 impl Book for Ready {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
         Box::pin(async move {
             // What the server says of it comes back hushed and short.
             let (found, denied) = (Cell::new(Owner::Nobody), Cell::new(false));
@@ -87,6 +87,7 @@ impl Book for Ready {
                     Owner::Nobody if !make => Ok(()),
                     Owner::Others => Err("it is not ours".to_owned()),
                     Owner::Nobody => {
+                        touched.set(true);
                         let made = client.query(&self.making(), 0).await;
                         // No such right or schema: SQLSTATE 42501, 3F000 and the like (PostgreSQL, appendix A). 25006 is a
                         // standby, which may be promoted.

@@ -65,7 +65,7 @@ impl Ready {
 }
 
 impl Book for Ready {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
         Box::pin(async move {
             // What the server says of it comes back hushed and short.
             let (found, denied) = (Cell::new(Owner::Nobody), Cell::new(false));
@@ -75,14 +75,17 @@ impl Book for Ready {
                     Owner::Us => Ok(()),
                     Owner::Nobody if !make => Ok(()),
                     Owner::Others => Err("it is not ours".to_owned()),
-                    Owner::Nobody => match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
-                        Ok(Value::Integer(1)) => Ok(()),
-                        Ok(_) => Err("somebody else wrote to the key at the same time".to_owned()),
-                        Err(why) => {
-                            denied.set(why.contains("NOPERM"));
-                            Err(why)
+                    Owner::Nobody => {
+                        touched.set(true);
+                        match client.command(&[b"RPUSH", self.key(), self.place.token.as_bytes()]).await {
+                            Ok(Value::Integer(1)) => Ok(()),
+                            Ok(_) => Err("somebody else wrote to the key at the same time".to_owned()),
+                            Err(why) => {
+                                denied.set(why.contains("NOPERM"));
+                                Err(why)
+                            }
                         }
-                    },
+                    }
                 }
             });
             let instead = "give the user the commands lindex, rpush, rpushx, lrange and del on the keys fracas_*";

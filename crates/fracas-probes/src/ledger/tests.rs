@@ -107,8 +107,8 @@ async fn a_collection_is_made_written_read_back_and_removed() {
     let book = book(&http::HttpLedger, json!({ "url": format!("http://{address}/l/") }), &Policy::builtin());
     let records = Rc::new(RefCell::new(BTreeMap::new()));
     let work = async {
-        book.open(true).await.unwrap();
-        book.open(true).await.unwrap();
+        book.open(true, &Cell::new(false)).await.unwrap();
+        book.open(true, &Cell::new(false)).await.unwrap();
         assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
         assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
         assert_eq!(book.write(7, 13, &Cell::new(false)).await, Written::Unknown("status 503".into()));
@@ -120,14 +120,17 @@ async fn a_collection_is_made_written_read_back_and_removed() {
         book.remove().await.unwrap();
         assert_eq!(records.borrow().keys().collect::<Vec<_>>(), ["others"]);
         records.borrow_mut().insert(place().name, vec!["foreign".into()]);
-        let Err(NotOpen::Refused(refusal)) = book.open(true).await else { panic!("not refused") };
+        let Err(NotOpen::Refused(refusal)) = book.open(true, &Cell::new(false)).await else { panic!("not refused") };
         assert!(refusal.why.contains("left as it is"), "{refusal:?}");
         assert!(book.read().await.is_err() && book.remove().await.is_err());
         assert_eq!(records.borrow()[&place().name], ["foreign"]);
     };
     // Two to make it, one to find it, four to write, one to read, two to remove, one to read, one to remove, three in vain.
     tokio::join!(work, serve(listener, records.clone(), 15));
-    // Nobody listens any more.
+    // Nobody listens any more: nothing can have been made.
+    let touched = Cell::new(false);
+    assert_eq!(book.open(true, &touched).await, Err(NotOpen::Unreachable("connection refused".into())));
+    assert!(!touched.get());
     assert_eq!(book.write(7, 2, &Cell::new(false)).await, Written::Failed("connection refused".into()));
 }
 
@@ -150,7 +153,7 @@ async fn a_program_is_asked_as_its_help_says() {
         ..Policy::builtin()
     };
     let book = book(&exec::ExecLedger, json!({ "command": [program] }), &policy);
-    book.open(true).await.unwrap();
+    book.open(true, &Cell::new(false)).await.unwrap();
     assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
     assert_eq!(book.write(7, 13, &Cell::new(false)).await, Written::Failed("exit code 4".into()));
     assert_eq!(book.write(7, 14, &Cell::new(false)).await, Written::Unknown("exit code 1".into()));
@@ -166,7 +169,7 @@ async fn a_program_is_asked_as_its_help_says() {
     book.remove().await.unwrap();
     assert_eq!(book.read().await.unwrap(), []);
     std::fs::write(folder.path().join(place().name), "another\n").unwrap();
-    assert!(matches!(book.open(true).await, Err(NotOpen::Refused(_))));
+    assert!(matches!(book.open(true, &Cell::new(false)).await, Err(NotOpen::Refused(_))));
 }
 
 /// A server that answers one connection after another with these, each after what it is asked.
@@ -187,7 +190,7 @@ async fn what_redis_did_not_do_is_told_from_what_it_may_have_done() {
     let address = listener.local_addr().unwrap().to_string();
     let book = book(&redis::RedisLedger, json!({ "address": address }), &Policy::builtin());
     let work = async {
-        assert!(matches!(book.open(true).await, Err(NotOpen::Refused(_))), "a key of another type");
+        assert!(matches!(book.open(true, &Cell::new(false)).await, Err(NotOpen::Refused(_))), "a key of another type");
         assert_eq!(book.write(7, 1, &Cell::new(false)).await, Written::Acknowledged);
         assert_eq!(book.write(7, 2, &Cell::new(false)).await, Written::Failed("the key is gone".into()));
         assert_eq!(book.write(7, 3, &Cell::new(false)).await, Written::Failed("Redis says: READONLY x".into()));

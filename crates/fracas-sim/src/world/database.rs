@@ -96,7 +96,8 @@ impl Ledger for Database {
 }
 
 impl Book for Database {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
+        touched.set(true);
         self.asked(Err(NotOpen::Unreachable("down".into())), move |data| {
             if data.kept.is_none() && make {
                 data.made += 1;

@@ -23,6 +23,8 @@ thread_local! {
     static UP: Cell<bool> = const { Cell::new(true) };
     /// What it keeps; `None` while there is no such place.
     static KEPT: RefCell<Option<BTreeSet<(u64, u64)>>> = const { RefCell::new(None) };
+    /// Whether what is asked for may have been done though no answer comes.
+    static ANSWERLESS: Cell<bool> = const { Cell::new(false) };
     /// How often a place was made.
     static MADE: Cell<u32> = const { Cell::new(0) };
 }
@@ -53,7 +55,8 @@ fn answers<'a, T: 'a>(down: T, up: impl FnOnce() -> T + 'a) -> Now<'a, T> {
 }
 
 impl Book for Script {
-    fn open(&self, make: bool) -> Now<'_, Result<(), NotOpen>> {
+    fn open<'a>(&'a self, make: bool, touched: &'a Cell<bool>) -> Now<'a, Result<(), NotOpen>> {
+        touched.set(touched.get() || ANSWERLESS.get());
         answers(Err(NotOpen::Unreachable("down".into())), move || {
             if make {
                 MADE.set(MADE.get() + 1);
@@ -196,8 +199,17 @@ async fn what_was_never_made_needs_no_service_to_be_gone_and_what_is_forbidden_e
         let mut roster = roster();
         roster.keep(&[item(LedgerWork::Write)]);
         until(&mut roster, |body| matches!(body, Body::LedgerTroubled { .. })).await;
+        // Nothing was ever asked of it: there is nothing to be seen to.
+        roster.keep(&[item(LedgerWork::Drop)]);
+        until(&mut roster, |body| matches!(body, Body::LedgerDropped { .. })).await;
+        roster.keep(&[]);
+        ANSWERLESS.set(true);
+        roster.keep(&[item(LedgerWork::Write)]);
+        until(&mut roster, |body| matches!(body, Body::LedgerTroubled { .. })).await;
         // It may have been made before the answer was lost: that must be seen.
         roster.keep(&[item(LedgerWork::Drop)]);
+        let told = until(&mut roster, |body| matches!(body, Body::LedgerTroubled { .. })).await;
+        assert!(!told.iter().any(|body| matches!(body, Body::LedgerDropped { .. })), "{told:?}");
         UP.set(true);
         until(&mut roster, |body| matches!(body, Body::LedgerDropped { .. })).await;
         roster.keep(&[]);
