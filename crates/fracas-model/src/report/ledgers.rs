@@ -76,8 +76,8 @@ pub(super) fn take(book: &mut Book, body: &Body, closed: bool) {
             pages.trouble = Some(why.clone());
         }
         Body::LedgerDropped { ledger, at, .. } => {
-            let pages = book.entry((ledger.clone(), at.clock.host.clone())).or_default();
-            (pages.dropped, pages.trouble) = (true, None);
+            // Why it was never opened is still to be told.
+            book.entry((ledger.clone(), at.clock.host.clone())).or_default().dropped = true;
         }
         _ => {}
     }
@@ -322,7 +322,7 @@ pub(super) fn text(body: &Body) -> Option<String> {
             format!("{ledger}: {markers} markers read back{}", if *last { "" } else { ", and more" })
         }
         Body::LedgerTroubled { ledger, place, why, .. } => format!("{ledger} in {place}: {why}"),
-        Body::LedgerDropped { ledger, place, .. } => format!("{ledger}: {place} is removed"),
+        Body::LedgerDropped { ledger, place, .. } => format!("{ledger}: nothing is left of {place}"),
         _ => return None,
     })
 }

@@ -169,5 +169,11 @@ fn a_ledger_that_is_not_opened_in_time_ends_the_run_at_the_gate() {
     );
     // It may have been made, with the word still under way: its host is asked to see to it.
     assert_eq!(script.work(), [LedgerWork::Drop]);
+    let (place, at) = ("p".to_owned(), stamp("e1", script.now));
+    let trouble = Body::LedgerTroubled { ledger: "data".into(), place, why: "connection refused".into(), at };
+    script.host("e1", trouble);
     assert!(script.dropped());
+    let told = &report::build(&script.events, &BTreeMap::new()).ledgers[0];
+    assert_eq!(told.not_measured.as_deref(), Some("its place was not made: connection refused"));
+    assert_eq!(told.left, None);
 }
