@@ -67,15 +67,19 @@ impl Process {
 }
 
 impl ProcessSelector {
+    /// Whether this is one of the processes meant, root or not.
+    pub fn means(&self, process: &Process, pid_in_file: Option<i32>) -> bool {
+        match self {
+            Self::Name(name) => !process.kernel && process.is_called(name),
+            Self::PidFile(_) => pid_in_file == Some(process.id.pid),
+            Self::Port(port) => process.ports.contains(port),
+            Self::Unit(unit) => process.unit.as_deref() == Some(unit),
+        }
+    }
+
     /// The processes meant, roots only, ordered by number. `pid_in_file` is what the pid file held.
     pub fn select<'a>(&self, table: &'a [Process], pid_in_file: Option<i32>) -> Vec<&'a Process> {
-        let matches = |p: &Process| match self {
-            Self::Name(name) => !p.kernel && p.is_called(name),
-            Self::PidFile(_) => pid_in_file == Some(p.id.pid),
-            Self::Port(port) => p.ports.contains(port),
-            Self::Unit(unit) => p.unit.as_deref() == Some(unit),
-        };
-        let mut found: Vec<&Process> = table.iter().filter(|p| matches(p)).collect();
+        let mut found: Vec<&Process> = table.iter().filter(|p| self.means(p, pid_in_file)).collect();
         let numbers: Vec<i32> = found.iter().map(|p| p.id.pid).collect();
         found.retain(|p| !numbers.contains(&p.parent));
         found.sort_by_key(|p| p.id.pid);

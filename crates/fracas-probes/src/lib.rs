@@ -22,6 +22,7 @@ pub mod pgwire;
 pub mod postgres;
 pub mod pressure;
 pub mod process;
+mod procevents;
 mod proctable;
 pub mod prometheus;
 pub mod redis;
@@ -60,6 +61,15 @@ pub type LookFuture = Pin<Box<dyn Future<Output = Seen>>>;
 /// A future that ends when a probe may begin to look.
 pub type PrepareFuture = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
 
+/// What this host's kernel told of an instant between two looks: as good as a look at that instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Told {
+    /// The instant, nanoseconds of `CLOCK_BOOTTIME`.
+    pub at: i64,
+    /// What a look would have seen then, see [`Seen`].
+    pub seen: Result<(), String>,
+}
+
 /// A probe made ready: parameters parsed, names not yet resolved.
 pub trait Lookout {
     /// Reads what the looks need of this host, off the probe thread; awaited once, before the first look, and bounded
@@ -74,6 +84,10 @@ pub trait Lookout {
     /// are never told anything.
     fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         Box::pin(std::future::pending())
+    }
+    /// What the look that just completed came to know of the time before it, in order. Most probes are never told anything.
+    fn told(&self) -> Vec<Told> {
+        Vec::new()
     }
 }
 

@@ -1,17 +1,28 @@
 //! Probe `process`: are enough processes of a name, pid file or unit running? It does not ask whether they work.
 
-use std::{pin::Pin, rc::Rc};
+mod between;
+
+use std::{
+    cell::RefCell,
+    pin::Pin,
+    rc::Rc,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use fracas_model::{
     catalogue::{Params, ProbeInfo},
     plan::Refusal,
     policy::Policy,
-    process::{ProcessRef, ProcessSelector},
+    process::{Process, ProcessRef, ProcessSelector},
     shape::{Field, Shape},
     tolerance::{ReadingField, Values},
 };
 
-use crate::{LookFuture, Lookout, OneCall, Probe, Seen, exits::Exits, files, proctable};
+#[cfg(test)]
+pub(crate) use between::matched;
+
+use self::between::{Between, Reading};
+use crate::{LookFuture, Lookout, OneCall, Probe, Seen, Told, exits::Exits, files, procevents::chronicle::Claim, proctable};
 
 /// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
 const PID_FILE_BYTES: usize = 4096;
@@ -71,8 +82,13 @@ them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /
         match (given.next(), given.next()) {
             (Some(selector), None) => {
                 let count = params.integer("count").and_then(|n| usize::try_from(n).ok()).unwrap_or(1);
-                let (exits, one) = (Exits::default(), OneCall::default());
-                Ok(Box::new(Rc::new(Watched { ready: Ready { selector, count }, exits, one })))
+                Ok(Box::new(Rc::new(Watched {
+                    ready: Ready { selector, count },
+                    exits: Exits::default(),
+                    one: OneCall::default(),
+                    between: Arc::default(),
+                    told: RefCell::default(),
+                })))
             }
             _ => Err(Refusal::new(
                 "process: which processes are meant is not clear",
@@ -88,17 +104,33 @@ struct Watched {
     ready: Ready,
     exits: Exits,
     one: OneCall,
+    between: Arc<Mutex<Between>>,
+    told: RefCell<Vec<Told>>,
+}
+
+/// What one look found.
+struct Found {
+    running: Vec<ProcessRef>,
+    claims: Vec<Claim>,
+    /// Why nobody is meant.
+    nobody: Option<String>,
 }
 
 impl Lookout for Rc<Watched> {
     fn look(&self) -> LookFuture {
         let this = self.clone();
         Box::pin(async move {
-            let ready = this.ready.clone();
-            let running = this.one.blocking(move || ready.running()).await??;
+            let (ready, between) = (this.ready.clone(), this.between.clone());
+            let find = move || ready.find(&mut between.lock().unwrap_or_else(PoisonError::into_inner));
+            let Found { running, claims, nobody } = this.one.blocking(find).await?;
             this.exits.set(&running);
-            this.ready.judge(running.len())
+            this.told.borrow_mut().extend(claims.into_iter().map(|claim| this.ready.told(claim)));
+            nobody.map_or_else(|| this.ready.judge(running.len()), Err)
         })
+    }
+
+    fn told(&self) -> Vec<Told> {
+        self.told.take()
     }
 
     fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
@@ -107,17 +139,42 @@ impl Lookout for Rc<Watched> {
 }
 
 impl Ready {
-    fn running(&self) -> Result<Vec<ProcessRef>, String> {
-        let (table, pid_in_file) = if let ProcessSelector::PidFile(path) = &self.selector {
-            let (text, _) = files::start(path, PID_FILE_BYTES).map_err(|_| "the pid file cannot be read".to_owned())?;
-            let text = String::from_utf8_lossy(&text);
-            let first = text.lines().next().unwrap_or_default().trim();
-            let pid = first.parse().map_err(|_| "the pid file holds no number".to_owned())?;
-            (proctable::one(pid, false).into_iter().collect(), Some(pid))
-        } else {
-            (proctable::all(matches!(self.selector, ProcessSelector::Unit(_))), None)
+    fn find(&self, between: &mut Between) -> Found {
+        let in_file = match &self.selector {
+            ProcessSelector::PidFile(path) => Some(pid_in(path)),
+            _ => None,
         };
-        Ok(self.selector.select(&table, pid_in_file).into_iter().map(|process| process.id.clone()).collect())
+        let (of_file, nobody) = match in_file {
+            Some(Err(why)) => (Some(None), Some(why)),
+            Some(Ok(pid)) => (Some(Some(pid)), None),
+            None => (None, None),
+        };
+        let with_unit = matches!(self.selector, ProcessSelector::Unit(_));
+        let again = |pid| match of_file {
+            Some(only) if only != Some(pid) => None,
+            _ => proctable::one(pid, with_unit),
+        };
+        let pid_in_file = of_file.flatten();
+        let read = || {
+            let all = match of_file {
+                Some(only) => only.and_then(&again).into_iter().collect(),
+                None => proctable::all(with_unit),
+            };
+            let table = all.into_iter().map(|process| (process.id.pid, process)).collect();
+            Reading { table, again: &again, pid_in_file }
+        };
+        let (table, claims): (Vec<Process>, _) = between.looked(&self.selector, self.count, read);
+        let running = self.selector.select(&table, pid_in_file).into_iter().map(|process| process.id.clone()).collect();
+        Found { running, claims, nobody }
+    }
+
+    fn told(&self, claim: Claim) -> Told {
+        let seen = match (claim.up, self.count) {
+            (true, _) => Ok(()),
+            (false, 1) => Err("not running".into()),
+            (false, count) => Err(format!("fewer than {count} running")),
+        };
+        Told { at: claim.at, seen }
     }
 
     fn judge(&self, running: usize) -> Seen {
@@ -127,6 +184,13 @@ impl Ready {
             found => Err(format!("{found} of {} running", self.count)),
         }
     }
+}
+
+/// The number on the first line of a pid file.
+fn pid_in(path: &str) -> Result<i32, String> {
+    let (text, _) = files::start(path, PID_FILE_BYTES).map_err(|_| "the pid file cannot be read".to_owned())?;
+    let text = String::from_utf8_lossy(&text);
+    text.lines().next().unwrap_or_default().trim().parse().map_err(|_| "the pid file holds no number".to_owned())
 }
 
 #[cfg(test)]

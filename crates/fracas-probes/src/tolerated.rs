@@ -16,7 +16,8 @@ struct Tolerated {
     tolerance: Tolerance,
 }
 
-/// The lookout, each of whose looks fails besides when a field of its reading is not what the parameters want.
+/// The lookout, each of whose looks fails besides when a field of its reading is not what the parameters want. What it is
+/// told between two looks has no fields to compare, so that with a tolerance nothing is.
 ///
 /// # Errors
 /// What they want makes no sense.

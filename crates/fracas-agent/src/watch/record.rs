@@ -58,14 +58,7 @@ impl Recorder {
     /// and every stop condition that is met by it.
     pub fn looked(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
-        let mut sights = Vec::new();
-        if let Some(edge) = self.edges.see(reading.look, reading.ok) {
-            let owed = self.edges.owed();
-            sights.extend(owed.into_iter().filter_map(|edge| self.told_again(edge)));
-            self.failing_since = (!edge.ok).then_some(edge.after.s);
-            self.told = Some((at.clone(), reading.why.clone()));
-            sights.push(self.edge(edge, at.clone(), reading.why.clone()));
-        }
+        let mut sights = self.changed(&reading, &at);
         let (look, failing_since) = (reading.look, self.failing_since);
         let met = self.meters.iter_mut().filter_map(|meter| meter.looked(look.c, reading.ok, failing_since));
         for why in met.collect::<Vec<_>>() {
@@ -74,6 +67,26 @@ impl Recorder {
             sights.push(self.sight(Body::StopConditionMet { probe, why: last, look, at }));
         }
         self.readings.push(reading);
+        sights
+    }
+
+    /// Takes what the kernel told of an instant. It is a reading like others, but no look that stop conditions count.
+    pub fn told(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
+        let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
+        let sights = self.changed(&reading, &at);
+        self.readings.push(reading);
+        sights
+    }
+
+    fn changed(&mut self, reading: &Reading, at: &Stamp) -> Vec<Sight> {
+        let mut sights = Vec::new();
+        if let Some(edge) = self.edges.see(reading.look, reading.ok) {
+            let owed = self.edges.owed();
+            sights.extend(owed.into_iter().filter_map(|edge| self.told_again(edge)));
+            self.failing_since = (!edge.ok).then_some(edge.after.s);
+            self.told = Some((at.clone(), reading.why.clone()));
+            sights.push(self.edge(edge, at.clone(), reading.why.clone()));
+        }
         sights
     }
 

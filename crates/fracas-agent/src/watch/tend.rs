@@ -9,7 +9,7 @@ use fracas_model::{
     time::Stamp,
     units::Dur,
 };
-use fracas_probes::{Lookout, Seen};
+use fracas_probes::{Lookout, Seen, Told};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sha2::{Digest as _, Sha256};
 use tokio::{
@@ -173,10 +173,10 @@ impl<P: Pace> Tended<P> {
                     beside.push(look(&self.pace, &*self.lookout, &self.item));
                 }
                 Some(reading) = beside.next(), if !beside.is_empty() => {
-                    self.tell_all(recorder.looked(reading, &self.pace.now()));
+                    self.looked(&mut recorder, reading);
                 }
                 Some(reading) = looks.next(), if !looks.is_empty() => {
-                    self.tell_all(recorder.looked(reading, &self.pace.now()));
+                    self.looked(&mut recorder, reading);
                 }
                 () = sleep_until(seal_at.unwrap_or_else(Instant::now)), if seal_at.is_some() => {
                     self.tell_all(recorder.seal(&self.pace.now()));
@@ -202,6 +202,16 @@ impl<P: Pace> Tended<P> {
         }
         self.tell_all(recorder.seal(&self.pace.now()));
         Ok(())
+    }
+
+    fn looked(&self, recorder: &mut Recorder, reading: Reading) {
+        let now = self.pace.now();
+        // Of the time before the look, so before it.
+        for Told { at, seen } in self.lookout.told() {
+            let told = Reading { look: Look { s: at, c: at }, ok: seen.is_ok(), why: seen.err().unwrap_or_default() };
+            self.tell_all(recorder.told(told, &now));
+        }
+        self.tell_all(recorder.looked(reading, &now));
     }
 
     fn pace_changed(&self, rate: Rate, at: Stamp) -> Body {
