@@ -22,7 +22,9 @@ use fracas_model::{
 pub(crate) use between::matched;
 
 use self::between::{Between, Reading};
-use crate::{LookFuture, Lookout, OneCall, Probe, Seen, Told, exits::Exits, files, procevents::chronicle::Claim, proctable};
+use crate::{
+    LookFuture, Lookout, OneCall, Probe, Seen, Told, exits::Exits, files, procevents::chronicle::Claim, proctable,
+};
 
 /// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
 const PID_FILE_BYTES: usize = 4096;

@@ -4,11 +4,11 @@
 
 mod appends;
 mod delay;
-mod exits;
 mod idle;
 mod load;
 mod orders;
 mod probes;
+mod processes;
 mod recovery;
 mod ticks;
 
@@ -30,7 +30,7 @@ const HELP: &str = "usage: cargo xtask bench [--quick] [--seed S] [--simulated] 
   appends   append of one fact to a full history: alone, during a backup, during a prune; fsync beside it
   ticks     lateness of probe ticks at 10 ms
   probes    1,000 probes at 10 Hz on one watcher: processor time, memory, lateness, ticks missed
-  exits     exit of a process as a probe tells it, beside what its supervisor logged
+  processes start and exit of a process as a probe tells them, beside what its supervisor logged
   recovery  estimated outages against scripted ones whose truth is known: 10,000 in simulation, over 300 in real time,
             and Chaos Toolkit at the same ones, made by pip in target/chaostoolkit when absent; --simulated: without
             real time; --without-peer: without Chaos Toolkit; --seed: the draws of that seed again; about 7 minutes
@@ -69,7 +69,7 @@ pub(crate) fn run(words: &[String]) -> anyhow::Result<()> {
         ("appends", &appends::run),
         ("ticks", &ticks::run),
         ("probes", &probes::run),
-        ("exits", &exits::run),
+        ("processes", &processes::run),
         ("recovery", &recovery),
         ("load", &load::run),
         ("delay", &delay::run),

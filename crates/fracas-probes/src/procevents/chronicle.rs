@@ -99,15 +99,8 @@ fn explained(before: &Snapshot, events: &[&Event], after: &Snapshot) -> bool {
 
 /// Every process that was meant at first, or that began or changed since.
 fn lives(before: &Snapshot, events: &[&Event]) -> Vec<Life> {
-    let life = |pid, from, was_meant| Life {
-        pid,
-        from,
-        parent: None,
-        was_meant,
-        changed: None,
-        changes: 0,
-        ended: None,
-    };
+    let life =
+        |pid, from, was_meant| Life { pid, from, parent: None, was_meant, changed: None, changes: 0, ended: None };
     let mut lives: Vec<Life> = before.matched.keys().map(|pid| life(*pid, None, true)).collect();
     // Of each number the last life.
     let mut latest: BTreeMap<i32, usize> = lives.iter().enumerate().map(|(i, life)| (life.pid, i)).collect();

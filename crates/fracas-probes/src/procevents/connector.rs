@@ -150,7 +150,9 @@ struct Message {
 #[derive(Debug, PartialEq, Eq)]
 enum Told {
     /// What a listener asked for was done, or not.
-    Answer { error: u32 },
+    Answer {
+        error: u32,
+    },
     Of(Event),
     /// Of a thread, or nothing that matters here.
     Other,

@@ -56,10 +56,7 @@ fn a_start_lies_between_its_fork_and_its_image() {
 #[test]
 fn a_restart_between_two_looks_is_seen() {
     let events = [event(15, 7, What::Ended), forked(17, 8), event(19, 8, What::Executed)];
-    assert_eq!(
-        told(&snapshot(10, &[7]), &events, &snapshot(30, &[8])),
-        [(15, false), (16, false), (19, true)]
-    );
+    assert_eq!(told(&snapshot(10, &[7]), &events, &snapshot(30, &[8])), [(15, false), (16, false), (19, true)]);
     // The same number again.
     let events = [event(15, 7, What::Ended), forked(17, 7), event(19, 7, What::Executed)];
     let mut after = snapshot(30, &[7]);
