@@ -10,6 +10,8 @@ use libtest_mimic::{Arguments, Trial};
 
 #[path = "host/burn.rs"]
 mod burn;
+#[path = "host/dated.rs"]
+mod dated;
 #[path = "host/fill.rs"]
 mod fill;
 #[path = "host/full.rs"]
@@ -46,6 +48,7 @@ fn main() -> ExitCode {
         unit::trials(),
         shot::trials(),
         guard::trials(),
+        dated::trials(),
     ];
     // One after another: loads on one core would take each other's time.
     let arguments = Arguments { test_threads: Some(1), ..Arguments::from_args() };

@@ -1,6 +1,6 @@
 //! Probe `process`: are enough processes of a name, pid file or unit running? It does not ask whether they work.
 
-mod between;
+pub(crate) mod between;
 
 use std::{
     cell::RefCell,
@@ -18,12 +18,16 @@ use fracas_model::{
     tolerance::{ReadingField, Values},
 };
 
-#[cfg(test)]
-pub(crate) use between::matched;
-
 use self::between::{Between, Reading};
 use crate::{
-    LookFuture, Lookout, OneCall, Probe, Seen, Told, exits::Exits, files, procevents::chronicle::Claim, proctable,
+    LookFuture, Lookout, OneCall, Probe, Seen, Told,
+    exits::Exits,
+    files,
+    procevents::{
+        chronicle::Claim,
+        feed::{Cursor, Feed},
+    },
+    proctable,
 };
 
 /// Longest part of a pid file that is read: PostgreSQL writes several lines, the number is the first.
@@ -54,8 +58,15 @@ file, a number that no longer runs count as not running. There is no `port`: the
 outside, at less cost.
 
 An exit is not left to the next tick: the kernel tells it, for up to 64 of the processes, and a look follows at once. So an \
-outage is known to begin within a millisecond or so of the exit at the latest, however slow the probe ticks, and a \
-supervisor that is faster than the tick is seen at work. A start is seen at the next tick.
+outage is known to begin within some milliseconds of the exit at the latest, however slow the probe ticks, and a \
+supervisor that is faster than the tick is seen at work.
+
+Where the agent may listen to the kernel's process connector (root, in the first network, pid and user namespace), the \
+kernel's own stamps date exits and starts: the outage begins at the exit at the latest, and ends between the fork of the \
+new process and the program it executes, mostly a fraction of a millisecond, even when all of that lies between two ticks. \
+That is so for `name` (not for processes that are known by their first argument alone) and for the `.service` of a `unit`; \
+the start of what a `pidFile` or a scope names is seen at the next tick, and with a `tolerance` all is. Where processes \
+come and go by the thousand a second, looks have to do as well.
 
 Cost: `pidFile` reads one entry of /proc; `name` and `unit` read all of it, some ten microseconds per process, so ask \
 them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /proc hides other users' processes."
@@ -186,6 +197,35 @@ impl Ready {
             found => Err(format!("{found} of {} running", self.count)),
         }
     }
+}
+
+/// Whether this host's kernel dates starts and exits for us, or why not.
+///
+/// # Errors
+/// No right to listen, or another namespace than the first.
+pub fn kernel_dates() -> std::io::Result<()> {
+    let feed = Feed::shared()?;
+    let mut cursor = Cursor::default();
+    let told = (0..2).map(|_| feed.since(&mut cursor).1).last().flatten();
+    told.map(|_| ()).ok_or_else(|| std::io::Error::other("it does not speak to this namespace"))
+}
+
+/// Up to four claims of the time between two looks from bytes as the kernel's messages, for fuzzing. The first byte says
+/// who ran at each look.
+#[cfg(fuzzing)]
+pub fn claimed(bytes: &[u8]) -> Vec<(i64, bool)> {
+    use crate::procevents::{
+        chronicle::{Matched, Snapshot, claims},
+        connector::told_in,
+    };
+    let Some((ran, bytes)) = bytes.split_first() else { return Vec::new() };
+    let snapshot = |at, ran: u8| {
+        let runs = (0..4).filter(|bit| ran >> bit & 1 == 1).map(|pid| pid + 1);
+        let matched = Matched { start_ticks: 1, parent: 0, root: true, by_image: true };
+        Snapshot { at, matched: runs.map(|pid| (pid, matched)).collect() }
+    };
+    let (before, after) = (snapshot(0, *ran), snapshot(i64::MAX, ran >> 4));
+    claims(&before, &told_in(bytes), &after, 1 + bytes.len() % 2).iter().map(|c| (c.at, c.up)).collect()
 }
 
 /// The number on the first line of a pid file.

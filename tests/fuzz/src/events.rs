@@ -191,8 +191,13 @@ fn body(chance: &mut Unstructured<'_>) -> Result<(Body, Option<(String, Readings
             5 => Body::ServiceRecovered { service: "web".into(), since: stamp(chance, host)?, at },
             6 => Body::StopRequested { by: text(chance)?, reason: text(chance)?, at },
             7 => {
-                let why =
-                    *chance.choose(&[AbortKind::Gate, AbortKind::GuardRail, AbortKind::StopCondition, AbortKind::Stop, AbortKind::Fault])?;
+                let why = *chance.choose(&[
+                    AbortKind::Gate,
+                    AbortKind::GuardRail,
+                    AbortKind::StopCondition,
+                    AbortKind::Stop,
+                    AbortKind::Fault,
+                ])?;
                 Body::Aborted { cause: text(chance)?, why, at }
             }
             8 => Body::GuardRailBroken { why: text(chance)?, at },

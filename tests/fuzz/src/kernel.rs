@@ -2,7 +2,7 @@
 
 use fracas_agent::host::{netlink, netlink::message::Message as Netlink, processes};
 use fracas_model::catalogue::Params;
-use fracas_probes::{dbus, http};
+use fracas_probes::{dbus, http, process};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::{Target, world};
@@ -13,8 +13,13 @@ pub(crate) const ANSWER: Target = Target { name: "answer", take: answer, seeds: 
 /// The first byte says who speaks.
 fn kernel(data: &[u8]) {
     let Some((who, data)) = data.split_first() else { return };
-    match who % 3 {
+    match who % 4 {
         0 => assert!(netlink::read_datagram(data) <= 16 * data.len()),
+        3 => {
+            let claims = process::claimed(data);
+            assert!(claims.len() <= 3 && claims.is_sorted_by_key(|(at, _)| *at));
+            assert!(claims.iter().all(|(at, _)| *at > 0));
+        }
         1 => {
             processes::read_text(&String::from_utf8_lossy(data));
         }
@@ -72,6 +77,15 @@ fn datagrams() -> Vec<Vec<u8>> {
     let hello: &[u8] = b"l\x02\x01\x01\x09\0\0\0\x01\0\0\0\x3d\0\0\0\x06\x01s\0\x04\0\0\0:1.0\0\0\0\0\
         \x05\x01u\0\x01\0\0\0\x08\x01g\0\x01s\0\0\x07\x01s\0\x14\0\0\0org.freedesktop.DBus\0\0\0\0\x04\0\0\0:1.0\0";
     seeds.extend([&call[..], hello].map(|message| [&[2], message].concat()));
+    // Number 1 ends, 2 begins and executes; at first 1 ran, at last 2.
+    let told = [(0x8000_0000, 10, [1, 1, 9, 17]), (1, 20, [9, 9, 2, 2]), (2, 30, [2, 2, 0, 0])];
+    let told = told.map(|(kind, at, words): (u32, u32, [u32; 4])| {
+        let head = [1, 1, 0, 0, 40, kind, 0, at, 0];
+        let words = head.into_iter().chain(words).flat_map(u32::to_ne_bytes);
+        // Its length, and the header that netlink puts before it.
+        [68].into_iter().chain([0; 16]).chain(words).collect::<Vec<u8>>()
+    });
+    seeds.push([vec![3, 0b0010_0001], told.concat()].concat());
     seeds
 }
 

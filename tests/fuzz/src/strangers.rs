@@ -170,7 +170,15 @@ fn certificate(data: &[u8]) {
         }
     } else {
         let text = String::from_utf8_lossy(data);
-        let Ok(signed) = identity().sign_csr(&text, &HostId::from(HOSTS[0]), "host", fracas_model::units::Dur::from_secs(30 * 86_400), NOW_NS) else { return };
+        let Ok(signed) = identity().sign_csr(
+            &text,
+            &HostId::from(HOSTS[0]),
+            "host",
+            fracas_model::units::Dur::from_secs(30 * 86_400),
+            NOW_NS,
+        ) else {
+            return;
+        };
         let pem = rustls::pki_types::pem::PemObject::from_pem_slice(signed.pem.as_bytes()).expect("a certificate");
         assert_eq!(peer_host(&pem).as_ref().map(HostId::as_str), Some(HOSTS[0]), "only the key is the host's own");
     }
@@ -180,7 +188,9 @@ fn certificates() -> Vec<Vec<u8>> {
     let key = KeyPair::generate().expect("a key");
     let asked = CertificateParams::new(vec!["host.example.org".to_owned()]).expect("names").serialize_request(&key);
     let asked = asked.expect("a request").pem().expect("text");
-    let signed = identity().sign_csr(&asked, &HostId::from(HOSTS[0]), "host", fracas_model::units::Dur::from_secs(30 * 86_400), NOW_NS).expect("signed");
+    let signed = identity()
+        .sign_csr(&asked, &HostId::from(HOSTS[0]), "host", fracas_model::units::Dur::from_secs(30 * 86_400), NOW_NS)
+        .expect("signed");
     let der: rustls::pki_types::CertificateDer<'static> =
         rustls::pki_types::pem::PemObject::from_pem_slice(signed.pem.as_bytes()).expect("a certificate");
     vec![[&[0], &der[..]].concat(), [&[0], &identity().ca_der()[..]].concat(), [&[1], asked.as_bytes()].concat()]

@@ -7,7 +7,6 @@ use std::{
 };
 
 use fracas_model::process::{Process, ProcessSelector};
-use rustix::time::{ClockId, clock_gettime};
 
 use crate::procevents::{
     Event, What,
@@ -53,31 +52,36 @@ impl Between {
             self.asked = true;
             self.feed = Feed::shared().ok();
         }
-        let begun = boot_ns();
+        // Up to the beginning of the look: where that is not whole, what follows still is.
+        let earlier = self.feed.as_ref().and_then(|feed| feed.since(&mut self.cursor).1);
         let mut reading = read();
-        let known = self.feed.as_ref().and_then(|feed| caught_up(feed, &mut self.cursor, begun, &mut reading));
+        let known = self.feed.as_ref().and_then(|feed| caught_up(feed, &mut self.cursor, &mut reading));
         let table: Vec<Process> = reading.table.into_values().collect();
-        let Some((at, events)) = known else {
+        let Some((at, later)) = known else {
             self.before = None;
             return (table, Vec::new());
         };
         let after = Snapshot { at, matched: matched(selector, &table, reading.pid_in_file) };
-        let claims = self.before.as_ref().map(|before| claims(before, &events, &after, count)).unwrap_or_default();
-        self.before = Some(after);
+        let before = self.before.replace(after.clone());
+        let claims = match (before, earlier) {
+            (Some(before), Some(mut events)) => {
+                events.extend(later);
+                claims(&before, &events, &after, count)
+            }
+            _ => Vec::new(),
+        };
         (table, claims)
     }
 }
 
 /// Reads again what changed while it was read, until nothing does: then the table is that of one instant, which it gives,
-/// with all events up to it. `None` where the kernel's word is not whole or the host too busy.
-fn caught_up(feed: &Feed, cursor: &mut Cursor, begun: i64, reading: &mut Reading<'_>) -> Option<(i64, Vec<Event>)> {
+/// with all events until then. `None` where the kernel's word is not whole or the host too busy.
+fn caught_up(feed: &Feed, cursor: &mut Cursor, reading: &mut Reading<'_>) -> Option<(i64, Vec<Event>)> {
     let mut events = Vec::new();
-    let mut from = begun;
     for _ in 0..ROUNDS {
         let (now, new) = feed.since(cursor);
         let new = new?;
-        let counts = |e: &&Event| e.at >= from && e.what != What::ThreadEnded;
-        let touched: BTreeSet<i32> = new.iter().filter(counts).map(|e| e.pid).collect();
+        let touched: BTreeSet<i32> = new.iter().filter(|e| e.what != What::ThreadEnded).map(|e| e.pid).collect();
         events.extend(new);
         if touched.is_empty() {
             return Some((now, events));
@@ -91,7 +95,6 @@ fn caught_up(feed: &Feed, cursor: &mut Cursor, begun: i64, reading: &mut Reading
                 None => reading.table.remove(&pid),
             };
         }
-        from = i64::MIN;
     }
     None
 }
@@ -117,9 +120,4 @@ pub(crate) fn matched(
         by_image: by_image(process),
     };
     meant.map(|process| (process.id.pid, entry(process))).collect()
-}
-
-fn boot_ns() -> i64 {
-    let time = clock_gettime(ClockId::Boottime);
-    time.tv_sec * 1_000_000_000 + time.tv_nsec
 }

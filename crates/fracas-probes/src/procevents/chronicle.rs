@@ -67,9 +67,10 @@ struct Life {
 
 /// What is certain between two looks, in order: at most when there were first too few, when there last were too few before
 /// there were enough, and since when there have been enough. `events` are all that happened after the first look and up to
-/// the second, in order.
+/// the second.
 pub(crate) fn claims(before: &Snapshot, events: &[Event], after: &Snapshot, count: usize) -> Vec<Claim> {
-    let events: Vec<&Event> = events.iter().filter(|e| before.at < e.at && e.at <= after.at).collect();
+    let mut events: Vec<&Event> = events.iter().filter(|e| before.at < e.at && e.at <= after.at).collect();
+    events.sort_by_key(|event| event.at);
     if !explained(before, &events, after) {
         return Vec::new();
     }

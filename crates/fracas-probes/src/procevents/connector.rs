@@ -188,14 +188,18 @@ fn parse(datagram: &[u8]) -> Option<Message> {
     Some(Message { number: word(24)?, acknowledges: word(28)?, cpu: word(HEADERS + 4)?, told })
 }
 
-/// Reads bytes as the kernel's datagrams, for fuzzing: one byte of length, then as many bytes.
+/// What these bytes tell as the kernel's datagrams, for fuzzing: one byte of length, then as many bytes.
 #[cfg(fuzzing)]
-pub(crate) fn parsed(mut bytes: &[u8]) {
+pub(crate) fn told_in(mut bytes: &[u8]) -> Vec<Event> {
+    let mut events = Vec::new();
     while let Some((length, rest)) = bytes.split_first() {
         let (datagram, rest) = rest.split_at(rest.len().min(usize::from(*length)));
-        let _ = parse(datagram);
+        if let Some(Message { told: Told::Of(event), .. }) = parse(datagram) {
+            events.push(event);
+        }
         bytes = rest;
     }
+    events
 }
 
 #[cfg(test)]

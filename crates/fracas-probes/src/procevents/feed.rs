@@ -86,7 +86,8 @@ impl Kept {
             self.events.clear();
             return;
         }
-        self.events.extend(batch.events.into_iter().map(|event| Event { at: event.at + offset, ..event }));
+        self.events
+            .extend(batch.events.into_iter().map(|event| Event { at: event.at.saturating_add(offset), ..event }));
         while self.events.len() > KEPT {
             self.events.pop_front();
             self.first += 1;

@@ -100,7 +100,7 @@ impl World {
     fn snapshot(&self) -> Snapshot {
         let table: Vec<Process> = self.processes.iter().map(|(pid, real)| Self::process(*pid, real)).collect();
         let selector = ProcessSelector::Name(MEANT.into());
-        Snapshot { at: self.now, matched: crate::process::matched(&selector, &table, None) }
+        Snapshot { at: self.now, matched: crate::process::between::matched(&selector, &table, None) }
     }
 
     fn step(&mut self) {
