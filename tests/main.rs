@@ -45,6 +45,7 @@ mod replace;
 mod residue;
 mod rig;
 mod schedule;
+mod secured;
 mod services;
 mod signin;
 mod stage;
@@ -83,6 +84,7 @@ fn main() -> ExitCode {
         demo::trials(),
         failover::trials(),
         ledger::trials(),
+        secured::trials(),
         bugs::trials(),
         branch::trials(),
         halt_trial::trials(),

@@ -65,6 +65,22 @@ pub(crate) fn redis_again(rig: &Rig, host: &str, pause_ms: u32, more: &[&str]) -
 
 /// A PostgreSQL primary on port 5432 that trusts the lab.
 pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
+    made(rig, host, "host");
+    serving(rig, host)
+}
+
+/// The same, which speaks TLS and nothing else.
+pub(crate) fn postgres_over_tls(rig: &Rig, host: &str, certificate: &str, key: &str) -> Going {
+    made(rig, host, "hostssl");
+    let ((uid, gid), own) = (user("postgres"), "/tmp/pg/server");
+    rig.shell(host, &format!("cp {certificate} {own}.crt && cp {key} {own}.key && chmod 600 {own}.key"));
+    rig.shell(host, &format!("chown {uid}:{gid} {own}.crt {own}.key 2>/dev/null || true"));
+    rig.shell(host, "echo 'ssl = on' >> /tmp/pg/postgresql.conf");
+    serving(rig, host)
+}
+
+/// The data of a PostgreSQL that trusts the lab over connections of this kind.
+fn made(rig: &Rig, host: &str, kind: &str) {
     // It refuses to run as root, and wants to know the name of whoever it runs as.
     let (uid, gid) = user("postgres");
     let place = "/tmp/pg";
@@ -75,9 +91,8 @@ pub(crate) fn postgres(rig: &Rig, host: &str) -> Going {
         tool("initdb").args(["-D", place, "-U", "postgres", "-A", "trust", "--no-sync", "--no-instructions"]),
     );
     for whose in ["all", "replication"] {
-        rig.shell(host, &format!("echo 'host {whose} all 10.77.0.0/16 trust' >> {place}/pg_hba.conf"));
+        rig.shell(host, &format!("echo '{kind} {whose} all 10.77.0.0/16 trust' >> {place}/pg_hba.conf"));
     }
-    serving(rig, host)
 }
 
 /// A standby of the primary on another host, under a watchdog that promotes it a second after the primary answers no more.

@@ -245,6 +245,9 @@ pub struct ServiceReport {
     /// How many vantages saw it down together; `None` with fewer than two, or where no clock map links them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub together: Option<Together>,
+    /// How much of it failed while it was out; `None` without an outage or without all raw readings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failing: Option<Share>,
     /// Up, but slow; `None` without `slowAbove` or raw readings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub degraded: Option<Degraded>,
@@ -269,6 +272,16 @@ pub struct Together {
     pub all_down: Interval,
     /// How long at least one of them was.
     pub any_down: Interval,
+}
+
+/// Looks at a service, of all its vantages, from its first failure after the first fault to its last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Share {
+    /// All of them.
+    pub looks: u64,
+    /// Those that failed.
+    pub failed: u64,
 }
 
 /// A service that answered, but slower than it should, from the first fault on.
@@ -566,6 +579,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let timings = instants::timings(&story, &incidents);
     latency::fill(&story, blobs, &mut probes);
     latency::degraded(&story, blobs, &mut services);
+    latency::failing(&story, blobs, &probes, &mut services);
     let ledgers = ledgers::reports(&story);
     ledgers::recovery_points(&story, &ledgers, &mut services);
     let mut warnings = services::warnings(&story, &services, &probes);

@@ -6,9 +6,20 @@ use std::{
 };
 
 use fracas_model::{catalogue::Params, plan::Refusal};
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 
 use crate::{Blocking, brief};
+
+/// A stream of bytes both ways.
+pub(crate) trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+/// A connection, secured or not.
+pub(crate) type Link = Box<dyn Duplex>;
 
 /// Resolves `host` and connects to the first of its addresses that answers, in the resolver's order.
 pub(crate) async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {

@@ -1,6 +1,6 @@
 //! Probe `grpc`: asks a gRPC server for its health by the standard service. It calls no other method.
 
-use std::{rc::Rc, sync::Arc};
+use std::rc::Rc;
 
 use bytes::Bytes;
 use fracas_model::{
@@ -15,14 +15,12 @@ use hyper::{
     Method, Request, Uri, Version,
     header::{CONTENT_TYPE, HeaderMap, TE, USER_AGENT},
 };
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 
 use crate::{
     LookFuture, Lookout, PrepareFuture, Probe, Seen, brief,
     connect::{connect, world},
-    tls::Settings,
+    tls::{self, Secure},
     web::{self, beside},
 };
 
@@ -47,7 +45,7 @@ struct Ready {
     uri: Uri,
     host: String,
     port: u16,
-    tls: Option<(Settings, ServerName<'static>)>,
+    tls: Option<Secure>,
     service: String,
 }
 
@@ -84,14 +82,7 @@ impl Probe for Grpc {
         }
         let host = uri.host().unwrap_or_default().to_owned();
         let secure = uri.scheme_str() == Some("https");
-        let tls = if secure {
-            let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(bare);
-            let name = name.map_err(|e| Refusal::new(format!("grpc: {host}: {e}"), "check the URL"))?;
-            Some((Settings::new(params.text("caFile"), params.flag("insecure")), name))
-        } else {
-            None
-        };
+        let tls = if secure { Some(Secure::new("grpc", &host, params)?) } else { None };
         let port = uri.port_u16().unwrap_or(if secure { 443 } else { 80 });
         let mut parts = uri.into_parts();
         parts.path_and_query = METHOD.parse().ok();
@@ -103,29 +94,16 @@ impl Probe for Grpc {
 
 impl Lookout for Rc<Ready> {
     fn prepare(&self) -> PrepareFuture {
-        let tls = self.tls.clone();
-        Box::pin(async move {
-            match tls {
-                Some((settings, _)) => settings.get().await.map(|_| ()),
-                None => Ok(()),
-            }
-        })
+        Box::pin(tls::prepare(self.tls.clone()))
     }
 
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
-            let tls = match ready.tls.clone() {
-                Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
-                None => None,
-            };
+            tls::prepare(ready.tls.clone()).await.map_err(|refusal| brief(refusal.why))?;
             let stream = connect(&ready.host, ready.port).await?;
-            let Some((config, name)) = tls else { return ask(stream, &ready.uri, &ready.service).await };
-            let mut config = (*config).clone();
-            config.alpn_protocols = vec![b"h2".to_vec()];
-            let secured = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
-            let stream = secured.map_err(|e| brief(format_args!("TLS: {}", world(&e))))?;
-            ask(stream, &ready.uri, &ready.service).await
+            let Some(secure) = &ready.tls else { return ask(stream, &ready.uri, &ready.service).await };
+            ask(secure.over(stream, &[b"h2"]).await?, &ready.uri, &ready.service).await
         })
     }
 }

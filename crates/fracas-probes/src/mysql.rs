@@ -13,10 +13,11 @@ use fracas_model::{
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    LookFuture, Lookout, Probe, Seen, brief,
+    LookFuture, Lookout, PrepareFuture, Probe, Seen, brief,
     connect::address,
     mywire::{Client, Login},
     secret::{self, Secret},
+    tls::{self, Secure},
 };
 
 /// The `mysql` probe.
@@ -27,6 +28,7 @@ pub struct Mysql;
 struct Ready {
     host: String,
     port: u16,
+    secure: Option<Secure>,
     user: String,
     database: Option<String>,
     password: Option<Secret>,
@@ -49,7 +51,10 @@ impl Probe for Mysql {
                     "Password, as { file: PATH } or { env: NAME } on the host that looks.",
                 ),
                 Field::with_default("query", Shape::Text { max: 4096 }, "select 1", "What is run; read only, please."),
-            ],
+            ]
+            .into_iter()
+            .chain(tls::fields())
+            .collect(),
             reading: vec![
                 ReadingField::text("answer", "First column of the first row, as text; not known when it is NULL."),
                 ReadingField::number("rows", "", "Rows that came."),
@@ -63,9 +68,11 @@ impl Probe for Mysql {
         let (host, port) = address("mysql", params, 3306)?;
         let text = |name| params.text(name).map(str::to_owned);
         let secret = |value| Secret::new("mysql: password", value, policy);
+        let secure = Secure::wanted("mysql", &host, params)?;
         Ok(Box::new(Rc::new(Ready {
             host,
             port,
+            secure,
             user: text("user").unwrap_or_default(),
             database: text("database"),
             password: params.0.get("password").map(secret).transpose()?,
@@ -75,6 +82,10 @@ impl Probe for Mysql {
 }
 
 impl Lookout for Rc<Ready> {
+    fn prepare(&self) -> PrepareFuture {
+        Box::pin(tls::prepare(self.secure.clone()))
+    }
+
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move {
@@ -82,7 +93,8 @@ impl Lookout for Rc<Ready> {
                 Some(secret) => secret.reveal().await.map_err(brief)?,
                 None => String::new(),
             };
-            let client = Client::connect(&ready.host, ready.port).await?;
+            let client = Client::connect(&ready.host, ready.port, ready.secure.as_ref()).await;
+            let client = client.map_err(|why| brief(secret::hushed(why, Some(&password))))?;
             let login = Login { user: &ready.user, database: ready.database.as_deref(), password: &password };
             session(client, login, &ready.query).await
         })
@@ -119,10 +131,13 @@ Ok when the session opens and the query runs without an error, whatever it gives
 So a server that starts up, shuts down or has no connection left fails with what it says, where a mere connection would \
 look well. `select @@read_only` with `{ answer: { equals: \"0\" } }` sees a failover end.
 
-Passwords: mysql_native_password, and caching_sha2_password where the server still keeps the user's hash in its memory; \
-after a restart of the server it does not, until the user logs in once over TLS or a Unix socket. TLS is not spoken here, \
-and without it the whole exchange is refused, so that the password itself is never sent: the look then fails and says so. \
-For a probe that must see a restart, use a user of mysql_native_password, or one without a password and without rights.
+Passwords: mysql_native_password and caching_sha2_password. Of the latter the server keeps the user's hash in its memory; \
+after a restart it does not, and wants the password itself, which is sent to a server that has proven who it is, with \
+`tls: true` and without `insecure`, and to no other: the look then fails and says so. For a probe that must see a restart \
+without TLS, use a user of mysql_native_password, or one without a password and without rights.
+
+With `tls: true` the server's certificate is checked against `caFile` or the host's own authorities, as the probe `http` \
+does it; a server that speaks no TLS fails. It costs some milliseconds more per look.
 
 A query runs with all the rights of `user`: for `select 1` none is needed. One that waits fails with the probe's timeout. \
 Cost: one session per look, some milliseconds of the server: count it against max_connections. A \
@@ -180,6 +195,62 @@ mod tests {
             }
         };
         tokio::join!(lookout.look(), serve).0
+    }
+
+    /// A server that has not kept the hash wants the password itself: it gets it once it has proven who it is, and not before.
+    #[tokio::test(flavor = "current_thread")]
+    async fn the_password_itself_is_for_a_server_that_is_certain() {
+        let (acceptor, ca) = crate::tls::tests::server();
+        let (_kept, password, policy) = secret::kept("hush");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = format!("localhost:{}", listener.local_addr().unwrap().port());
+        let numbered =
+            |sequence: u8, body: &[u8]| [&[u8::try_from(body.len()).unwrap(), 0, 0, sequence][..], body].concat();
+        let mut greeting = b"\x0a8.4.1\0\x01\0\0\0abcdefgh\0\0\x08".to_vec();
+        greeting.extend_from_slice(&[0; 16]);
+        greeting.extend_from_slice(b"ijklmnopqrst\0caching_sha2_password\0");
+        let serve = async || {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            stream.write_all(&numbered(0, &greeting)).await.unwrap();
+            let mut asked = [0; 36];
+            stream.read_exact(&mut asked).await.unwrap();
+            assert_eq!((asked[3], asked[5] & 8), (1, 8), "TLS is asked for");
+            let mut stream = acceptor.accept(stream).await.unwrap();
+            let mut said = vec![0; 1024];
+            let length = stream.read(&mut said).await.unwrap();
+            assert_eq!(said[3], 2);
+            assert!(!said[..length].windows(4).any(|part| part == b"hush"));
+            stream.write_all(&numbered(3, &[1, 4])).await.unwrap();
+            let length = stream.read(&mut said).await.unwrap();
+            let answer = said[..length].to_vec();
+            stream.write_all(&numbered(5, b"\xff\x15\x04#28000over")).await.unwrap();
+            stream.flush().await.unwrap();
+            answer
+        };
+        let looks = |more: serde_json::Value| {
+            let mut params = json!({ "address": address, "user": "me", "password": password, "tls": true });
+            params.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            crate::ready(&Mysql, &serde_json::from_value(params).unwrap(), &policy).unwrap()
+        };
+        let certain = looks(json!({ "caFile": ca.path() }));
+        let (seen, answer) = tokio::join!(certain.look(), serve());
+        assert_eq!(answer, b"\x05\0\0\x04hush\0");
+        assert_eq!(seen.unwrap_err(), "MySQL says: over (1045)");
+        let anybody = looks(json!({ "insecure": true }));
+        let (seen, answer) = tokio::join!(anybody.look(), serve());
+        assert_eq!(answer, b"\x01\0\0\x04\x01", "something wrong");
+        assert!(seen.unwrap_err().contains("give caFile"));
+        // One that does not speak it is not spoken to without.
+        let clear = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut plain = greeting.clone();
+            let at = plain.windows(3).position(|part| part == b"\0\0\x08").unwrap();
+            plain[at + 2] = 0;
+            stream.write_all(&numbered(0, &plain)).await.unwrap();
+            stream.read(&mut [0; 64]).await.unwrap()
+        };
+        let (seen, heard) = tokio::join!(looks(json!({ "insecure": true })).look(), clear);
+        assert_eq!((seen.unwrap_err().as_str(), heard), ("the server speaks no TLS", 0));
     }
 
     #[tokio::test(flavor = "current_thread")]

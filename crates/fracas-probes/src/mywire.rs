@@ -1,13 +1,10 @@
 //! A client of MySQL's protocol (<https://dev.mysql.com/doc/dev/mysql-server/latest/PAGE_PROTOCOL.html>) over one
-//! connection: greeting, passwords, simple queries. It prepares nothing and speaks no TLS.
+//! connection: greeting, TLS, passwords, simple queries. It prepares nothing.
 
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY as SHA1, SHA256, digest};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::wire::Wire;
+use crate::{connect::Link, tls::Secure, wire::Wire};
 
 /// Longest answer to one message, bytes.
 const LONGEST: usize = 256 * 1024;
@@ -16,6 +13,7 @@ const GREETING: u8 = 10;
 /// `CLIENT_*`: long password, protocol 4.1, transactions, secure connection, plugins.
 const ABILITIES: u32 = 0x1 | 0x200 | 0x2000 | 0x8000 | 0x8_0000;
 const WITH_DATABASE: u32 = 0x8;
+const WITH_TLS: u32 = 0x800;
 /// `utf8mb4_general_ci`, which MariaDB has too.
 const CHARACTERS: u8 = 45;
 const NATIVE: &str = "mysql_native_password";
@@ -58,22 +56,70 @@ pub struct Client<S> {
     wire: Wire<S>,
     /// Number of the next message of the present exchange.
     sequence: u8,
+    /// What the server said first, where that was read already.
+    greeting: Option<Greeting>,
+    spoken: Spoken,
 }
 
-impl Client<TcpStream> {
-    /// Connects, with fresh resolution.
+/// What a password may travel over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spoken {
+    Clear,
+    /// TLS with whoever answers.
+    Tls,
+    /// TLS with a server that has proven who it is.
+    Certain,
+}
+
+impl Client<Link> {
+    /// Connects, with fresh resolution; over TLS where that is wanted, and then not without.
     ///
     /// # Errors
-    /// Why there is no connection, in a few words.
-    pub async fn connect(host: &str, port: u16) -> Result<Self, String> {
-        Ok(Self { wire: Wire::connect(host, port, LONGEST).await?, sequence: 0 })
+    /// Why there is no connection, in a few words, or what the server says instead of it.
+    pub(crate) async fn connect(host: &str, port: u16, secure: Option<&Secure>) -> Result<Self, String> {
+        let client = Self::new(Wire::connect(host, port, LONGEST).await?);
+        match secure {
+            Some(secure) => client.secured(secure).await,
+            None => Ok(client),
+        }
     }
+
+    async fn secured(mut self, secure: &Secure) -> Result<Self, String> {
+        let greeting = self.greet().await?;
+        if !greeting.speaks_tls {
+            return Err("the server speaks no TLS".into());
+        }
+        self.say(&head(ABILITIES | WITH_TLS)).await?;
+        let spoken = if secure.certain() { Spoken::Certain } else { Spoken::Tls };
+        Ok(Self { wire: self.wire.secured(secure).await?, sequence: self.sequence, greeting: Some(greeting), spoken })
+    }
+}
+
+/// The beginning of what a client says: its abilities, the longest message that it takes, and its characters.
+fn head(abilities: u32) -> Vec<u8> {
+    let mut head = abilities.to_le_bytes().to_vec();
+    head.extend_from_slice(&(1_u32 << 24).to_le_bytes());
+    head.push(CHARACTERS);
+    head.extend_from_slice(&[0; 23]);
+    head
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// The same over a stream that is there.
     pub fn over(stream: S) -> Self {
-        Self { wire: Wire::over(stream, LONGEST), sequence: 0 }
+        Self::new(Wire::over(stream, LONGEST))
+    }
+
+    fn new(wire: Wire<S>) -> Self {
+        Self { wire, sequence: 0, greeting: None, spoken: Spoken::Clear }
+    }
+
+    async fn greet(&mut self) -> Result<Greeting, String> {
+        let greeting = self.message().await?;
+        if greeting.first() == Some(&ERROR) {
+            return Err(said(&greeting));
+        }
+        Ok(Greeting::read(&greeting).ok_or(STRANGE)?)
     }
 
     /// Opens the session, and gives the server's version, as long and as strange as the server likes.
@@ -81,21 +127,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// # Errors
     /// What the server says, or wants and we cannot.
     pub async fn authenticate(&mut self, login: Login<'_>) -> Result<String, String> {
-        let greeting = self.message().await?;
-        if greeting.first() == Some(&ERROR) {
-            return Err(said(&greeting));
-        }
-        let greeting = Greeting::read(&greeting).ok_or(STRANGE)?;
+        let greeting = match self.greeting.take() {
+            Some(greeting) => greeting,
+            None => self.greet().await?,
+        };
         let (mut plugin, mut salt) = (greeting.plugin, greeting.salt);
         // What we cannot do the server will ask us to change.
         if plugin != NATIVE && plugin != CACHING {
             NATIVE.clone_into(&mut plugin);
         }
-        let abilities = ABILITIES | if login.database.is_some() { WITH_DATABASE } else { 0 };
-        let mut message = abilities.to_le_bytes().to_vec();
-        message.extend_from_slice(&(1_u32 << 24).to_le_bytes());
-        message.push(CHARACTERS);
-        message.extend_from_slice(&[0; 23]);
+        let with_database = if login.database.is_some() { WITH_DATABASE } else { 0 };
+        let with_tls = if self.spoken == Spoken::Clear { 0 } else { WITH_TLS };
+        let mut message = head(ABILITIES | with_database | with_tls);
         terminated(&mut message, login.user)?;
         let proof = proof(&plugin, login.password, &salt)?;
         message.push(proof.len() as u8);
@@ -118,14 +161,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
                 }
                 // The hash that the server keeps in its memory fits.
                 Some((&MORE, [3])) if plugin == CACHING => {}
+                Some((&MORE, [4])) if plugin == CACHING && self.spoken == Spoken::Certain => {
+                    let mut password = Vec::new();
+                    terminated(&mut password, login.password)?;
+                    self.say(&password).await?;
+                }
                 Some((&MORE, [4])) if plugin == CACHING => {
                     // Hung up on now, the server would count it against this host, and lock it out after
                     // max_connect_errors; one that was told something wrong refuses us alone.
                     self.say(&[NO_PASSWORD]).await?;
                     let _ = self.message().await;
-                    return Err("the server has not kept this user's hash and wants TLS, which is not built: \
-                         let the user log in once elsewhere"
-                        .into());
+                    return Err(match self.spoken {
+                        Spoken::Clear => "the server has not kept this user's hash and wants TLS: write tls: true",
+                        _ => "the server wants the password itself, which insecure shows to nobody: give caFile",
+                    }
+                    .into());
                 }
                 _ => return Err(STRANGE.into()),
             }
@@ -197,6 +247,7 @@ struct Greeting {
     version: String,
     salt: Vec<u8>,
     plugin: String,
+    speaks_tls: bool,
 }
 
 impl Greeting {
@@ -205,11 +256,12 @@ impl Greeting {
         let (version, rest) = until_zero(rest)?;
         // The number of the connection, then the salt in two parts.
         let (head, rest) = rest.get(4..)?.split_at_checked(8)?;
+        let speaks_tls = rest.get(2).is_some_and(|abilities| u32::from(*abilities) << 8 & WITH_TLS != 0);
         // A zero, half of the abilities, characters, state, the other half, the salt's length, ten zeros.
         let tail = rest.get(1 + 2 + 1 + 2 + 2 + 1 + 10..)?;
         let (second, rest) = tail.split_at_checked(12)?;
         let (plugin, _) = until_zero(rest.get(1..)?)?;
-        (*first == GREETING).then_some(Self { version, salt: [head, second].concat(), plugin })
+        (*first == GREETING).then_some(Self { version, salt: [head, second].concat(), plugin, speaks_tls })
     }
 }
 

@@ -1,20 +1,19 @@
 //! A client of PostgreSQL's protocol 3.0 (<https://www.postgresql.org/docs/current/protocol.html>) over one connection:
-//! startup, passwords, simple queries. It prepares and copies nothing and speaks no TLS.
+//! TLS, startup, passwords, simple queries. It prepares and copies nothing.
 
 use std::borrow::Cow;
 
 use md5::{Digest as _, Md5};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::{Blocking, scram, wire::Wire};
+use crate::{Blocking, connect::Link, scram, tls::Secure, wire::Wire};
 
 /// Longest answer to one message, bytes.
 const LONGEST: usize = 256 * 1024;
 /// Version 3.0.
 const PROTOCOL: i32 = 3 << 16;
+/// `SSLRequest`: its length, and 1234 and 5679 as its code.
+const SSL_REQUEST: [i32; 2] = [8, 80_877_103];
 
 const STRANGE: &str = "the answer is not PostgreSQL's";
 
@@ -70,13 +69,24 @@ pub struct Client<S> {
     warned: Option<String>,
 }
 
-impl Client<TcpStream> {
-    /// Connects, with fresh resolution.
+impl Client<Link> {
+    /// Connects, with fresh resolution; over TLS where that is wanted, and then not without.
     ///
     /// # Errors
     /// Why there is no connection, in a few words.
-    pub async fn connect(host: &str, port: u16) -> Result<Self, String> {
-        Ok(Self { wire: Wire::connect(host, port, LONGEST).await?, refused: None, warned: None })
+    pub(crate) async fn connect(host: &str, port: u16, secure: Option<&Secure>) -> Result<Self, String> {
+        let mut wire = Wire::connect(host, port, LONGEST).await?;
+        if let Some(secure) = secure {
+            wire.send(&SSL_REQUEST.map(i32::to_be_bytes).concat()).await?;
+            wire = match wire.byte().await? {
+                b'S' => wire.secured(secure).await?,
+                b'N' => return Err("the server speaks no TLS".into()),
+                // One that has no room says so as it can, and whoever is between us may say anything.
+                b'E' => return Err("the server refused before TLS".into()),
+                _ => return Err(STRANGE.into()),
+            };
+        }
+        Ok(Self { wire, refused: None, warned: None })
     }
 }
 

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::access::Access;
 use crate::{
-    LookFuture, Lookout, Probe, Seen,
+    LookFuture, Lookout, PrepareFuture, Probe, Seen,
     pgwire::{Client, Rows},
 };
 
@@ -70,6 +70,10 @@ impl Probe for Postgres {
 }
 
 impl Lookout for Rc<Ready> {
+    fn prepare(&self) -> PrepareFuture {
+        self.access.prepare()
+    }
+
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(async move { ready.access.session(async |client| ready.question.ask(client).await).await })
@@ -118,9 +122,10 @@ sees a failover end. A query runs with all the rights of `user`: give the probe 
 the server may go on with it for a while.
 
 Passwords are shown by SCRAM-SHA-256, which never sends them; the file is read for each look. A server that wants MD5, or \
-the password as it is, gets it only where `passwordBy` says so: whoever answers on that address could ask for it. TLS is \
-not spoken here: a server that insists on it (`hostssl`) refuses and says so. Where the network is not trusted, let the \
-agent look from the server's own host.
+the password as it is, gets it only where `passwordBy` says so: whoever answers on that address could ask for it, unless \
+`tls: true` makes sure of the server first. Its certificate is then checked against `caFile` or the host's own authorities, \
+as with `sslmode=verify-full`; a server that speaks no TLS fails. Without `tls`, one that insists on it (`hostssl`) refuses \
+and says so.
 
 Cost: one session per look, that is one new process of the server and some milliseconds: ask at `every: 200ms` or slower, \
 and count it against max_connections. Answers of up to 256 KiB are read.";

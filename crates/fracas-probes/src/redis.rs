@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use self::access::Access;
 use crate::{
-    LookFuture, Lookout, Probe, Seen,
+    LookFuture, Lookout, PrepareFuture, Probe, Seen,
     resp::{Client, Value},
 };
 
@@ -70,6 +70,10 @@ impl Probe for Redis {
 }
 
 impl Lookout for Rc<Ready> {
+    fn prepare(&self) -> PrepareFuture {
+        self.access.prepare()
+    }
+
     fn look(&self) -> LookFuture {
         let ready = self.clone();
         Box::pin(
@@ -139,8 +143,9 @@ The other fields come from INFO replication, which is asked only when `tolerance
 master } }` sees a failover end, `{ masterLinkUp: { equals: true } }` a replica that follows again.
 
 Each look resolves the name anew, makes a new connection and closes it. Values of up to 256 KiB are read. The password \
-is read for each look, from the host, and travels as it is: TLS is not spoken here, so let the agent look from the \
-server's own host where the network is not trusted. A user of Redis 6 needs `+ping`, for `key` `+get` and a \
+is read for each look, from the host, and travels as it is: where the network is not trusted, write `tls: true`, with which \
+TLS is spoken from the first byte (the server's `tls-port`) and its certificate checked against `caFile` or the host's own \
+authorities. A user of Redis 6 needs `+ping`, for `key` `+get` and a \
 pattern of keys that holds it (`~shop:*`), for `database` `+select`, for the other fields `+info`, and no more.
 
 Cost: one connection and two to five short commands per look.";

@@ -1,14 +1,11 @@
 //! A client of Redis's own protocol, RESP2 (<https://redis.io/docs/latest/develop/reference/protocol-spec/>), over one
-//! connection. It pipelines nothing, subscribes to nothing and speaks no TLS.
+//! connection. It pipelines nothing and subscribes to nothing.
 
 use std::fmt;
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
-use crate::wire::Wire;
+use crate::{connect::Link, tls::Secure, wire::Wire};
 
 /// Longest answer, bytes; `GET` of a longer value fails.
 const LONGEST: usize = 256 * 1024;
@@ -57,13 +54,17 @@ pub struct Client<S> {
     wire: Wire<S>,
 }
 
-impl Client<TcpStream> {
-    /// Connects, with fresh resolution.
+impl Client<Link> {
+    /// Connects, with fresh resolution; over TLS from the first byte where that is wanted.
     ///
     /// # Errors
     /// Why there is no connection, in a few words.
-    pub async fn connect(host: &str, port: u16) -> Result<Self, String> {
-        Ok(Self { wire: Wire::connect(host, port, LONGEST).await? })
+    pub(crate) async fn connect(host: &str, port: u16, secure: Option<&Secure>) -> Result<Self, String> {
+        let wire = Wire::connect(host, port, LONGEST).await?;
+        match secure {
+            Some(secure) => Ok(Self { wire: wire.secured(secure).await? }),
+            None => Ok(Self { wire }),
+        }
     }
 }
 

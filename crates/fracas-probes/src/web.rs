@@ -19,15 +19,13 @@ use hyper::{
     http::uri::Authority,
 };
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio_rustls::TlsConnector;
 
 use crate::{
     PrepareFuture, brief,
     connect::{connect, world},
     secret::{self, Secret},
-    tls::Settings,
+    tls::{self, Secure},
 };
 
 /// Whom to ask and what for. Clones share what was read of the host.
@@ -36,7 +34,7 @@ pub(crate) struct Web {
     request: Request<Empty<Bytes>>,
     host: String,
     port: u16,
-    tls: Option<(Settings, ServerName<'static>)>,
+    tls: Option<Secure>,
     /// Headers whose values are read for each look.
     secrets: Vec<(HeaderName, Secret)>,
 }
@@ -104,14 +102,7 @@ impl Web {
         let authority = uri.authority();
         let host = authority.map_or("", |a| a.host()).to_owned();
         let secure = uri.scheme_str() == Some("https");
-        let tls = if secure {
-            let bare = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-            let name = ServerName::try_from(bare);
-            let name = name.map_err(|e| Refusal::new(format!("{kind}: {host}: {e}"), "check the URL"))?;
-            Some((Settings::new(params.text("caFile"), params.flag("insecure")), name))
-        } else {
-            None
-        };
+        let tls = if secure { Some(Secure::new(kind, &host, params)?) } else { None };
         let mut request = Request::new(Empty::new());
         *request.method_mut() = method;
         *request.uri_mut() =
@@ -151,13 +142,7 @@ impl Web {
 
     /// Reads what https needs of the host.
     pub(crate) fn prepare(&self) -> PrepareFuture {
-        let tls = self.tls.clone();
-        Box::pin(async move {
-            match tls {
-                Some((settings, _)) => settings.get().await.map(|_| ()),
-                None => Ok(()),
-            }
-        })
+        Box::pin(tls::prepare(self.tls.clone()))
     }
 
     /// Asks once; `judge` makes of the answer what it will, while its bytes come.
@@ -174,20 +159,16 @@ impl Web {
         sent: &Cell<bool>,
         judge: impl AsyncFnOnce(Response<Incoming>) -> Result<T, String>,
     ) -> Result<Told<T>, String> {
-        // Long made when the probe was prepared.
-        let tls = match self.tls.clone() {
-            Some((settings, name)) => Some((settings.get().await.map_err(|r| brief(r.why))?, name)),
-            None => None,
-        };
+        // Long made where the probe was prepared; what is wrong with it is no fault of the server's.
+        tls::prepare(self.tls.clone()).await.map_err(|refusal| brief(refusal.why))?;
         let stream = connect(&self.host, self.port).await?;
-        match tls {
+        match &self.tls {
             None => {
                 sent.set(true);
                 Ok(Told { answer: self.exchange(stream, judge).await?, certificate_ends: None })
             }
-            Some((config, name)) => {
-                let secured = TlsConnector::from(config).connect(name, stream).await;
-                let stream = secured.map_err(|e| brief(format_args!("TLS: {}", world(&e))))?;
+            Some(secure) => {
+                let stream = secure.over(stream, &[]).await?;
                 let shown = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
                 sent.set(true);
                 let certificate_ends = shown.and_then(|leaf| ends(leaf));

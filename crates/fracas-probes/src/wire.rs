@@ -1,11 +1,11 @@
 //! Bytes from and to a peer that may say anything: each answer is read piece by piece within a budget. It knows no protocol.
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 
-use crate::connect::{connect, world};
+use crate::{
+    connect::{Link, connect, world},
+    tls::Secure,
+};
 
 /// A stream, and how many bytes of the present answer may still come.
 pub(crate) struct Wire<S> {
@@ -14,10 +14,20 @@ pub(crate) struct Wire<S> {
     most: usize,
 }
 
-impl Wire<TcpStream> {
+impl Wire<Link> {
     /// A fresh connection whose answers have at most `most` bytes each.
     pub(crate) async fn connect(host: &str, port: u16, most: usize) -> Result<Self, String> {
-        Ok(Self::over(connect(host, port).await?, most))
+        Ok(Self::over(Box::new(connect(host, port).await?), most))
+    }
+
+    /// The same connection, secured from here on. What came in clear beyond what was read belongs to nobody: whoever sits
+    /// between us and the server might have said it.
+    pub(crate) async fn secured(self, secure: &Secure) -> Result<Self, String> {
+        if !self.stream.buffer().is_empty() {
+            return Err("the server says more before TLS than it was asked".into());
+        }
+        let stream = secure.over(self.stream.into_inner(), &[]).await?;
+        Ok(Self::over(Box::new(stream), self.most))
     }
 }
 

@@ -249,6 +249,7 @@ fn services(report: &Report) -> String {
     for service in &report.services {
         let told = [
             ("down at once", words::together(service)),
+            ("failing looks", words::failing(service)),
             ("up but degraded", words::degraded(service)),
             ("recovery point", ledgers::recovery_point(service)),
         ];

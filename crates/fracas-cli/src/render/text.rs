@@ -276,6 +276,9 @@ fn one_service(paper: &mut Paper, report: &Report, service: &ServiceReport) {
     if let Some(together) = words::together(service) {
         paper.words(4, Ink::Dim, &format!("down at once: {together}"));
     }
+    if let Some(failing) = words::failing(service) {
+        paper.words(4, Ink::Plain, &format!("failing looks: {failing}"));
+    }
     if let Some(degraded) = words::degraded(service) {
         paper.words(4, Ink::Plain, &format!("up but degraded: {degraded}"));
     }

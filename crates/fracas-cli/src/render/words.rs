@@ -4,7 +4,9 @@ use fracas_model::{
     diagnostic::turns,
     event::{Proof, VerdictWord},
     experiment::RtoFrom,
-    report::{EntryReport, Episode, ItemReport, ItemStep, Judgement, Latency, Report, ServiceReport, cause_text},
+    report::{
+        EntryReport, Episode, ItemReport, ItemStep, Judgement, Latency, Report, ServiceReport, Share, cause_text,
+    },
     time::Interval,
     units::Dur,
 };
@@ -131,6 +133,13 @@ pub(super) fn together(service: &ServiceReport) -> Option<String> {
     let all =
         if seen.possible == seen.vantages { format!("; all of them for {}", seen.all_down) } else { String::new() };
     Some(format!("{most} of {} vantages{all}; one or more for {}", seen.vantages, seen.any_down))
+}
+
+/// How much of it failed, where some did not: `36 of 120 looks from its first failure to its last (30.0 %)`.
+pub(super) fn failing(service: &ServiceReport) -> Option<String> {
+    let Share { looks, failed } = service.failing.filter(|share| share.failed < share.looks)?;
+    let percent = failed as f64 / looks as f64 * 100.0;
+    Some(format!("{failed} of {looks} looks from its first failure to its last ({percent:.1} %)"))
 }
 
 /// How long it was up but slow: `12.0 s to 12.3 s in 2 spans, 240 of 900 answers slower than 200ms`.

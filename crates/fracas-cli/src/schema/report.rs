@@ -64,6 +64,12 @@ fn service() -> Value {
             "upEdges": count(),
             "preExisting": count(),
             "together": {"type": "object", "description": "how much of it was out, over several vantages"},
+            "failing": {
+                "type": "object",
+                "required": ["looks", "failed"],
+                "properties": {"looks": count(), "failed": count()},
+                "description": "looks from its first failure after the first fault to its last, and how many failed"
+            },
             "degraded": {"type": "object", "description": "for how long it was up, but slow"},
             "recoveryPoint": {
                 "type": "object",

@@ -572,6 +572,7 @@ async fn ended_with(api: &Api, run: &str, experiment: &str, environment: &str, s
         up_edges: 0,
         pre_existing: 0,
         together: None,
+        failing: None,
         degraded: None,
         recovery_point: None,
         events: Vec::new(),

@@ -7,6 +7,7 @@ use crate::{
     catalogue::{Catalogue, FaultInfo, Nature},
     check::is_name,
     diagnostic::{Findings, Span, nearest},
+    ledger::MOST_MARKERS,
     tree::{Node, Pair},
     units::Dur,
 };
@@ -40,6 +41,7 @@ pub(crate) fn review(root: &Node, document: &Value, catalogue: &Catalogue, findi
     review.probes();
     review.stops();
     review.objectives();
+    review.ledgers();
     review.targets();
     for i in 0..review.entries.len() {
         review.action(i, catalogue);
@@ -296,6 +298,27 @@ impl<'d> Review<'_, '_, 'd> {
             Some(_) => return,
         };
         self.findings.warning(place, message, help);
+    }
+
+    /// Ledgers that are full before what is written down to happen has happened.
+    fn ledgers(&mut self) {
+        let ends = self.entries.iter().filter_map(|entry| {
+            let read = |key: &str| duration(entry.value?.get(key));
+            Some(read("at")? + read("for").unwrap_or(Dur::ZERO))
+        });
+        let Some(last) = ends.max() else { return };
+        for ledger in self.section("ledgers") {
+            let written = self.document.get("ledgers").and_then(|l| l.get(&ledger.key));
+            let Some(every) = written.and_then(|l| duration(l.get("every"))) else { continue };
+            let lasts = Dur::from_ns(every.ns().saturating_mul(MOST_MARKERS.cast_signed()));
+            if lasts < last {
+                let message =
+                    format!("`{}` holds {MOST_MARKERS} markers: after {lasts} it is full, before {last}", ledger.key);
+                let shortest = Dur::from_ms(last.ns() / (1_000_000 * MOST_MARKERS.cast_signed()) + 1);
+                let span = ledger.value.pair("every").map_or(ledger.span, |p| p.span);
+                self.findings.warning(span, message, format!("write `every: {shortest}` or more"));
+            }
+        }
     }
 
     fn objectives(&mut self) {

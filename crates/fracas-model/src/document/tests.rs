@@ -258,6 +258,21 @@ fn changed(from: &str, to: &str) -> String {
 }
 
 #[test]
+fn a_ledger_that_will_be_full_too_early_is_warned_of() {
+    let with = |every: &str| {
+        let ledger =
+            format!("ledgers:\n  data: {{ service: checkout, redis: {{ address: \"db:6379\" }}, every: {every} }}\n");
+        let text = changed("steadyState:", &(ledger + "steadyState:"));
+        // The entry after it lasts until 40 minutes.
+        let text = text.replace("at: 0s", "at: 39m").replace("rto: 30s", "rto: 30s, rpo: 10s");
+        read(&text).unwrap().warnings.iter().map(|w| format!("{} | {:?}", w.message, w.help)).collect::<Vec<_>>()
+    };
+    let told = with("10ms");
+    assert!(told.iter().any(|w| w.contains("full") && w.contains("33m20s") && w.contains("every: 12ms")), "{told:?}");
+    assert!(!with("12ms").iter().any(|w| w.contains("full")), "{:?}", with("12ms"));
+}
+
+#[test]
 fn mistakes_of_meaning_are_told_at_their_place() {
     let mut wrong = Vec::new();
     for (from, to, expected) in MISTAKES {

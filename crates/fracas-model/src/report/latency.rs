@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Degraded, Latency, ProbeReport, ServiceReport, story::Story};
+use super::{Degraded, Latency, ProbeReport, ServiceReport, Share, story::Story};
 use crate::{
     estimate::{Track, between},
     event::{Reading, Readings},
@@ -35,6 +35,42 @@ pub(super) fn fill(story: &Story, blobs: &BTreeMap<String, Readings>, probes: &m
         let under = |r: &&Reading| hurt.iter().any(|(from, to)| place(r.look.s) >= *from && place(r.look.s) <= *to);
         probe.baseline = sum_up(readings.iter().filter(before));
         probe.under_fault = sum_up(readings.iter().filter(under));
+    }
+}
+
+/// Fills in how many looks failed while services were out, where all their raw readings are at hand: one that is down in part
+/// answers now and then.
+pub(super) fn failing(
+    story: &Story,
+    blobs: &BTreeMap<String, Readings>,
+    probes: &[ProbeReport],
+    services: &mut [ServiceReport],
+) {
+    let Some(experiment) = &story.experiment else { return };
+    for report in services {
+        let mine = probes.iter().filter(|probe| probe.service.as_ref() == Some(&report.service));
+        let outages = mine.flat_map(|probe| &probe.episodes).filter(|episode| !episode.pre_existing);
+        let span = outages.map(|e| (e.start_hi_ns, e.end_lo_ns)).reduce(|a, b| (a.0.min(b.0), a.1.max(b.1)));
+        let Some((first, last)) = span else { continue };
+        let mut share = Some(Share { looks: 0, failed: 0 });
+        for ((id, clock), watch) in &story.watches {
+            if experiment.probes.get(id).is_none_or(|probe| probe.service.as_ref() != Some(&report.service)) {
+                continue;
+            }
+            for digest in &watch.digests {
+                let Some((share, packed)) = share.as_mut().zip(blobs.get(digest)) else {
+                    share = None;
+                    break;
+                };
+                let place = |ns| story.offset(clock, ns);
+                let within = |r: &Reading| place(r.look.c) >= first && place(r.look.s) <= last;
+                for reading in packed.unpack().into_iter().filter(within) {
+                    share.looks += 1;
+                    share.failed += u64::from(!reading.ok);
+                }
+            }
+        }
+        report.failing = share.filter(|share| share.failed > 0);
     }
 }
 

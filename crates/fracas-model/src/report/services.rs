@@ -462,6 +462,7 @@ fn sum_up(service: ServiceId, document: &Service, judgement: Judgement, probes: 
         down_edges: largest(|e| e.down_edges),
         up_edges: largest(|e| e.up_edges),
         together: None,
+        failing: None,
         degraded: None,
         recovery_point: None,
         pre_existing: probes.iter().map(|p| p.episodes.iter().filter(|e| e.pre_existing).count()).max().unwrap_or(0)

@@ -700,6 +700,26 @@ fn a_service_that_answers_late_is_degraded_and_not_down() {
 }
 
 #[test]
+fn of_a_service_that_is_down_in_part_the_share_of_failing_looks_is_told() {
+    let down: Vec<(i64, i64)> = (0..10).map(|i| (12 * S + i * 400 * MS, 12 * S + i * 400 * MS + 100 * MS)).collect();
+    let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &down);
+    assert_eq!(script.report().services[0].failing, None, "without raw readings nobody knows");
+    let share = build(&script.events, &script.blobs).services[0].failing.unwrap();
+    // Every 100 ms, for 3.7 s: one look of four met it down.
+    assert_eq!(share.failed, 10);
+    assert!((36..=38).contains(&share.looks), "{share:?}");
+    // What is kept in part says nothing.
+    let first = script.blobs.keys().next().cloned().unwrap();
+    script.blobs.remove(&first);
+    assert_eq!(build(&script.events, &script.blobs).services[0].failing, None);
+    let solid = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[(12 * S, 15 * S)]);
+    let share = build(&solid.events, &solid.blobs).services[0].failing.unwrap();
+    assert_eq!(share.failed, share.looks);
+    let calm = Script::killing().gate().applied("kill", 10 * S, VERIFIED).looks(40 * S, &[]);
+    assert_eq!(build(&calm.events, &calm.blobs).services[0].failing, None);
+}
+
+#[test]
 fn a_change_that_is_told_again_is_one_line_and_a_matter_of_course() {
     let mut script = Script::killing().gate().applied("kill", 10 * S, VERIFIED);
     let (before, after) = (Look { s: 1, c: 2 }, Look { s: 3, c: 4 });

@@ -128,16 +128,22 @@ impl Run {
                 // What nobody can look at is not well.
                 let unseen = |probe: &ProbeId| self.vantages.get(probe).is_none_or(Vec::is_empty);
                 let mut short = probes.iter().filter(|probe| unseen(probe) || !self.held(probe, started, *hold_for));
-                let Some(short) = short.next() else {
+                let (short, unopened) = (short.next(), self.unopened_for(entry, *give_up_after));
+                if short.is_none() && unopened.is_none() {
                     return decision.append.push(ended(entry, now));
-                };
+                }
                 // The last word of what was seen in time comes after it.
                 let limit = started.later(*give_up_after + SEAL).boot_ns;
                 if now.boot_ns < limit {
                     return decision.wait_until(limit);
                 }
-                let up = self.worst_up(short).min(*give_up_after).human();
-                let why = format!("was not met within {give_up_after}: {short} was up for {up} of {hold_for}");
+                let why = match (short, unopened) {
+                    (Some(short), _) => {
+                        let up = self.worst_up(short).min(*give_up_after).human();
+                        format!("was not met within {give_up_after}: {short} was up for {up} of {hold_for}")
+                    }
+                    (None, unopened) => format!("was not met: {}", unopened.unwrap_or_default()),
+                };
                 decision.append.push(match on_failure {
                     OnFailure::Continue => failed(entry, why, now),
                     OnFailure::Stop => aborted(AbortKind::Gate, format!("{} {why}", entry.id), now),

@@ -11,7 +11,7 @@ use super::{Phase, Run, decide::Decision};
 use crate::{
     desired::{LedgerItem, LedgerWork},
     event::{Body, Event},
-    experiment::Ledger,
+    experiment::{Entry, Ledger, Section},
     id::{HostId, LedgerId},
     ledger::{place, token},
     time::Stamp,
@@ -163,11 +163,28 @@ impl Run {
 
     /// What keeps the timeline from beginning: a ledger that is not open yet, with how long it is waited for.
     pub(super) fn unopened(&self) -> Option<(String, Dur)> {
-        let mut whole = self.kept().filter(|(id, _, _, _)| self.experiment.section_of(id.as_str()).is_none());
-        let (id, _, host, state) = whole.find(|(_, _, _, state)| !state.opened && !state.refused)?;
         let within = self.experiment.steady_state.as_ref().map_or(OPEN_WITHIN, |gate| gate.give_up_after);
+        self.not_open(None, within).map(|why| (why, within))
+    }
+
+    /// What keeps the section that begins with this check from going on.
+    pub(super) fn unopened_for(&self, check: &Entry, within: Dur) -> Option<String> {
+        let section = self.experiment.section_of(check.id.as_str())?;
+        let first = self
+            .experiment
+            .timeline
+            .iter()
+            .find(|entry| self.experiment.section_of(entry.id.as_str()).is_some_and(|of| of.id == section.id));
+        first.filter(|first| first.id == check.id).and_then(|_| self.not_open(Some(section), within))
+    }
+
+    /// A ledger of a section, or of no section, that is not open, in words.
+    fn not_open(&self, section: Option<&Section>, within: Dur) -> Option<String> {
+        let of = |id: &LedgerId| self.experiment.section_of(id.as_str()).map(|of| &of.id) == section.map(|of| &of.id);
+        let mut mine = self.kept().filter(|(id, _, _, _)| of(id));
+        let (id, _, host, state) = mine.find(|(_, _, _, state)| !state.opened && !state.refused)?;
         let why = state.trouble.unwrap_or_else(|| "its host said nothing about it".to_owned());
-        Some((format!("ledger {id} on {} was not opened within {within}: {why}", self.name(host)), within))
+        Some(format!("ledger {id} on {} was not opened within {within}: {why}", self.name(host)))
     }
 
     /// What is to be done about ledgers once all is undone; nothing when they are through.

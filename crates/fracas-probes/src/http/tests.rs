@@ -1,6 +1,6 @@
 //! The http probe against servers that misbehave in each way a service can.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use fracas_model::tolerance::Measured;
 use serde_json::json;
@@ -179,19 +179,7 @@ async fn a_slow_answer_breaks_the_latency_limit() {
 
 #[tokio::test(flavor = "current_thread")]
 async fn https_checks_the_certificate_unless_told_not_to() {
-    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-    let dir = tempfile::tempdir().unwrap();
-    let ca = dir.path().join("ca.pem");
-    std::fs::write(&ca, made.cert.pem()).unwrap();
-    let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![made.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let (acceptor, ca) = crate::tls::tests::server();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://localhost:{}/", listener.local_addr().unwrap().port());
     let serve = async {
@@ -205,14 +193,14 @@ async fn https_checks_the_certificate_unless_told_not_to() {
         }
     };
     let looks = async {
-        let values = look(json!({ "url": url, "caFile": ca.to_str().unwrap() })).await.unwrap();
+        let values = look(json!({ "url": url, "caFile": ca.path() })).await.unwrap();
         // What the generator of certificates gives when it is not told: until the year 4096.
         let Some(Measured::Number(days)) = values.get("certificateDays") else { panic!("{values:?}") };
         assert!((700_000.0..800_000.0).contains(days), "{days}");
         look(json!({ "url": url, "insecure": true })).await.unwrap();
         let other = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        std::fs::write(&ca, other.cert.pem()).unwrap();
-        let why = look(json!({ "url": url, "caFile": ca.to_str().unwrap() })).await.unwrap_err();
+        std::fs::write(ca.path(), other.cert.pem()).unwrap();
+        let why = look(json!({ "url": url, "caFile": ca.path() })).await.unwrap_err();
         assert!(why.starts_with("TLS: invalid peer certificate"), "{why}");
     };
     tokio::select! { () = looks => {}, () = serve => {} }

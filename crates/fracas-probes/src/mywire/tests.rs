@@ -39,7 +39,7 @@ async fn a_session_opens_as_the_server_wants() {
     let denied = message(4, b"\xff\x15\x04#28000Access denied");
     let (mut refused, mut server) = client(&[&greeting(CACHING), &message(2, &[MORE, 4]), &denied]).await;
     let full = refused.authenticate(Login { user: "me", database: None, password: "p" }).await.unwrap_err();
-    assert!(full.contains("wants TLS"), "{full}");
+    assert!(full.contains("tls: true"), "{full}");
     refused.quit().await;
     let mut sent = Vec::new();
     server.read_to_end(&mut sent).await.unwrap();

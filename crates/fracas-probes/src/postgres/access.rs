@@ -7,16 +7,14 @@ use fracas_model::{
     shape::{Field, Shape},
 };
 use ring::rand::{SecureRandom as _, SystemRandom};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    brief,
-    connect::address,
+    PrepareFuture, brief,
+    connect::{Link, address},
     pgwire::{By, Client, Login},
     secret::{self, Secret},
+    tls::{self, Secure},
 };
 
 /// A server and a login.
@@ -24,6 +22,7 @@ use crate::{
 pub(crate) struct Access {
     host: String,
     port: u16,
+    secure: Option<Secure>,
     user: String,
     database: String,
     password: Option<Secret>,
@@ -31,8 +30,8 @@ pub(crate) struct Access {
 }
 
 /// The parameters that [`Access::new`] reads.
-pub(crate) fn fields() -> [Field; 5] {
-    [
+pub(crate) fn fields() -> Vec<Field> {
+    let mut fields = vec![
         Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
         Field::required("user", Shape::Text { max: 63 }, "Role to be."),
         Field::with_default("database", Shape::Text { max: 63 }, "postgres", "Database to open."),
@@ -47,7 +46,9 @@ pub(crate) fn fields() -> [Field; 5] {
             "scram",
             "The weakest way in which the password is shown to whoever answers on that address.",
         ),
-    ]
+    ];
+    fields.extend(tls::fields());
+    fields
 }
 
 impl Access {
@@ -59,9 +60,11 @@ impl Access {
         let (host, port) = address("postgres", params, 5432)?;
         let text = |name, or: &str| params.text(name).unwrap_or(or).to_owned();
         let secret = |value| Secret::new("postgres: password", value, policy);
+        let secure = Secure::wanted("postgres", &host, params)?;
         Ok(Self {
             host,
             port,
+            secure,
             user: text("user", ""),
             database: text("database", "postgres"),
             password: params.0.get("password").map(secret).transpose()?,
@@ -73,13 +76,18 @@ impl Access {
         })
     }
 
+    /// Reads what TLS needs of the host.
+    pub(crate) fn prepare(&self) -> PrepareFuture {
+        Box::pin(tls::prepare(self.secure.clone()))
+    }
+
     /// Opens a session, with fresh resolution, and asks in it. No reason that is given holds the password.
     pub(crate) async fn session<T>(
         &self,
-        ask: impl AsyncFnOnce(&mut Client<TcpStream>) -> Result<T, String>,
+        ask: impl AsyncFnOnce(&mut Client<Link>) -> Result<T, String>,
     ) -> Result<T, String> {
         let password = self.password().await?;
-        let client = Client::connect(&self.host, self.port).await?;
+        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await?;
         self.over(client, password.as_deref(), &nonce()?, ask).await
     }
 

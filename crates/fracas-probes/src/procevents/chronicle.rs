@@ -149,7 +149,7 @@ fn too_few(lives: &[Life], after: &Snapshot, count: usize) -> Vec<Span> {
             Some(from) => *steps.entry(from).or_default() += 1,
             None => possible += 1,
         }
-        if let Some(until) = until {
+        if until != STILL {
             *steps.entry(until).or_default() -= 1;
         }
     }
@@ -171,17 +171,20 @@ fn too_few(lives: &[Life], after: &Snapshot, count: usize) -> Vec<Span> {
     spans
 }
 
-/// Up to when this life may have been one of those meant: `Some(None)` up to the second look, `None` never.
-fn until(life: &Life, after: &Snapshot) -> Option<Option<i64>> {
-    if let Some(ended) = life.ended {
-        return Some(Some(ended));
+/// Up to the second look.
+const STILL: i64 = i64::MAX;
+
+/// Up to when this life may have been one of those meant; `None`: never.
+fn until(life: &Life, after: &Snapshot) -> Option<i64> {
+    if life.ended.is_some() {
+        return life.ended;
     }
     if after.matched.contains_key(&life.pid) {
-        return Some(None);
+        return Some(STILL);
     }
     // It runs and is not meant: not since it last changed, and not before if it was not meant then and changed once.
     let never = !life.was_meant && life.from.is_none() && life.changes < 2;
-    if never { None } else { life.changed.map(Some) }
+    if never { None } else { life.changed }
 }
 
 /// The earliest instant from which on enough certainly ran, unless they did at the first look already.

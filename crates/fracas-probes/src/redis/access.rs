@@ -6,16 +6,14 @@ use fracas_model::{
     policy::Policy,
     shape::{Field, Shape},
 };
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    brief,
-    connect::address,
+    PrepareFuture, brief,
+    connect::{Link, address},
     resp::{Client, Value},
     secret::{self, Secret},
+    tls::{self, Secure},
 };
 
 /// A server and who we are to it.
@@ -23,14 +21,15 @@ use crate::{
 pub(crate) struct Access {
     host: String,
     port: u16,
+    secure: Option<Secure>,
     user: Option<String>,
     password: Option<Secret>,
     database: Option<i64>,
 }
 
 /// The parameters that [`Access::new`] reads.
-pub(crate) fn fields() -> [Field; 4] {
-    [
+pub(crate) fn fields() -> Vec<Field> {
+    let mut fields = vec![
         Field::required("address", Shape::Address, "Host and port; an IPv6 address in brackets."),
         Field::optional("user", Shape::Text { max: 128 }, "User to be (Redis 6 and later); needs a password."),
         Field::optional(
@@ -39,7 +38,9 @@ pub(crate) fn fields() -> [Field; 4] {
             "Password, as { file: PATH } or { env: NAME } on the host that looks.",
         ),
         Field::optional("database", Shape::Integer { min: 0, max: 65_535 }, "Number of the database to select."),
-    ]
+    ];
+    fields.extend(tls::fields());
+    fields
 }
 
 impl Access {
@@ -49,6 +50,7 @@ impl Access {
     /// No address, a user without a password, or a secret that the host's policy does not let be read.
     pub(crate) fn new(params: &Params, policy: &Policy) -> Result<Self, Refusal> {
         let (host, port) = address("redis", params, 6379)?;
+        let secure = Secure::wanted("redis", &host, params)?;
         let secret = |value| Secret::new("redis: password", value, policy);
         let password = params.0.get("password").map(secret).transpose()?;
         let user = params.text("user").map(str::to_owned);
@@ -58,17 +60,23 @@ impl Access {
                 "give the password by reference, or drop user",
             ));
         }
-        Ok(Self { host, port, user, password, database: params.integer("database") })
+        Ok(Self { host, port, secure, user, password, database: params.integer("database") })
+    }
+
+    /// Reads what TLS needs of the host.
+    pub(crate) fn prepare(&self) -> PrepareFuture {
+        Box::pin(tls::prepare(self.secure.clone()))
     }
 
     /// Connects, with fresh resolution, and asks over it. A server that was told the password may repeat it in any answer:
     /// no reason that is given holds it, and what is made of an answer is hushed with the function that is handed on.
     pub(crate) async fn session<T>(
         &self,
-        ask: impl AsyncFnOnce(&mut Client<TcpStream>, &dyn Fn(String) -> String) -> Result<T, String>,
+        ask: impl AsyncFnOnce(&mut Client<Link>, &dyn Fn(String) -> String) -> Result<T, String>,
     ) -> Result<T, String> {
         let password = self.password().await?;
-        self.over(Client::connect(&self.host, self.port).await?, password.as_deref(), ask).await
+        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await?;
+        self.over(client, password.as_deref(), ask).await
     }
 
     /// Reads the password, if there is one.

@@ -99,6 +99,7 @@ fn card(page: &Page<'_>, index: usize, service: &ServiceReport) -> String {
         told.insert(1, ("First impact to last recovery", words::interval(service.span)));
     }
     told.extend(words::together(service).map(|seen| ("Down at once", seen)));
+    told.extend(words::failing(service).map(|share| ("Failing looks", share)));
     told.extend(words::degraded(service).map(|slow| ("Up but degraded", slow)));
     let point = ledgers::recovery_point(service).map(|point| escape(&point));
     if let Some(point) = &point {

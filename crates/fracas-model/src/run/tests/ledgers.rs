@@ -177,3 +177,68 @@ fn a_ledger_that_is_not_opened_in_time_ends_the_run_at_the_gate() {
     assert_eq!(told.not_measured.as_deref(), Some("its place was not made: connection refused"));
     assert_eq!(told.left, None);
 }
+
+/// What is lost of a section's data can be told only of what was written before its faults.
+#[test]
+fn a_section_of_a_game_day_waits_for_its_own_ledger() {
+    let after = |id: &str| json!({ "after": { "what": { "ended": id }, "delay": "0s" } });
+    let check =
+        json!({ "check": { "probes": ["a.up"], "holdFor": "2s", "giveUpAfter": "60s", "onFailure": "continue" } });
+    let fault = json!({ "fault": { "fault": "k", "params": {}, "target": "db", "duration": null } });
+    let document = json!({
+        "apiVersion": "fracas/v1", "kind": "Experiment", "name": "day",
+        "services": { "a.web": { "rto": "30s", "rpo": "5s" } },
+        "targets": { "db": { "select": "role=db" }, "edge": { "select": "role=edge" } },
+        "probes": { "a.up": { "service": "a.web", "kind": "http", "params": {}, "from": "edge", "every": "100ms", "timeout": "100ms" } },
+        "ledgers": { "a.data": { "service": "a.web", "kind": "redis", "params": {}, "from": "edge", "every": "100ms", "timeout": "1s" } },
+        "timeline": [
+            { "id": "a:steady-state", "trigger": { "at": "0s" }, "action": check },
+            { "id": "a.kill", "trigger": after("a:steady-state"), "action": fault },
+            { "id": "a:recovery", "trigger": after("a.kill"), "action": { "recovery": { "services": ["a.web"] } } },
+        ],
+        "sections": [{ "id": "a", "name": "a", "file": "a.yaml", "limits": {} }],
+        "recovery": { "stableFor": "2s", "giveUpAfter": "60s" },
+        "abortWhen": [], "limits": {}, "lease": "15s"
+    });
+    let steady = |script: &mut Script, ok: bool| {
+        let (look, at) = (Look { s: script.now, c: script.now }, stamp("e1", script.now));
+        script.host("e1", Body::Edge { probe: "a.up".into(), ok, before: None, after: look, why: String::new(), at });
+        script.settle();
+        for _ in 0..3 {
+            script.now += 1_000_000_000;
+            let (between, at) = (Look { s: script.now - 1_000_000_000, c: script.now }, stamp("e1", script.now));
+            let (probe, digest) = ("a.up".into(), String::new());
+            script.host("e1", Body::ReadingsSealed { probe, digest, between, ok: 1, failed: 0, at });
+            script.settle();
+        }
+    };
+    let opened = |script: &mut Script| {
+        let (ledger, place, at) = ("a.data".into(), "p".to_owned(), stamp("e1", script.now));
+        script.host("e1", Body::LedgerOpened { ledger, place, life: 7, at });
+        script.settle();
+    };
+    let started = |script: &Script| script.run().entries[&EntryId::from("a.kill")].started.is_some();
+    let mut script = Script::of(document.clone());
+    script.settle();
+    steady(&mut script, true);
+    assert_eq!(script.work(), [LedgerWork::Write]);
+    assert!(!started(&script), "nothing is written yet");
+    opened(&mut script);
+    assert!(started(&script));
+
+    // The other way round it waits for its steady state.
+    let mut script = Script::of(document.clone());
+    script.settle();
+    opened(&mut script);
+    assert!(!started(&script));
+    steady(&mut script, true);
+    assert!(started(&script));
+
+    let mut script = Script::of(document);
+    script.settle();
+    steady(&mut script, true);
+    script.seconds(120);
+    let failed = script.run().entries[&EntryId::from("a:steady-state")].failed.clone().unwrap_or_default();
+    assert_eq!(failed, "was not met: ledger a.data on e1 was not opened within 1m: its host said nothing about it");
+    assert!(!started(&script));
+}
