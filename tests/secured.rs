@@ -131,7 +131,7 @@ fn secured() {
         let (looks, failed) = seen[bad];
         assert!(looks > 4 && failed == looks && why(bad).contains(reason), "{bad}: {:?} {seen:?}", why(bad));
     }
-    let ledger = &run.report["ledgers"][0];
+    let ledger = &run.report["ledgers"][0]["account"];
     assert!(ledger["acknowledged"].as_u64() > Some(10) && ledger["lost"].as_u64() == Some(0), "{ledger}");
     rig.stop();
 }
