@@ -107,6 +107,11 @@ impl Section {
         EntryId::new(format!("{}:{what}", self.id))
     }
 
+    /// The entry that waits for its steady state, and for its ledgers to be open.
+    pub fn steady_state(&self) -> EntryId {
+        self.added("steady-state")
+    }
+
     /// The entry that ends it: over when all its others are, and its services have recovered or were given up.
     pub fn last(&self) -> EntryId {
         self.added("recovery")

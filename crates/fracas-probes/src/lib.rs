@@ -63,11 +63,20 @@ pub type PrepareFuture = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
 
 /// What this host's kernel told of an instant between two looks: as good as a look at that instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Told {
+pub struct Instant {
     /// The instant, nanoseconds of `CLOCK_BOOTTIME`.
     pub at: i64,
     /// What a look would have seen then, see [`Seen`].
     pub seen: Result<(), String>,
+}
+
+/// What the look that just completed knows beside what it saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Told {
+    /// Of the time between the look before it and this one, in order.
+    pub before: Vec<Instant>,
+    /// When it had seen everything, on the same clock, if that was before it completed: what comes after that is news.
+    pub complete: Option<i64>,
 }
 
 /// A probe made ready: parameters parsed, names not yet resolved.
@@ -85,9 +94,9 @@ pub trait Lookout {
     fn stirred(&self) -> Pin<Box<dyn Future<Output = ()> + '_>> {
         Box::pin(std::future::pending())
     }
-    /// What the look that just completed came to know of the time before it, in order. Most probes are never told anything.
-    fn told(&self) -> Vec<Told> {
-        Vec::new()
+    /// What the look that just completed knows beside what it saw. Most probes are never told anything.
+    fn told(&self) -> Told {
+        Told::default()
     }
 }
 

@@ -79,12 +79,12 @@ impl Client<Link> {
     pub(crate) async fn connect(host: &str, port: u16, secure: Option<&Secure>) -> Result<Self, String> {
         let client = Self::new(Wire::connect(host, port, LONGEST).await?);
         match secure {
-            Some(secure) => client.secured(secure).await,
+            Some(secure) => client.over_tls(secure).await,
             None => Ok(client),
         }
     }
 
-    async fn secured(mut self, secure: &Secure) -> Result<Self, String> {
+    async fn over_tls(mut self, secure: &Secure) -> Result<Self, String> {
         let greeting = self.greet().await?;
         if !greeting.speaks_tls {
             return Err("the server speaks no TLS".into());
@@ -120,6 +120,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
             return Err(said(&greeting));
         }
         Ok(Greeting::read(&greeting).ok_or(STRANGE)?)
+    }
+
+    /// Whether what is said is said over TLS.
+    pub fn secured(&self) -> bool {
+        self.spoken != Spoken::Clear
     }
 
     /// Opens the session, and gives the server's version, as long and as strange as the server likes.

@@ -13,14 +13,14 @@ use fracas_model::{
     catalogue::{Params, ProbeInfo},
     plan::Refusal,
     policy::Policy,
-    process::{Process, ProcessRef, ProcessSelector},
+    process::{ProcessRef, ProcessSelector},
     shape::{Field, Shape},
     tolerance::{ReadingField, Values},
 };
 
-use self::between::{Between, Reading};
+use self::between::{Between, Looked, Reading};
 use crate::{
-    LookFuture, Lookout, OneCall, Probe, Seen, Told,
+    Instant, LookFuture, Lookout, OneCall, Probe, Seen, Told,
     exits::Exits,
     files,
     procevents::{
@@ -64,9 +64,9 @@ supervisor that is faster than the tick is seen at work.
 Where the agent may listen to the kernel's process connector (root, in the first network, pid and user namespace), the \
 kernel's own stamps date exits and starts: the outage begins at the exit at the latest, and ends between the fork of the \
 new process and the program it executes, mostly a fraction of a millisecond, even when all of that lies between two ticks. \
-That is so for `name` (not for processes that are known by their first argument alone) and for the `.service` of a `unit`; \
-the start of what a `pidFile` or a scope names is seen at the next tick, and with a `tolerance` all is. Where processes \
-come and go by the thousand a second, looks have to do as well.
+That is so for `name` (not for processes that are known by their first argument alone, nor for traced ones); the start of \
+what a `pidFile` or a `unit` names is seen at the next tick, and with a `tolerance` all is. Where processes come and go by \
+the thousand a second, looks have to do as well.
 
 Cost: `pidFile` reads one entry of /proc; `name` and `unit` read all of it, some ten microseconds per process, so ask \
 them at `every: 100ms` or slower on busy hosts. Runs without privilege, unless /proc hides other users' processes."
@@ -118,12 +118,13 @@ struct Watched {
     exits: Exits,
     one: OneCall,
     between: Arc<Mutex<Between>>,
-    told: RefCell<Vec<Told>>,
+    told: RefCell<Told>,
 }
 
 /// What one look found.
 struct Found {
     running: Vec<ProcessRef>,
+    complete: Option<i64>,
     claims: Vec<Claim>,
     /// Why nobody is meant.
     nobody: Option<String>,
@@ -135,14 +136,15 @@ impl Lookout for Rc<Watched> {
         Box::pin(async move {
             let (ready, between) = (this.ready.clone(), this.between.clone());
             let find = move || ready.find(&mut between.lock().unwrap_or_else(PoisonError::into_inner));
-            let Found { running, claims, nobody } = this.one.blocking(find).await?;
+            let Found { running, complete, claims, nobody } = this.one.blocking(find).await?;
             this.exits.set(&running);
-            this.told.borrow_mut().extend(claims.into_iter().map(|claim| this.ready.told(claim)));
+            let before = claims.into_iter().map(|claim| this.ready.told(claim)).collect();
+            this.told.replace(Told { before, complete });
             nobody.map_or_else(|| this.ready.judge(running.len()), Err)
         })
     }
 
-    fn told(&self) -> Vec<Told> {
+    fn told(&self) -> Told {
         self.told.take()
     }
 
@@ -176,18 +178,18 @@ impl Ready {
             let table = all.into_iter().map(|process| (process.id.pid, process)).collect();
             Reading { table, again: &again, pid_in_file }
         };
-        let (table, claims): (Vec<Process>, _) = between.looked(&self.selector, self.count, read);
+        let Looked { table, complete, claims } = between.looked(&self.selector, self.count, read);
         let running = self.selector.select(&table, pid_in_file).into_iter().map(|process| process.id.clone()).collect();
-        Found { running, claims, nobody }
+        Found { running, complete, claims, nobody }
     }
 
-    fn told(&self, claim: Claim) -> Told {
+    fn told(&self, claim: Claim) -> Instant {
         let seen = match (claim.up, self.count) {
             (true, _) => Ok(()),
             (false, 1) => Err("not running".into()),
             (false, count) => Err(format!("fewer than {count} running")),
         };
-        Told { at: claim.at, seen }
+        Instant { at: claim.at, seen }
     }
 
     fn judge(&self, running: usize) -> Seen {
@@ -222,7 +224,7 @@ pub fn claimed(bytes: &[u8]) -> Vec<(i64, bool)> {
     let snapshot = |at, ran: u8| {
         let runs = (0..4).filter(|bit| ran >> bit & 1 == 1).map(|pid| pid + 1);
         let matched = Matched { start_ticks: 1, parent: 0, root: true, by_image: true };
-        Snapshot { at, matched: runs.map(|pid| (pid, matched)).collect() }
+        Snapshot { at, matched: runs.map(|pid| (pid, matched)).collect(), others: (5..9).collect() }
     };
     let (before, after) = (snapshot(0, *ran), snapshot(i64::MAX, ran >> 4));
     claims(&before, &told_in(bytes), &after, 1 + bytes.len() % 2).iter().map(|c| (c.at, c.up)).collect()

@@ -40,7 +40,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Sends all of this; what is read next is a new answer with a whole budget.
     pub(crate) async fn send(&mut self, bytes: &[u8]) -> Result<(), String> {
         self.left = self.most;
-        self.stream.write_all(bytes).await.map_err(|e| world(&e))
+        self.stream.write_all(bytes).await.map_err(|e| world(&e))?;
+        self.stream.flush().await.map_err(|e| world(&e))
     }
 
     /// The next byte.

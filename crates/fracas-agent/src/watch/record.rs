@@ -70,12 +70,10 @@ impl Recorder {
         sights
     }
 
-    /// Takes what the kernel told of an instant. It is a reading like others, but no look that stop conditions count.
-    pub fn told(&mut self, reading: Reading, now: &Stamp) -> Vec<Sight> {
+    /// Takes what the kernel told of an instant. It may be a change, but it is no look: nobody counts it.
+    pub fn told(&mut self, reading: &Reading, now: &Stamp) -> Vec<Sight> {
         let at = now.later(Dur::from_ns(reading.look.c - now.boot_ns));
-        let sights = self.changed(&reading, &at);
-        self.readings.push(reading);
-        sights
+        self.changed(reading, &at)
     }
 
     fn changed(&mut self, reading: &Reading, at: &Stamp) -> Vec<Sight> {

@@ -3,7 +3,9 @@
 use serde::Deserialize;
 
 use crate::{
-    experiment::{Action, AfterWhat, Entry, Experiment, OnFailure, OnInterrupt, Otherwise, Section, Trigger},
+    experiment::{
+        Action, AfterWhat, Entry, Experiment, OnFailure, OnInterrupt, Otherwise, Section, SteadyState, Trigger,
+    },
     id::{EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
     stop::AbortWhen,
     units::Dur,
@@ -47,7 +49,12 @@ pub(super) fn compile(mut day: Experiment, parts: Vec<Part>) -> Experiment {
         if let Some(Approval { question, deadline, otherwise }) = part.approval {
             chain.add("approval", Action::Approval { question, deadline, otherwise });
         }
-        if let Some(gate) = part.experiment.steady_state {
+        let gate = part.experiment.steady_state.or_else(|| {
+            // What is lost can be told only of what was written before: ledgers are waited for in any case.
+            let ledgers = !part.experiment.ledgers.is_empty();
+            ledgers.then(|| SteadyState { probes: vec![], hold_for: Dur::ZERO, give_up_after: Dur::from_secs(60) })
+        });
+        if let Some(gate) = gate {
             let probes = gate.probes.iter().map(|probe| within.probe(probe)).collect();
             let (hold_for, give_up_after, on_failure) = (gate.hold_for, gate.give_up_after, part.on_failure);
             chain.add("steady-state", Action::Check { probes, hold_for, give_up_after, on_failure });

@@ -167,15 +167,13 @@ impl Run {
         self.not_open(None, within).map(|why| (why, within))
     }
 
-    /// What keeps the section that begins with this check from going on.
+    /// What keeps a section from going on after this check, if that is of its steady state.
     pub(super) fn unopened_for(&self, check: &Entry, within: Dur) -> Option<String> {
         let section = self.experiment.section_of(check.id.as_str())?;
-        let first = self
-            .experiment
-            .timeline
-            .iter()
-            .find(|entry| self.experiment.section_of(entry.id.as_str()).is_some_and(|of| of.id == section.id));
-        first.filter(|first| first.id == check.id).and_then(|_| self.not_open(Some(section), within))
+        if check.id != section.steady_state() {
+            return None;
+        }
+        self.not_open(Some(section), within)
     }
 
     /// A ledger of a section, or of no section, that is not open, in words.

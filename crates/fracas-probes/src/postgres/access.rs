@@ -61,6 +61,12 @@ impl Access {
         let text = |name, or: &str| params.text(name).unwrap_or(or).to_owned();
         let secret = |value| Secret::new("postgres: password", value, policy);
         let secure = Secure::wanted("postgres", &host, params)?;
+        if params.text("passwordBy") == Some("clear") && secure.as_ref().is_some_and(|secure| !secure.certain()) {
+            return Err(Refusal::new(
+                "postgres: insecure and passwordBy clear would show the password to whoever answers",
+                "name the server's authority with caFile, or let the password be shown by scram",
+            ));
+        }
         Ok(Self {
             host,
             port,
@@ -87,7 +93,8 @@ impl Access {
         ask: impl AsyncFnOnce(&mut Client<Link>) -> Result<T, String>,
     ) -> Result<T, String> {
         let password = self.password().await?;
-        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await?;
+        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await;
+        let client = client.map_err(|why| brief(secret::hushed(why, password.as_deref())))?;
         self.over(client, password.as_deref(), &nonce()?, ask).await
     }
 

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use fracas_model::process::{Process, ProcessSelector};
@@ -16,6 +17,10 @@ use crate::procevents::{
 
 /// How often what changed while it was read is read again before nothing is claimed.
 const ROUNDS: usize = 5;
+/// How often a start is looked at again before it is believed.
+const CONFIRMATIONS: usize = 4;
+/// How long the kernel may take from showing a program to telling of it, where nobody traces it.
+const TOLD_WITHIN: Duration = Duration::from_millis(2);
 /// Most processes that are read again at a time.
 const MOST_AGAIN: usize = 256;
 
@@ -39,6 +44,16 @@ pub(super) struct Reading<'r> {
     pub(super) pid_in_file: Option<i32>,
 }
 
+/// What came of one look.
+pub(super) struct Looked {
+    /// Every process that this probe reads.
+    pub(super) table: Vec<Process>,
+    /// When the table was complete, if the kernel's word is whole.
+    pub(super) complete: Option<i64>,
+    /// What is certain since the last look.
+    pub(super) claims: Vec<Claim>,
+}
+
 impl Between {
     /// Reads the table by `read`, brings it up to date and says what is certain since the last one. Without the kernel's
     /// word nothing is.
@@ -47,31 +62,70 @@ impl Between {
         selector: &ProcessSelector,
         count: usize,
         read: impl FnOnce() -> Reading<'r>,
-    ) -> (Vec<Process>, Vec<Claim>) {
+    ) -> Looked {
         if !self.asked {
             self.asked = true;
             self.feed = Feed::shared().ok();
         }
+        let Some(feed) = self.feed.clone() else {
+            let table = read().table.into_values().collect();
+            return Looked { table, complete: None, claims: Vec::new() };
+        };
         // Up to the beginning of the look: where that is not whole, what follows still is.
-        let earlier = self.feed.as_ref().and_then(|feed| feed.since(&mut self.cursor).1);
+        let (_, mut earlier) = feed.since(&mut self.cursor);
         let mut reading = read();
-        let known = self.feed.as_ref().and_then(|feed| caught_up(feed, &mut self.cursor, &mut reading));
-        let table: Vec<Process> = reading.table.into_values().collect();
-        let Some((at, later)) = known else {
-            self.before = None;
-            return (table, Vec::new());
-        };
-        let after = Snapshot { at, matched: matched(selector, &table, reading.pid_in_file) };
-        let before = self.before.replace(after.clone());
-        let claims = match (before, earlier) {
-            (Some(before), Some(mut events)) => {
+        let mut claims = Vec::new();
+        let mut now = None;
+        for _ in 0..CONFIRMATIONS {
+            let Some((at, later)) = caught_up(&feed, &mut self.cursor, &mut reading) else {
+                now = None;
+                break;
+            };
+            let table: Vec<Process> = reading.table.values().cloned().collect();
+            let snapshot = snapshot(at, selector, &table, reading.pid_in_file);
+            if let Some(events) = &mut earlier {
                 events.extend(later);
-                claims(&before, &events, &after, count)
             }
-            _ => Vec::new(),
-        };
-        (table, claims)
+            let former = claims;
+            claims = match (&self.before, &earlier) {
+                (Some(before), Some(events)) => self::claims(before, events, &snapshot, count),
+                _ => Vec::new(),
+            };
+            now = Some(snapshot);
+            let starts = |claims: &[Claim]| claims.iter().rev().find(|claim| claim.up).copied();
+            // The kernel shows a program's name before it tells of it: a start is believed when nothing more was told.
+            if starts(&claims).is_none() || starts(&claims) == starts(&former) {
+                break;
+            }
+            std::thread::sleep(TOLD_WITHIN);
+        }
+        let table: Vec<Process> = reading.table.into_values().collect();
+        let complete = now.as_ref().map(|snapshot| snapshot.at);
+        if now.as_ref().is_none_or(|now| now.matched.keys().any(|pid| traced(*pid))) {
+            claims.retain(|claim| !claim.up);
+        }
+        if now.is_none() {
+            claims.clear();
+        }
+        self.before = now;
+        Looked { table, complete, claims }
     }
+}
+
+/// Whether somebody traces this process: then it may be held between the beginning of its program and the word of it.
+fn traced(pid: i32) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    !status.lines().any(|line| line.split_whitespace().eq(["TracerPid:", "0"]))
+}
+
+/// Those of a table that are meant, and those that surely are not.
+pub(crate) fn snapshot(at: i64, selector: &ProcessSelector, table: &[Process], pid_in_file: Option<i32>) -> Snapshot {
+    let matched = matched(selector, table, pid_in_file);
+    // Groups and pid files change untold; a process without an executable is one of the kernel's, or about to end.
+    let certain = matches!(selector, ProcessSelector::Name(_));
+    let others = table.iter().filter(|process| certain && process.exe.is_some()).map(|process| process.id.pid);
+    let others = others.filter(|pid| !matched.contains_key(pid)).collect();
+    Snapshot { at, matched, others }
 }
 
 /// Reads again what changed while it was read, until nothing does: then the table is that of one instant, which it gives,
@@ -107,10 +161,12 @@ pub(crate) fn matched(
 ) -> BTreeMap<i32, Matched> {
     let roots: BTreeSet<i32> = selector.select(table, pid_in_file).iter().map(|p| p.id.pid).collect();
     let by_image = |process: &Process| match selector {
-        ProcessSelector::Name(name) => process.id.name == *name || process.exe.as_ref() == Some(name),
-        // A service manager puts a process of a service into its group before it executes; those of a scope may run before.
-        ProcessSelector::Unit(unit) => unit.ends_with(".service"),
-        ProcessSelector::PidFile(_) | ProcessSelector::Port(_) => false,
+        // While a program is loaded it has its name already, and no arguments yet.
+        ProcessSelector::Name(name) => {
+            process.argv0.is_some() && (process.id.name == *name || process.exe.as_ref() == Some(name))
+        }
+        // Who is in a group or a file changes untold.
+        ProcessSelector::Unit(_) | ProcessSelector::PidFile(_) | ProcessSelector::Port(_) => false,
     };
     let meant = table.iter().filter(|process| selector.means(process, pid_in_file));
     let entry = |process: &Process| Matched {

@@ -33,6 +33,9 @@ pub(crate) struct Snapshot {
     pub(crate) at: i64,
     /// By process number.
     pub(crate) matched: BTreeMap<i32, Matched>,
+    /// Others of which it is certain that they were none of those meant since they last executed a program or took a name:
+    /// they ran, were not about to end, and nothing but that could make them one.
+    pub(crate) others: BTreeSet<i32>,
 }
 
 impl Snapshot {
@@ -57,8 +60,9 @@ struct Life {
     /// `None`: since before the first look.
     from: Option<i64>,
     parent: Option<i32>,
-    /// It was one of those meant at the first look.
+    /// It was one of those meant at the first look; and known by what only its image gives.
     was_meant: bool,
+    by_image: bool,
     /// The last time it executed a program or took a name.
     changed: Option<i64>,
     changes: usize,
@@ -66,15 +70,20 @@ struct Life {
 }
 
 /// What is certain between two looks, in order: at most when there were first too few, when there last were too few before
-/// there were enough, and since when there have been enough. `events` are all that happened after the first look and up to
-/// the second.
+/// there were enough, and since when there have been enough. `events` are all that was told after the first look and up to
+/// the second; one that happened before the first came too late for it, which then was not whole.
 pub(crate) fn claims(before: &Snapshot, events: &[Event], after: &Snapshot, count: usize) -> Vec<Claim> {
-    let mut events: Vec<&Event> = events.iter().filter(|e| before.at < e.at && e.at <= after.at).collect();
+    let whole = events.iter().all(|event| before.at < event.at);
+    let mut events: Vec<&Event> = events.iter().filter(|event| event.at <= after.at).collect();
     events.sort_by_key(|event| event.at);
-    if !explained(before, &events, after) {
+    if !whole || !explained(before, &events, after) {
         return Vec::new();
     }
     let lives = lives(before, &events);
+    let last = |pid: &i32| lives.iter().rev().find(|life| life.pid == *pid);
+    if after.matched.keys().any(|pid| last(pid).is_some_and(|life| life.ended.is_some())) {
+        return Vec::new();
+    }
     let too_few = too_few(&lives, after, count);
     let (was_up, is_up) = (before.up(count), after.up(count));
     let enough = if is_up { enough_since(&lives, before, after, count) } else { None };
@@ -100,9 +109,18 @@ fn explained(before: &Snapshot, events: &[&Event], after: &Snapshot) -> bool {
 
 /// Every process that was meant at first, or that began or changed since.
 fn lives(before: &Snapshot, events: &[&Event]) -> Vec<Life> {
-    let life =
-        |pid, from, was_meant| Life { pid, from, parent: None, was_meant, changed: None, changes: 0, ended: None };
-    let mut lives: Vec<Life> = before.matched.keys().map(|pid| life(*pid, None, true)).collect();
+    let life = |pid, from| Life {
+        pid,
+        from,
+        parent: None,
+        was_meant: false,
+        by_image: false,
+        changed: None,
+        changes: 0,
+        ended: None,
+    };
+    let meant = |(pid, m): (&i32, &Matched)| Life { was_meant: true, by_image: m.by_image, ..life(*pid, None) };
+    let mut lives: Vec<Life> = before.matched.iter().map(meant).collect();
     // Of each number the last life.
     let mut latest: BTreeMap<i32, usize> = lives.iter().enumerate().map(|(i, life)| (life.pid, i)).collect();
     for event in events {
@@ -110,7 +128,7 @@ fn lives(before: &Snapshot, events: &[&Event]) -> Vec<Life> {
         match (event.what, known) {
             (What::Forked { parent }, _) => {
                 latest.insert(event.pid, lives.len());
-                lives.push(Life { parent: Some(parent), ..life(event.pid, Some(event.at), false) });
+                lives.push(Life { parent: Some(parent), ..life(event.pid, Some(event.at)) });
             }
             (What::Executed | What::Renamed, Some(known)) => {
                 known.changed = Some(event.at);
@@ -120,7 +138,7 @@ fn lives(before: &Snapshot, events: &[&Event]) -> Vec<Life> {
             }
             (What::Executed | What::Renamed, None) => {
                 latest.insert(event.pid, lives.len());
-                lives.push(Life { changed: Some(event.at), changes: 1, ..life(event.pid, None, false) });
+                lives.push(Life { changed: Some(event.at), changes: 1, ..life(event.pid, None) });
             }
             (What::Ended, Some(known)) => known.ended = Some(event.at),
             // Its last thread may end after its first.
@@ -179,7 +197,9 @@ fn until(life: &Life, after: &Snapshot) -> Option<i64> {
     if life.ended.is_some() {
         return life.ended;
     }
-    if after.matched.contains_key(&life.pid) {
+    // One that was known by its title may have lost and found it again, and of one that is about to end nobody can tell.
+    let titled = life.was_meant && !life.by_image;
+    if titled || !after.others.contains(&life.pid) {
         return Some(STILL);
     }
     // It runs and is not meant: not since it last changed, and not before if it was not meant then and changed once.
@@ -193,8 +213,11 @@ fn enough_since(lives: &[Life], before: &Snapshot, after: &Snapshot, count: usiz
     let mut since: Vec<i64> = Vec::new();
     for (pid, matched) in after.matched.iter().filter(|(_, m)| m.root) {
         let life = lives.iter().rev().find(|life| life.pid == *pid);
-        // It was meant already, and nothing happened to it.
-        if before.matched.get(pid).is_some_and(|b| b.root) && life.is_some_and(|l| l.from.is_none() && l.changes == 0) {
+        // It was meant already, nothing happened to it, and no parent of its was meant for a while.
+        if (count == 1 || !possible.contains(&matched.parent))
+            && before.matched.get(pid).is_some_and(|b| b.root)
+            && life.is_some_and(|l| l.from.is_none() && l.changes == 0)
+        {
             since.push(before.at);
             continue;
         }

@@ -60,6 +60,12 @@ impl Access {
                 "give the password by reference, or drop user",
             ));
         }
+        if password.is_some() && secure.as_ref().is_some_and(|secure| !secure.certain()) {
+            return Err(Refusal::new(
+                "redis: insecure would show the password to whoever answers",
+                "name the server's authority with caFile, or look without a password",
+            ));
+        }
         Ok(Self { host, port, secure, user, password, database: params.integer("database") })
     }
 
@@ -75,7 +81,8 @@ impl Access {
         ask: impl AsyncFnOnce(&mut Client<Link>, &dyn Fn(String) -> String) -> Result<T, String>,
     ) -> Result<T, String> {
         let password = self.password().await?;
-        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await?;
+        let client = Client::connect(&self.host, self.port, self.secure.as_ref()).await;
+        let client = client.map_err(|why| brief(secret::hushed(why, password.as_deref())))?;
         self.over(client, password.as_deref(), ask).await
     }
 

@@ -1,3 +1,5 @@
+//! Claims against what really was: scripted, and in thousands of random worlds.
+
 use fracas_model::process::{Process, ProcessRef, ProcessSelector};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
@@ -10,7 +12,7 @@ fn matched(pids: &[i32]) -> BTreeMap<i32, Matched> {
 }
 
 fn snapshot(at: i64, pids: &[i32]) -> Snapshot {
-    Snapshot { at, matched: matched(pids) }
+    Snapshot { at, matched: matched(pids), others: BTreeSet::new() }
 }
 
 fn event(at: i64, pid: i32, what: What) -> Event {
@@ -70,6 +72,26 @@ fn a_restart_between_two_looks_is_seen() {
     assert_eq!(told(&snapshot(10, &[6, 7]), &events, &snapshot(30, &[6, 8])), []);
 }
 
+/// A table says no more than it shows: of what is not in it any more nothing is known but what was told.
+#[test]
+fn what_left_the_table_untold_is_gone_at_no_known_time() {
+    let mut titled = snapshot(10, &[7]);
+    titled.matched.values_mut().for_each(|m| m.by_image = false);
+    let gone = |others: &[i32]| Snapshot { others: others.iter().copied().collect(), ..snapshot(30, &[]) };
+    let renamed = [event(15, 7, What::Renamed)];
+    // It took a name, and lost its title some time after that.
+    assert_eq!(told(&titled, &renamed, &gone(&[7])), []);
+    // It is about to end, or its end was not told yet.
+    assert_eq!(told(&snapshot(10, &[7]), &renamed, &gone(&[])), []);
+    assert_eq!(told(&snapshot(10, &[7]), &renamed, &gone(&[7])), [(15, false)]);
+    // What was told too late belongs to the time before the first look, which was not whole.
+    let late = [event(9, 5, What::Executed), event(15, 7, What::Ended)];
+    assert_eq!(told(&snapshot(10, &[7]), &late, &snapshot(30, &[])), []);
+    // The number that ended runs on: the kernel gave it again before it told.
+    let again = [forked(12, 7), event(15, 7, What::Ended)];
+    assert_eq!(told(&snapshot(10, &[6]), &again, &snapshot(30, &[7])), []);
+}
+
 /// Processes as they really are.
 #[derive(Clone, Debug)]
 struct Real {
@@ -78,6 +100,10 @@ struct Real {
     meant: bool,
     /// Meant by its title alone, until the next look at least.
     titled: bool,
+    /// It got its title since the last look.
+    fresh: bool,
+    /// About to end: what it ran and how it was called is gone already.
+    ending: bool,
 }
 
 struct World {
@@ -93,14 +119,15 @@ impl World {
     fn process(pid: i32, real: &Real) -> Process {
         let name = if real.meant { MEANT } else { "other" };
         let id = ProcessRef { pid, start_ticks: real.began, name: name.into() };
-        let argv0 = real.titled.then(|| MEANT.to_owned());
-        Process { id, parent: real.parent, exe: None, argv0, uid: 0, kernel: false, ports: vec![], unit: None }
+        let argv0 = (!real.ending).then(|| if real.titled { MEANT } else { "program" }.to_owned());
+        let exe = (!real.ending).then(|| "program".to_owned());
+        Process { id, parent: real.parent, exe, argv0, uid: 0, kernel: false, ports: vec![], unit: None }
     }
 
     fn snapshot(&self) -> Snapshot {
         let table: Vec<Process> = self.processes.iter().map(|(pid, real)| Self::process(*pid, real)).collect();
         let selector = ProcessSelector::Name(MEANT.into());
-        Snapshot { at: self.now, matched: crate::process::between::matched(&selector, &table, None) }
+        crate::process::between::snapshot(self.now, &selector, &table, None)
     }
 
     fn step(&mut self) {
@@ -108,8 +135,9 @@ impl World {
         let all: Vec<i32> = self.processes.keys().copied().collect();
         let pid = all[self.random.random_range(0..all.len())];
         let busy = pid == 1 || self.processes[&pid].titled;
+        let ending = self.processes[&pid].ending;
         let what = match self.random.random_range(0..10) {
-            0..4 => {
+            0..4 if !ending => {
                 let child = self.random.random_range(2..9);
                 if self.processes.contains_key(&child) {
                     return;
@@ -118,13 +146,20 @@ impl World {
                 self.processes.insert(child, Real { titled: false, ..copy });
                 Some((child, What::Forked { parent: pid }))
             }
-            4..7 if !busy => {
+            4..7 if !busy && !ending => {
                 let meant = self.random.random_bool(0.5);
                 self.processes.get_mut(&pid).unwrap().meant = meant;
                 Some((pid, if self.random.random_bool(0.8) { What::Executed } else { What::Renamed }))
             }
-            7 if !busy && self.random.random_bool(0.1) => {
-                self.processes.get_mut(&pid).unwrap().titled = true;
+            7 if !busy && !ending && self.random.random_bool(0.2) => {
+                let one = self.processes.get_mut(&pid).unwrap();
+                (one.titled, one.fresh) = (true, true);
+                None
+            }
+            // A title that comes and goes between two looks is seen by nobody.
+            8 if pid != 1 && !ending && !self.processes[&pid].fresh => {
+                let one = self.processes.get_mut(&pid).unwrap();
+                (one.ending, one.titled) = (true, false);
                 None
             }
             _ if !busy => {
@@ -154,7 +189,10 @@ fn claims_hold_in_any_world() {
         let mut world = World {
             random: StdRng::seed_from_u64(seed),
             now: 0,
-            processes: BTreeMap::from([(1, Real { parent: 0, began: 0, meant: false, titled: false })]),
+            processes: BTreeMap::from([(
+                1,
+                Real { parent: 0, began: 0, meant: false, titled: false, fresh: false, ending: false },
+            )]),
             truth: vec![(0, 0)],
             events: vec![],
         };
@@ -166,7 +204,11 @@ fn claims_hold_in_any_world() {
             }
             world.now += 10;
             let after = world.snapshot();
-            world.processes.values_mut().for_each(|p| p.titled = false);
+            world.processes.values_mut().for_each(|p| p.fresh = false);
+            // Titles may go, and mostly stay.
+            if world.random.random_bool(0.5) {
+                world.processes.values_mut().for_each(|p| p.titled = false);
+            }
             world.truth.push((world.now, world.snapshot().matched.values().filter(|m| m.root).count()));
             let claims = claims(&before, &world.events, &after, count);
             for claim in &claims {
@@ -179,6 +221,7 @@ fn claims_hold_in_any_world() {
                 told += usize::from(claims.iter().any(|claim| claim.up == after.up(count)));
             }
             before = world.snapshot();
+            world.events.clear();
         }
     }
     assert!(edges > 1000 && told * 10 > edges * 5, "{told} of {edges}");
