@@ -4,6 +4,7 @@
 #![expect(clippy::print_stderr, reason = "measured figures are worth reading in a test's output")]
 #![expect(clippy::exit, reason = "parts are programs of a few lines")]
 
+mod alerted;
 mod attacks;
 mod branch;
 mod bugs;
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         failover::trials(),
         ledger::trials(),
         secured::trials(),
+        alerted::trials(),
         bugs::trials(),
         branch::trials(),
         halt_trial::trials(),

@@ -28,11 +28,16 @@ fn postgres_tool(name: &str) -> Program {
 
 /// An nginx under a supervisor that starts it again after this pause; answers on port 80, writes `/run/nginx.pid`.
 pub(crate) fn nginx(rig: &Rig, host: &str, pause_ms: u32) -> Going {
+    nginx_saying(rig, host, pause_ms, "ok")
+}
+
+/// The same whose page says this, as its configuration writes it.
+pub(crate) fn nginx_saying(rig: &Rig, host: &str, pause_ms: u32, text: &str) -> Going {
     let temporary =
         ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"].map(|what| format!("{what}_temp_path /run/nginx-{what};"));
     let config = format!(
         "daemon off;\nuser root root;\nworker_processes 2;\npid /run/nginx.pid;\nerror_log stderr;\n\
-         events {{}}\nhttp {{ access_log off; {} server {{ listen 80; return 200 \"ok\"; }} }}\n",
+         events {{}}\nhttp {{ access_log off; {} server {{ listen 80; return 200 \"{text}\"; }} }}\n",
         temporary.join(" ")
     );
     rig.keep(host, "/run/nginx.conf", &config);

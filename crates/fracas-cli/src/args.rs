@@ -193,7 +193,7 @@ pub enum Command {
     Whoami,
     /// Decide who may do what: people, their roles in environments, their access tokens
     #[command(
-        after_help = "Example:\n  fracas people add anna --name 'Anna Berg' --role operator@staging --role viewer@prod\n  fracas people token make anna --ttl 90d > token\n  fracas people grant anna approver@prod\n  fracas people list\n\nRoles: viewer sees; designer sees and designs; runner sees and starts what others designed; operator designs and starts; approver sees and approves; admin may everything. Whoever is signed in may stop and halt."
+        after_help = "Example:\n  fracas people add anna --name 'Anna Berg' --role operator@staging --role viewer@prod\n  fracas people token make anna --ttl 90d > token\n  fracas people grant anna approver@prod\n  fracas people list\n\nRoles: viewer sees; designer sees and designs; runner sees and starts what others designed; operator designs and starts; approver sees and approves; signaller, for alerting tools, tells of alerts and sees nothing; admin may everything. Whoever is signed in may stop and halt."
     )]
     People {
         /// What to do.

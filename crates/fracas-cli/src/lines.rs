@@ -64,6 +64,7 @@ pub(crate) fn happened(event: &Event) -> &Stamp {
         | Body::Decided { at, .. }
         | Body::Marked { at, .. }
         | Body::MarkRetracted { at, .. }
+        | Body::Signalled { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

@@ -3,6 +3,7 @@
 //!
 //! They compute no new numbers and judge nothing; what is absent is printed as not measured.
 
+mod alerts;
 mod chart;
 mod day;
 mod html;

@@ -30,9 +30,11 @@ use crate::{
     listen::Conn,
     metrics::{Calls, SessionMeters},
     notify::{Channel, Notices},
+    pages,
     people::{Directory, People},
     runs::Runs,
     schedules::Schedules,
+    signals::{self, Signals},
     signin::{self, SignIn},
 };
 
@@ -290,7 +292,8 @@ impl Controller {
         };
         let reflection = InterceptedService::new(described().build_v1().expect(OURS), authenticated.clone());
         // Many clients, Python's among them, still ask by the older name.
-        let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated);
+        let older = InterceptedService::new(described().build_v1alpha().expect(OURS), authenticated.clone());
+        let signals = Signals::new(self.runs.clone(), self.history.clone(), authenticated);
         let (closing, mut closed) = watch::channel(false);
         let shutdown = async move {
             shutdown.await;
@@ -301,7 +304,10 @@ impl Controller {
         let serving = server()
             .accept_http1(true)
             .layer(self.calls.clone())
-            .add_routes(feeds::serve(services, self.feeds.clone()))
+            .add_routes(pages::serve(
+                services,
+                vec![(feeds::PATH, feeds::calendar(self.feeds.clone())), (signals::PATH, signals::door(signals))],
+            ))
             .serve_with_incoming_shutdown(incoming, shutdown);
         let telling = self.audit.keep_telling(async move {
             // An error means that nobody serves any more.

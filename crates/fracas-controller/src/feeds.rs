@@ -20,7 +20,7 @@ use fracas_model::{
     schedule::{self, State},
 };
 
-pub(crate) use self::http::serve;
+pub(crate) use self::http::calendar;
 pub use self::{http::PATH, key::FeedKey};
 use self::{key::LONGEST_QUERY, link::Link};
 use crate::{

@@ -37,6 +37,8 @@ pub enum Right {
     Hosts,
     /// To decide about people, guard-rails, the history and the end of a halt.
     Govern,
+    /// To tell of alerts.
+    Signal,
 }
 
 impl Right {
@@ -49,6 +51,7 @@ impl Right {
             Self::Approve => "approve",
             Self::Hosts => "manage hosts",
             Self::Govern => "govern",
+            Self::Signal => "tell of alerts",
         }
     }
 
@@ -72,14 +75,16 @@ pub enum Role {
     Operator,
     /// Sees and approves.
     Approver,
+    /// Tells of alerts, and sees nothing: for alerting tools.
+    Signaller,
     /// Everything.
     Admin,
 }
 
 impl Role {
     /// Each of them.
-    pub const ALL: [Self; 6] =
-        [Self::Viewer, Self::Designer, Self::Runner, Self::Operator, Self::Approver, Self::Admin];
+    pub const ALL: [Self; 7] =
+        [Self::Viewer, Self::Designer, Self::Runner, Self::Operator, Self::Approver, Self::Signaller, Self::Admin];
 
     /// What it may.
     pub fn rights(self) -> &'static [Right] {
@@ -89,7 +94,10 @@ impl Role {
             Self::Runner => &[Right::View, Right::Run],
             Self::Operator => &[Right::View, Right::Design, Right::Run],
             Self::Approver => &[Right::View, Right::Approve],
-            Self::Admin => &[Right::View, Right::Design, Right::Run, Right::Approve, Right::Hosts, Right::Govern],
+            Self::Signaller => &[Right::Signal],
+            Self::Admin => {
+                &[Right::View, Right::Design, Right::Run, Right::Approve, Right::Hosts, Right::Govern, Right::Signal]
+            }
         }
     }
 
@@ -101,6 +109,7 @@ impl Role {
             Self::Runner => "runner",
             Self::Operator => "operator",
             Self::Approver => "approver",
+            Self::Signaller => "signaller",
             Self::Admin => "admin",
         }
     }

@@ -9,6 +9,7 @@ use crate::{
     ledger::{Found, Markers},
     mark::Mark,
     plan::{Plan, Refusal},
+    signal::Signal,
     time::{ClockMap, Stamp},
     units::Dur,
 };
@@ -266,6 +267,19 @@ pub enum Body {
         /// In a few words.
         note: String,
         /// When it was told.
+        at: Stamp,
+    },
+    /// An alerting tool told of alerts: those that this run had not heard of.
+    Signalled {
+        /// What it is: `alertmanager`.
+        source: String,
+        /// Whose token came with it.
+        by: String,
+        /// What it told.
+        signals: Vec<Signal>,
+        /// Alerts that it left out, that could not be read, or for which the run has no room.
+        left_out: u64,
+        /// When it came.
         at: Stamp,
     },
     /// Such marks as were told before this do not count.

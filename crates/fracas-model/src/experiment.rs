@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::Params,
-    id::{EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
+    id::{DetectionId, EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
     stop::AbortWhen,
     units::{Dur, Percent},
 };
@@ -37,6 +37,9 @@ pub struct Experiment {
     /// Where numbered markers are written, so that what is lost can be told.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub ledgers: BTreeMap<LedgerId, Ledger>,
+    /// By which alerts the trouble is known that the run makes.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub detections: BTreeMap<DetectionId, Detection>,
     /// The gate before the timeline; absent: the timeline starts at once.
     #[serde(default)]
     pub steady_state: Option<SteadyState>,
@@ -237,6 +240,18 @@ pub struct Ledger {
     pub every: Dur,
     /// When a marker that was not answered counts as unknown.
     pub timeout: Dur,
+}
+
+/// A detection rule.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Detection {
+    /// The service whose trouble the alert tells of; of the whole run when absent.
+    #[serde(default)]
+    pub service: Option<ServiceId>,
+    /// Conditions on the labels of the alert, see [`Matcher`](crate::signal::Matcher); all of them.
+    #[serde(rename = "match")]
+    pub matching: Vec<String>,
 }
 
 /// The gate.

@@ -62,6 +62,10 @@ name_type!(
     LedgerId
 );
 name_type!(
+    /// A detection rule, unique in its document.
+    DetectionId
+);
+name_type!(
     /// A service under test, unique in its document.
     ServiceId
 );

@@ -36,6 +36,7 @@ pub mod schema;
 pub mod selector;
 pub mod series;
 pub mod shape;
+pub mod signal;
 pub mod stats;
 pub mod stop;
 pub mod target;

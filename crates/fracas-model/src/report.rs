@@ -3,6 +3,7 @@
 //! It opens no store and draws nothing: renderers live elsewhere. Blobs of readings, when given, add latency statistics
 //! and change nothing else.
 
+mod alerts;
 mod clocks;
 mod instants;
 mod items;
@@ -19,6 +20,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
+pub use self::alerts::{AlertReport, Standing, WITHIN as ALERT_CLOCKS_WITHIN};
 pub use self::instants::{Instant, Metric, Timing};
 pub use self::ledgers::{LedgerReport, RecoveryPoint, in_words as data_lost};
 pub use self::lines::{asked_and_measured, cause_text, text as event_text};
@@ -91,6 +93,9 @@ pub struct Report {
     /// What became of the markers of each ledger.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ledgers: Vec<LedgerReport>,
+    /// What alerting tools told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alerts: Vec<AlertReport>,
     /// Every event, in order.
     pub events: Vec<EventLine>,
     /// What a reader must know before trusting the numbers.
@@ -585,6 +590,8 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
     let mut warnings = services::warnings(&story, &services, &probes);
     warnings.extend(items::warnings(&story, &entries));
     warnings.extend(ledgers::warnings(&ledgers));
+    let alerts = alerts::reports(&story);
+    warnings.extend(alerts::warnings(&story, &alerts));
     let sections = verdict::sections(&story, &entries, &services);
     let computed = verdict::verdict(&story, &entries, &services);
     let verdict = match &story.finished {
@@ -625,6 +632,7 @@ pub fn build(events: &[Event], blobs: &BTreeMap<String, Readings>) -> Report {
         entries,
         probes,
         ledgers,
+        alerts,
         events: lines::lines(&story, events),
         warnings,
         clocks: story.clocks.lines(&story),

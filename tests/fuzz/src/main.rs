@@ -14,6 +14,7 @@ mod operators;
 mod orders;
 mod servers;
 mod sessions;
+mod signals;
 mod strangers;
 mod world;
 
@@ -53,6 +54,7 @@ const TARGETS: &[Target] = &[
     servers::DNS,
     servers::GRPC,
     servers::SYSTEMD,
+    signals::SIGNAL,
 ];
 
 static CHOSEN: OnceLock<fn(&[u8])> = OnceLock::new();

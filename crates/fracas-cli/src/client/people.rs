@@ -10,7 +10,7 @@ use super::{Client, ClientError};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RoleSummary {
-    /// `viewer`, `designer`, `runner`, `operator`, `approver`, `admin`.
+    /// `viewer`, `designer`, `runner`, `operator`, `approver`, `signaller`, `admin`.
     pub role: String,
     /// Which environment.
     pub environment: String,

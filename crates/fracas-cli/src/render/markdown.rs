@@ -10,6 +10,7 @@ use fracas_model::{
 };
 
 use super::{
+    alerts,
     chart::Chart,
     day, instants, intent, ledgers, listed, terms,
     text::{Style, numbers, said, strips},
@@ -28,6 +29,7 @@ pub fn markdown(report: &Report) -> String {
     out += &sections(report);
     out += &services(report);
     out += &data(report);
+    out += &alerted(report);
     out += &times_between(report);
     out += &faults(report);
     let style = Style { colour: false, width: 100, zone: Zone::East(0) };
@@ -277,6 +279,22 @@ fn data(report: &Report) -> String {
         })
         .collect();
     String::from("## Data: what was written and is there\n\n") + &table(&["Ledger", "Lost", "Markers", "How"], &cells)
+}
+
+/// What alerting tools told; nothing when they told nothing.
+fn alerted(report: &Report) -> String {
+    let rows = alerts::rows(report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| vec![bold(&row.name), escape(&row.standing), escape(&row.when), escape(&row.whose)])
+        .collect();
+    let more = alerts::more(report).map(|more| format!("\n{}.\n", escape(&more))).unwrap_or_default();
+    String::from("## Alerts: what alerting tools told\n\n")
+        + &table(&["Alert", "Standing", "When", "Whose"], &cells)
+        + &more
 }
 
 fn times_between(report: &Report) -> String {

@@ -17,7 +17,10 @@ pub(super) fn not_shown(report: &Report) -> Vec<String> {
         "This supports evidence for a recovery objective; it is no statement of compliance.".to_owned(),
     ];
     let told = |timing: &Timing| timing.metrics.iter().any(|metric| metric.id == "ttd" && metric.length.is_some());
-    lines.push(if report.timings.iter().any(told) {
+    lines.push(if report.timings.iter().any(told) && !report.alerts.is_empty() {
+        "What alerting tools and people told of detection and response is their word; nothing here checks it."
+            .to_owned()
+    } else if report.timings.iter().any(told) {
         "What people told of detection and response is their word; nothing here checks it.".to_owned()
     } else {
         "How people detected, decided and acted is not measured: nobody marked it.".to_owned()

@@ -15,6 +15,7 @@ use fracas_model::{
 use self::paper::Paper;
 pub(super) use self::strips::strips;
 use super::{
+    alerts,
     chart::Chart,
     day, instants, intent, ledgers, listed, terms,
     words::{self, asked, offset},
@@ -57,6 +58,7 @@ pub fn text(report: &Report, style: Style) -> String {
         paper.words(2, Ink::Plain, "the document names no service: nothing was to recover");
     }
     data(&mut paper, report);
+    alerted(&mut paper, report);
     times_between(&mut paper, report);
     paper.heading("Faults: asked and measured");
     for entry in &report.entries {
@@ -317,6 +319,22 @@ fn data(paper: &mut Paper, report: &Report) {
         paper.words(4, Ink::Dim, &row.how);
         paper.words(4, Ink::Red, row.left.as_deref().unwrap_or_default());
     }
+}
+
+/// What alerting tools told; nothing when they told nothing.
+fn alerted(paper: &mut Paper, report: &Report) {
+    let rows = alerts::rows(report);
+    if rows.is_empty() {
+        return;
+    }
+    paper.heading("Alerts: what alerting tools told");
+    for row in &rows {
+        paper.line(&Line::new().with(Ink::Bold, words::plain(&row.name)));
+        paper.words(4, if row.strange { Ink::Yellow } else { Ink::Plain }, &row.standing);
+        paper.words(4, Ink::Plain, &row.when);
+        paper.words(4, Ink::Dim, &row.whose);
+    }
+    paper.words(0, Ink::Dim, alerts::more(report).as_deref().unwrap_or_default());
 }
 
 fn times_between(paper: &mut Paper, report: &Report) {

@@ -270,11 +270,34 @@ pub(crate) fn report() -> Value {
             "entries": {"type": "array", "items": entry()},
             "probes": {"type": "array", "items": probe()},
             "ledgers": {"type": "array", "items": ledger()},
+            "alerts": {"type": "array", "items": alert()},
             "events": {"type": "array", "items": event},
             "warnings": texts(),
             "clocks": {"type": "array", "items": {"type": "object", "required": ["host", "mapWidth", "maps", "wallBound"]}},
             "stableFor": maybe_length(),
             "headSeq": count()
+        }
+    })
+}
+
+/// What an alerting tool told.
+fn alert() -> Value {
+    json!({
+        "type": "object",
+        "required": [
+            "source", "name", "labels", "summary", "detections", "standing", "firedNs", "cameNs", "resolvedNs", "events"
+        ],
+        "properties": {
+            "source": {"type": "string"},
+            "name": {"type": "string"},
+            "labels": {"type": "object", "additionalProperties": {"type": "string"}},
+            "summary": {"type": "string"},
+            "detections": texts(),
+            "standing": {"enum": ["detects", "preExisting", "undated", "unexplained"]},
+            "firedNs": {"type": "integer", "description": "by the clock of its source"},
+            "cameNs": {"type": "integer"},
+            "resolvedNs": {"type": ["integer", "null"], "description": "by the clock of its source"},
+            "events": {"type": "array", "items": count()}
         }
     })
 }

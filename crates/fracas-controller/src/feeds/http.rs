@@ -1,56 +1,33 @@
-//! The one page that the front listener serves without a token: the calendar of a signed link. Everything else there is gRPC.
-
-use std::time::Duration;
+//! The one page that the front listener serves without a token: the calendar of a signed link.
 
 use axum::{
-    body::{self, Body},
+    body::Body,
     extract::{Request, State},
     http::{
-        HeaderMap, HeaderValue, Method, StatusCode, Version,
-        header::{
-            ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, X_CONTENT_TYPE_OPTIONS,
-        },
+        HeaderMap, HeaderValue, Method, StatusCode,
+        header::{ALLOW, CACHE_CONTROL, ETAG, IF_NONE_MATCH},
     },
-    middleware::{self, Next},
     response::Response,
-    routing::any,
+    routing::{MethodRouter, any},
 };
-use tonic::service::Routes;
 
 use super::Feeds;
-use crate::chain::{hex, sha256};
+use crate::{
+    chain::{hex, sha256},
+    pages::{closing, plain, spent, typed},
+};
 
 /// Path of the page.
 pub const PATH: &str = "/schedules.ics";
 const CALENDAR: &str = "text/calendar; charset=utf-8";
-const TEXT: &str = "text/plain; charset=utf-8";
 /// Said to whoever has no good link, whatever is wrong with his.
 const CLOSED: &str = "This link opens nothing: it was altered, has expired or was revoked, or whoever made it may not look there any more. Have a new one made.\n";
-/// What is read of a body that nobody wants, bytes, and for how long.
-const MAX_BODY: usize = 4096;
-const BODY_PATIENCE: Duration = Duration::from_secs(1);
 /// Programs need not ask more often.
 const KEPT: &str = "private, max-age=300";
 
-/// The services of the front listener with the page beside them.
-pub(crate) fn serve(services: Routes, feeds: Feeds) -> Routes {
-    let page = any(page).with_state(feeds);
-    services.into_axum_router().route(PATH, page).layer(middleware::from_fn(old_http)).into()
-}
-
-/// HTTP/1 is there for the page alone: gRPC needs HTTP/2, as it did before there was a page.
-async fn old_http(request: Request, next: Next) -> Response {
-    if request.version() < Version::HTTP_2 && request.uri().path() != PATH {
-        let version = request.version();
-        spent(request.into_body()).await;
-        return closing(version, plain(StatusCode::NOT_FOUND, "There is nothing here.\n"));
-    }
-    next.run(request).await
-}
-
-/// A small body is taken before it is refused: where a stream is reset because of the rest, some programs lose the answer.
-async fn spent(body: Body) {
-    drop(tokio::time::timeout(BODY_PATIENCE, body::to_bytes(body, MAX_BODY)).await);
+/// The page.
+pub(crate) fn calendar(feeds: Feeds) -> MethodRouter {
+    any(page).with_state(feeds)
 }
 
 async fn page(State(feeds): State<Feeds>, request: Request) -> Response {
@@ -99,32 +76,7 @@ fn seen(headers: &HeaderMap, tag: &str) -> bool {
     })
 }
 
-fn plain(status: StatusCode, text: &str) -> Response {
-    let mut response = typed(TEXT, text.to_owned());
-    *response.status_mut() = status;
-    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-fn typed(kind: &'static str, text: String) -> Response {
-    let length = text.len();
-    let mut response = Response::new(Body::from(text));
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(CONTENT_LENGTH, length.into());
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
-}
-
 /// The same answer without its body.
 fn bodiless(response: Response) -> Response {
     response.map(|_| Body::empty())
-}
-
-/// Whoever has only a link is a stranger to the listener, and gives its place there back at once.
-fn closing(version: Version, mut response: Response) -> Response {
-    if version < Version::HTTP_2 {
-        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
 }

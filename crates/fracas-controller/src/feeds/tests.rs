@@ -14,7 +14,8 @@ use tower::ServiceExt as _;
 
 use super::*;
 use crate::{
-    clock::ManualClock, controller::Controller, datadir::DataDir, fleet::Fleet, runs::Runs, store::memory::MemoryStore,
+    clock::ManualClock, controller::Controller, datadir::DataDir, fleet::Fleet, pages, runs::Runs,
+    store::memory::MemoryStore,
 };
 
 const AUDIT: &str = "audit/c";
@@ -69,7 +70,7 @@ impl Rig {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let routes = serve(Routes::default(), self.feeds.clone()).into_axum_router();
+        let routes = pages::serve(Routes::default(), vec![(PATH, calendar(self.feeds.clone()))]).into_axum_router();
         let answer = routes.oneshot(request.body(Content::empty()).unwrap()).await.unwrap();
         let (parts, body) = answer.into_parts();
         let bytes = axum::body::to_bytes(body, 1 << 22).await.unwrap();

@@ -44,6 +44,11 @@ pub fn experiment_shape(catalogue: &Catalogue) -> Shape {
             Field::optional("ledgers", map(ledger(catalogue)), doc)
         },
         Field::optional(
+            "detections",
+            map(detection()),
+            "By which alerts the trouble is known; alerting tools tell of them at /signals/alertmanager.",
+        ),
+        Field::optional(
             "steadyState",
             steady_state(),
             "What must hold before the timeline begins; without it, it begins at once.",
@@ -196,6 +201,22 @@ fn ledger(catalogue: &Catalogue) -> Shape {
         ],
         groups: vec![Group { what: "kind of ledger".into(), of }],
     }
+}
+
+fn detection() -> Shape {
+    Shape::Object(vec![
+        Field::optional(
+            "service",
+            Shape::Name,
+            "The service whose trouble the alert tells of; of the whole run when absent.",
+        ),
+        Field::required(
+            "match",
+            Shape::list(Shape::Text { max: 512 }, 20),
+            "Conditions on the labels of the alert, all of them, as Alertmanager writes them: `alertname=CheckoutDown`, \
+             `severity=~\"critical|page\"`, `!=`, `!~`.",
+        ),
+    ])
 }
 
 fn steady_state() -> Shape {

@@ -8,6 +8,7 @@ use crate::{
     check::is_name,
     diagnostic::{Findings, Span, nearest},
     ledger::MOST_MARKERS,
+    signal::Matcher,
     tree::{Node, Pair},
     units::Dur,
 };
@@ -82,7 +83,7 @@ impl<'d> Review<'_, '_, 'd> {
     }
 
     fn names(&mut self) {
-        for section in ["services", "targets", "probes", "ledgers"] {
+        for section in ["services", "targets", "probes", "ledgers", "detections"] {
             for pair in self.section(section).iter().filter(|p| !is_name(&p.key)) {
                 let help = "use at most 63 small letters, digits and hyphens, with a letter or digit at both ends";
                 self.findings.error(pair.span, format!("{:?} is not a name", pair.key), help);
@@ -123,6 +124,14 @@ impl<'d> Review<'_, '_, 'd> {
         for ledger in self.section("ledgers") {
             self.refer(ledger.value.get("service"), "service", &services);
             self.refer(ledger.value.get("from"), "target", &targets);
+        }
+        for rule in self.section("detections") {
+            self.refer(rule.value.get("service"), "service", &services);
+            for node in rule.value.get("match").map(Node::items).unwrap_or_default() {
+                if let Some(Err(why)) = node.text().map(Matcher::read) {
+                    self.findings.error(node.span, why, "write for example `alertname=CheckoutDown`");
+                }
+            }
         }
         let gate = self.root.get("steadyState").and_then(|s| s.get("probes"));
         for node in gate.map(Node::items).unwrap_or_default() {

@@ -493,7 +493,7 @@ const MISTAKES: &[(&str, &str, &str)] = &[
     (
         "timeline:",
         "timelines:",
-        "1:1 `timeline` is missing | timeline: what happens, and when\n18:1 unknown key `timelines` | did you mean `timeline`? known here: apiVersion, kind, name, description, parameters, services, targets, probes, ledgers, steadyState, timeline, recovery, abortWhen, limits, lease",
+        "1:1 `timeline` is missing | timeline: what happens, and when\n18:1 unknown key `timelines` | did you mean `timeline`? known here: apiVersion, kind, name, description, parameters, services, targets, probes, ledgers, detections, steadyState, timeline, recovery, abortWhen, limits, lease",
     ),
 ];
 

@@ -6,7 +6,7 @@ use crate::{
     experiment::{
         Action, AfterWhat, Entry, Experiment, OnFailure, OnInterrupt, Otherwise, Section, SteadyState, Trigger,
     },
-    id::{EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
+    id::{DetectionId, EntryId, LedgerId, ProbeId, SectionId, ServiceId, TargetId},
     stop::AbortWhen,
     units::Dur,
 };
@@ -79,6 +79,10 @@ pub(super) fn compile(mut day: Experiment, parts: Vec<Part>) -> Experiment {
             ledger.service = within.service(&ledger.service);
             ledger.from = ledger.from.map(|target| within.target(&target));
             (LedgerId::new(within.name(id.as_str())), ledger)
+        }));
+        day.detections.extend(part.experiment.detections.into_iter().map(|(id, mut rule)| {
+            rule.service = rule.service.map(|service| within.service(&service));
+            (DetectionId::new(within.name(id.as_str())), rule)
         }));
         day.abort_when.extend(part.experiment.abort_when.into_iter().map(|mut rail| {
             within.stop(&mut rail);

@@ -10,6 +10,7 @@ use crate::{
     event::{Body, Event, Look, Measured, Proof, UndoCause},
     id::{HostId, ProbeId},
     run::Answer,
+    signal::Signal,
     time::ClockId,
     units::Dur,
 };
@@ -64,6 +65,14 @@ fn kind(body: &Body) -> String {
     value.get("kind").and_then(|k| k.as_str()).unwrap_or("unknown").to_owned()
 }
 
+/// `alertmanager: CheckoutDown is firing (checkout does not answer), and 2 more`.
+fn signalled(source: &str, signals: &[Signal], left_out: u64) -> String {
+    let Some(first) = signals.first() else { return format!("{source} told of {left_out} alerts that are left out") };
+    let says = if first.summary.is_empty() { String::new() } else { format!(" ({})", first.summary) };
+    let more = if signals.len() > 1 { format!(", and {} more", signals.len() - 1) } else { String::new() };
+    format!("{source}: {} is {}{says}{more}", first.name(), first.state)
+}
+
 /// One event in words; `name` gives names of hosts.
 pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
     match body {
@@ -87,6 +96,7 @@ pub fn text(body: &Body, name: &dyn Fn(&HostId) -> String) -> String {
             let of = service.as_ref().map(|service| format!("{service} ")).unwrap_or_default();
             format!("{of}{mark} by {whose}{}{note}", if note.is_empty() { "" } else { ": " })
         }
+        Body::Signalled { source, signals, left_out, .. } => signalled(source, signals, *left_out),
         Body::MarkRetracted { mark, service, by, note, .. } => {
             let of = service.as_ref().map(|service| format!("{service} ")).unwrap_or_default();
             let why = if note.is_empty() { String::new() } else { format!(": {note}") };

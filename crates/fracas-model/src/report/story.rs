@@ -11,6 +11,7 @@ use crate::{
     mark::Mark,
     plan::{Kind, Plan},
     run::Answer,
+    signal::Signal,
     time::{ClockId, Stamp},
     units::Dur,
 };
@@ -102,6 +103,24 @@ pub(super) struct Marked {
     pub seq: u64,
 }
 
+/// What an alerting tool told at once.
+#[derive(Clone, Debug)]
+pub(super) struct Signalled {
+    pub source: String,
+    pub signals: Vec<Signal>,
+    pub left_out: u64,
+    pub at: Stamp,
+    pub seq: u64,
+}
+
+impl Signalled {
+    fn of(event: &Event) -> Option<Self> {
+        let Body::Signalled { source, signals, left_out, at, .. } = &event.body else { return None };
+        let (source, signals, at) = (source.clone(), signals.clone(), at.clone());
+        Some(Self { source, signals, left_out: *left_out, at, seq: event.seq })
+    }
+}
+
 /// Everything the report is made of.
 #[derive(Clone, Debug)]
 pub(super) struct Story {
@@ -127,6 +146,7 @@ pub(super) struct Story {
     pub aborted: Option<(AbortKind, String)>,
     pub gave_up: Vec<ServiceId>,
     pub marks: Vec<Marked>,
+    pub signals: Vec<Signalled>,
     pub resumed: u32,
     pub lost: Vec<HostId>,
     pub finished: Option<Verdict>,
@@ -166,6 +186,7 @@ impl Story {
             aborted: None,
             gave_up: Vec::new(),
             marks: Vec::new(),
+            signals: Vec::new(),
             resumed: 0,
             lost: Vec::new(),
             finished: None,
@@ -286,6 +307,7 @@ impl Story {
                 note: note.clone(),
                 seq: event.seq,
             }),
+            Body::Signalled { .. } => self.signals.extend(Signalled::of(event)),
             Body::MarkRetracted { mark, service, .. } => {
                 self.marks.retain(|known| known.mark != *mark || known.service != *service);
             }
@@ -472,6 +494,7 @@ pub(super) fn stamp_of(body: &Body) -> Option<&Stamp> {
         | Body::Decided { at, .. }
         | Body::Marked { at, .. }
         | Body::MarkRetracted { at, .. }
+        | Body::Signalled { at, .. }
         | Body::ServiceRecovered { at, .. }
         | Body::StopRequested { at, .. }
         | Body::Aborted { at, .. }

@@ -1,5 +1,6 @@
 //! Scripted histories whose truth is known, and the verdict rules one by one.
 
+mod alerts;
 mod rest;
 
 use serde_json::json;

@@ -1128,7 +1128,7 @@ pub struct CordonHostReply {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RoleGrant {
-    /// viewer, designer, runner, operator, approver, admin
+    /// viewer, designer, runner, operator, approver, signaller, admin
     #[prost(string, tag = "1")]
     pub role: ::prost::alloc::string::String,
     /// An environment; "\*": every one.

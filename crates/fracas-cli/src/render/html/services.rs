@@ -10,7 +10,7 @@ use fracas_model::{
 use super::{Page, pill, sentence};
 use crate::{
     render::{
-        ledgers,
+        alerts, ledgers,
         page::{escape, facts, table},
         svg,
         words::{self, before_revert, episode_line, judgement_why, rto_from, three},
@@ -24,7 +24,8 @@ const OUTAGES: usize = 200;
 pub(super) fn section(page: &Page<'_>) -> String {
     let mut out = String::from("<section id=\"services\">\n<h2>Services</h2>\n");
     if page.report.services.is_empty() {
-        return out + "<p>The document names no service: nothing was to recover.</p>\n</section>\n";
+        out += "<p>The document names no service: nothing was to recover.</p>\n";
+        return out + &alerted(page) + "</section>\n";
     }
     out += "<p class=\"note\">Every length is given as the shortest and the longest time that the observations allow; the \
         truth lies in between. In the bars, the pale part is certain and the strong part is where the length ends.</p>\n";
@@ -33,6 +34,7 @@ pub(super) fn section(page: &Page<'_>) -> String {
     }
     out += &outages(page);
     out += &data(page);
+    out += &alerted(page);
     out + "</section>\n"
 }
 
@@ -59,6 +61,30 @@ fn data(page: &Page<'_>) -> String {
     format!(
         "<h3 id=\"data\">Data: what was written and is there</h3>\n{}",
         table(caption, "stacked", &["Ledger", "Lost", "Markers"], &cells)
+    )
+}
+
+/// What alerting tools told; nothing when they told nothing.
+fn alerted(page: &Page<'_>) -> String {
+    let rows = alerts::rows(page.report);
+    if rows.is_empty() {
+        return String::new();
+    }
+    let cells: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| {
+            vec![
+                format!("{}<small>{}</small>", escape(&row.name), escape(&row.whose)),
+                escape(&row.standing),
+                escape(&row.when),
+            ]
+        })
+        .collect();
+    let more = alerts::more(page.report).map(|more| format!("<p class=\"note\">{}.</p>\n", escape(&more)));
+    format!(
+        "<h3 id=\"alerts\">Alerts: what alerting tools told</h3>\n{}{}",
+        table("Each firing of an alert once, by its own time", "stacked", &["Alert", "Standing", "When"], &cells),
+        more.unwrap_or_default()
     )
 }
 

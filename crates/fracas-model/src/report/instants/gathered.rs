@@ -7,7 +7,9 @@ use crate::{
     event::UndoCause,
     experiment::Trigger,
     id::{EntryId, ItemKey, ServiceId},
+    mark::Mark,
     report::{
+        alerts::{Fired, Rules, WITHIN, fired, offset_of},
         cause_text,
         services::Incident,
         story::{Item, Marked, Story},
@@ -52,6 +54,9 @@ impl Gathered<'_> {
             let how = if outage.end_hi.is_some() { "as its probe saw" } else { "it was not back when last seen" };
             known.insert(Name::Recovered, at(Some(outage.end_lo), outage.end_hi, how));
         }
+        for (name, at) in self.alerted(known.get(&Name::Effective)) {
+            known.insert(name, at);
+        }
         // The first that was told counts: a second acknowledgement acknowledges nothing.
         for mark in self.marks() {
             let at = self.told(mark);
@@ -70,6 +75,63 @@ impl Gathered<'_> {
             known.insert(Name::Detected, first);
         }
         known
+    }
+
+    /// When the first alert of a rule for this service fired, when the word of one came here, and when the last of them was
+    /// resolved. One that fired before the fault took effect proves nothing, and a section has its alerts while it lasts.
+    fn alerted(&self, effective: Option<&Known>) -> Vec<(Name, Known)> {
+        let Some(from) = effective.and_then(|at| Some(self.story.offset(&at.clock, at.lo?))) else { return Vec::new() };
+        let experiment = self.story.experiment.as_ref();
+        let section = |name: &str| experiment.and_then(|experiment| experiment.section_of(name));
+        let own = self.service.and_then(|service| section(service.as_str()));
+        let over = own.and_then(|own| self.story.entries.get(&own.last())?.over);
+        let rules = Rules::of(self.story);
+        let speaks = |one: &Fired<'_>| {
+            rules.fulfilled(one.signal).any(|(id, service)| match (service, section(id.as_str())) {
+                (Some(service), _) => Some(service) == self.service,
+                (None, of) => of.is_none_or(|of| own.is_some_and(|own| own.id == of.id)),
+            })
+        };
+        let counts = |placed: (i64, i64)| placed.1 >= from && over.is_none_or(|over| placed.0 <= over);
+        let mine = fired(self.story).into_iter().filter(speaks);
+        let mine = mine.filter_map(|one| one.placed(self.story).filter(|at| counts(*at)).map(|placed| (placed, one)));
+        let mine: Vec<((i64, i64), Fired<'_>)> = mine.collect();
+        let mut told = Vec::new();
+        if let Some((placed, first)) = mine.iter().min_by_key(|(placed, _)| *placed) {
+            let how = format!(
+                "alert {} of {}, whose clock is taken to be within {WITHIN}; the word came {} after",
+                first.signal.name(),
+                first.source,
+                first.underway().human()
+            );
+            let (clock, events) = (first.came.clock.clone(), first.events.clone());
+            let (lo, hi) = (first.at.map(|at| at.0), first.at.map(|at| at.1));
+            told.push((Name::Alerted, Known { clock, lo, hi, placed: Some(*placed), how, events }));
+        }
+        // Where somebody says when a responder was notified, that is it: the word here is for a machine.
+        let notified = self.marks().any(|mark| mark.mark == Mark::Notified);
+        let words = mine.iter().map(|(_, one)| (self.story.since_origin(one.came), one));
+        if let Some((at, first)) = words.min_by_key(|(at, _)| *at).filter(|_| !notified) {
+            let (clock, boot_ns) = (first.came.clock.clone(), Some(first.came.boot_ns));
+            let how = format!("the word of alert {} came here", first.signal.name());
+            let events = first.events.iter().take(1).copied().collect();
+            let placed = Some((at, at));
+            told.push((Name::Notified, Known { clock, lo: boot_ns, hi: boot_ns, placed, how, events }));
+        }
+        let ends: Option<Vec<(i64, i64, &Stamp)>> = mine.iter().map(|(_, one)| one.ended()).collect();
+        let placed =
+            |(lo, hi, came): (i64, i64, &Stamp)| (offset_of(self.story, lo, came), offset_of(self.story, hi, came));
+        if let Some(last) = ends.into_iter().flatten().max_by_key(|end| placed(*end)) {
+            let (lo, hi, came) = last;
+            let how = format!("its source's word, whose clock is taken to be within {WITHIN}");
+            let events = mine.iter().filter_map(|(_, one)| one.events.last().copied()).collect();
+            let clock = came.clock.clone();
+            told.push((
+                Name::Resolved,
+                Known { clock, lo: Some(lo), hi: Some(hi), placed: Some(placed(last)), how, events },
+            ));
+        }
+        told
     }
 
     fn marks(&self) -> impl Iterator<Item = &Marked> {
