@@ -2,7 +2,7 @@
 //! whoever tells may. What it means is the model's.
 //!
 //! ```text
-//! POST /signals/alertmanager -> token -> read, bounded -> what a run has not heard of -> one event -> committed -> 200
+//! POST /signals/alertmanager -> token -> read, bounded -> what a run has not heard of -> events -> committed -> 200
 //! ```
 //! An answer of 200 comes after the commit: a source that hears anything else tells it again, and what is told twice is
 //! recorded once.

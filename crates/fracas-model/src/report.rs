@@ -20,7 +20,7 @@ mod verdict;
 
 use std::collections::BTreeMap;
 
-pub use self::alerts::{AlertReport, Standing, WITHIN as ALERT_CLOCKS_WITHIN};
+pub use self::alerts::{AlertReport, Standing};
 pub use self::instants::{Instant, Metric, Timing};
 pub use self::ledgers::{LedgerReport, RecoveryPoint, in_words as data_lost};
 pub use self::lines::{asked_and_measured, cause_text, text as event_text};

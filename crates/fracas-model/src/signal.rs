@@ -98,18 +98,13 @@ impl Signal {
         self.labels.get("alertname").map_or(self.id.as_str(), String::as_str)
     }
 
-    /// Whether this says the same as another: a source tells again and again that an alert still fires.
-    pub fn is_again(&self, other: &Self) -> bool {
-        self.key() == other.key()
-    }
-
     /// How much of a history it takes, bytes, about.
     pub fn size(&self) -> usize {
         let labels: usize = self.labels.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
         labels + self.id.len() + self.summary.len() + 128
     }
 
-    /// What tells it from others: one firing of an alert, and its end.
+    /// What tells it from others, one firing of an alert and its end: a source tells again and again that one still fires.
     pub fn key(&self) -> (&str, i64, AlertState) {
         (&self.id, self.starts_wall_ns, self.state)
     }

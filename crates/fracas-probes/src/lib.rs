@@ -61,9 +61,9 @@ pub type LookFuture = Pin<Box<dyn Future<Output = Seen>>>;
 /// A future that ends when a probe may begin to look.
 pub type PrepareFuture = Pin<Box<dyn Future<Output = Result<(), Refusal>>>>;
 
-/// What this host's kernel told of an instant between two looks: as good as a look at that instant.
+/// What was so at an instant between two looks, by the kernel's word: as good as a look at that instant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Instant {
+pub struct Dated {
     /// The instant, nanoseconds of `CLOCK_BOOTTIME`.
     pub at: i64,
     /// What a look would have seen then, see [`Seen`].
@@ -74,7 +74,7 @@ pub struct Instant {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     /// Of the time between the look before it and this one, in order.
-    pub before: Vec<Instant>,
+    pub before: Vec<Dated>,
     /// When it had seen everything, on the same clock, if that was before it completed: what comes after that is news.
     pub complete: Option<i64>,
 }

@@ -18,9 +18,9 @@ use fracas_model::{
     tolerance::{ReadingField, Values},
 };
 
-use self::between::{Between, Looked, Reading};
+use self::between::{Between, Looked, Table};
 use crate::{
-    Instant, LookFuture, Lookout, OneCall, Probe, Seen, Told,
+    Dated, LookFuture, Lookout, OneCall, Probe, Seen, Told,
     exits::Exits,
     files,
     procevents::{
@@ -175,21 +175,21 @@ impl Ready {
                 Some(only) => only.and_then(&again).into_iter().collect(),
                 None => proctable::all(with_unit),
             };
-            let table = all.into_iter().map(|process| (process.id.pid, process)).collect();
-            Reading { table, again: &again, pid_in_file }
+            let processes = all.into_iter().map(|process| (process.id.pid, process)).collect();
+            Table { processes, again: &again, pid_in_file }
         };
         let Looked { table, complete, claims } = between.looked(&self.selector, self.count, read);
         let running = self.selector.select(&table, pid_in_file).into_iter().map(|process| process.id.clone()).collect();
         Found { running, complete, claims, nobody }
     }
 
-    fn told(&self, claim: Claim) -> Instant {
+    fn told(&self, claim: Claim) -> Dated {
         let seen = match (claim.up, self.count) {
             (true, _) => Ok(()),
             (false, 1) => Err("not running".into()),
             (false, count) => Err(format!("fewer than {count} running")),
         };
-        Instant { at: claim.at, seen }
+        Dated { at: claim.at, seen }
     }
 
     fn judge(&self, running: usize) -> Seen {

@@ -9,12 +9,12 @@ use fracas_model::{
     time::Stamp,
     units::Dur,
 };
-use fracas_probes::{Instant, Lookout, Seen, Told};
+use fracas_probes::{Dated, Lookout, Seen, Told};
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use sha2::{Digest as _, Sha256};
 use tokio::{
     sync::{mpsc, watch},
-    time::{self, sleep_until},
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -110,7 +110,7 @@ impl<P: Pace> Tended<P> {
         let stopped = async { while asked.changed().await.is_ok() {} };
         tokio::select! {
             biased;
-            prepared = time::timeout(PREPARE, self.lookout.prepare()) => prepared.map_err(late)?.map(|()| true),
+            prepared = tokio::time::timeout(PREPARE, self.lookout.prepare()) => prepared.map_err(late)?.map(|()| true),
             () = stopped => Ok(false),
         }
     }
@@ -139,8 +139,8 @@ impl<P: Pace> Tended<P> {
         // At most one look beside the ticks, and no more often than the fastest probe ticks: a process that ends as soon as
         // it is started anew would have looks without end.
         let mut beside = FuturesUnordered::new();
-        let mut beside_from = time::Instant::now();
-        let mut seal_at: Option<time::Instant> = None;
+        let mut beside_from = Instant::now();
+        let mut seal_at: Option<Instant> = None;
         loop {
             crash::within(Task::Probe);
             tokio::select! {
@@ -169,7 +169,7 @@ impl<P: Pace> Tended<P> {
                 }
                 // A look beside the ticks; they go on as they were.
                 () = stirred(&*self.lookout, beside_from), if beside.is_empty() && looks.len() < cap => {
-                    beside_from = time::Instant::now() + std::time::Duration::from_nanos(FASTEST.unsigned_abs());
+                    beside_from = Instant::now() + std::time::Duration::from_nanos(FASTEST.unsigned_abs());
                     beside.push(look(&self.pace, &*self.lookout, &self.item));
                 }
                 Some(reading) = beside.next(), if !beside.is_empty() => {
@@ -178,7 +178,7 @@ impl<P: Pace> Tended<P> {
                 Some(reading) = looks.next(), if !looks.is_empty() => {
                     self.looked(&mut recorder, reading);
                 }
-                () = sleep_until(seal_at.unwrap_or_else(time::Instant::now)), if seal_at.is_some() => {
+                () = sleep_until(seal_at.unwrap_or_else(Instant::now)), if seal_at.is_some() => {
                     self.tell_all(recorder.seal(&self.pace.now()));
                     seal_at = None;
                 }
@@ -197,7 +197,7 @@ impl<P: Pace> Tended<P> {
                 }
             }
             if seal_at.is_none() && recorder.pending() {
-                seal_at = Some(time::Instant::now() + SEAL_AFTER);
+                seal_at = Some(Instant::now() + SEAL_AFTER);
             }
         }
         self.tell_all(recorder.seal(&self.pace.now()));
@@ -208,7 +208,7 @@ impl<P: Pace> Tended<P> {
         let now = self.pace.now();
         let Told { before, complete } = self.lookout.told();
         // Of the time before the look, so before it.
-        for Instant { at, seen } in before {
+        for Dated { at, seen } in before {
             let told = Reading { look: Look { s: at, c: at }, ok: seen.is_ok(), why: seen.err().unwrap_or_default() };
             self.tell_all(recorder.told(&told, &now));
         }
@@ -236,7 +236,7 @@ impl<P: Pace> Tended<P> {
 }
 
 /// Ends when the kernel told of something worth a look, not before this instant: what is told until then is kept.
-async fn stirred(lookout: &dyn Lookout, from: time::Instant) {
+async fn stirred(lookout: &dyn Lookout, from: Instant) {
     sleep_until(from).await;
     lookout.stirred().await;
 }
@@ -244,7 +244,7 @@ async fn stirred(lookout: &dyn Lookout, from: time::Instant) {
 /// One look, bounded by the probe's timeout; a look that is given up failed at that moment.
 async fn look<P: Pace>(pace: &P, lookout: &dyn Lookout, item: &ProbeItem) -> Reading {
     let s = pace.boot_ns();
-    let seen: Seen = match time::timeout(item.timeout.std(), lookout.look()).await {
+    let seen: Seen = match tokio::time::timeout(item.timeout.std(), lookout.look()).await {
         Ok(seen) => seen,
         Err(_) => Err(format!("no answer within {}", item.timeout)),
     };

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// How far the clock of an alerting tool is taken to be off the controller's, at most. Machines that measure keep time.
-pub const WITHIN: Dur = Dur::from_secs(1);
+pub(super) const WITHIN: Dur = Dur::from_secs(1);
 
 /// One firing of an alert.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,7 +53,7 @@ pub enum Standing {
     Detects,
     /// It fired before any fault took effect: it tells of something else.
     PreExisting,
-    /// Its source's clock is ahead of the controller's by more than [`WITHIN`]: nobody knows when it fired.
+    /// Its source's clock is ahead of the controller's by more than a second: nobody knows when it fired.
     Undated,
     /// No rule knows it: the fault reached farther than was thought, or there is a real trouble beside the run.
     Unexplained,

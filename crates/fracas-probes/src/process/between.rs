@@ -35,9 +35,9 @@ pub(super) struct Between {
 }
 
 /// A table of processes as a probe reads it.
-pub(super) struct Reading<'r> {
+pub(super) struct Table<'r> {
     /// By process number.
-    pub(super) table: BTreeMap<i32, Process>,
+    pub(super) processes: BTreeMap<i32, Process>,
     /// Reads one of them again; `None` when it is gone or none that this probe would read.
     pub(super) again: &'r dyn Fn(i32) -> Option<Process>,
     /// What the pid file holds.
@@ -61,27 +61,27 @@ impl Between {
         &mut self,
         selector: &ProcessSelector,
         count: usize,
-        read: impl FnOnce() -> Reading<'r>,
+        read: impl FnOnce() -> Table<'r>,
     ) -> Looked {
         if !self.asked {
             self.asked = true;
             self.feed = Feed::shared().ok();
         }
         let Some(feed) = self.feed.clone() else {
-            let table = read().table.into_values().collect();
+            let table = read().processes.into_values().collect();
             return Looked { table, complete: None, claims: Vec::new() };
         };
         // Up to the beginning of the look: where that is not whole, what follows still is.
         let (_, mut earlier) = feed.since(&mut self.cursor);
         let mut reading = read();
         let mut claims = Vec::new();
-        let mut now = None;
+        let (mut now, mut believed) = (None, false);
         for _ in 0..CONFIRMATIONS {
             let Some((at, later)) = caught_up(&feed, &mut self.cursor, &mut reading) else {
                 now = None;
                 break;
             };
-            let table: Vec<Process> = reading.table.values().cloned().collect();
+            let table: Vec<Process> = reading.processes.values().cloned().collect();
             let snapshot = snapshot(at, selector, &table, reading.pid_in_file);
             if let Some(events) = &mut earlier {
                 events.extend(later);
@@ -94,14 +94,15 @@ impl Between {
             now = Some(snapshot);
             let starts = |claims: &[Claim]| claims.iter().rev().find(|claim| claim.up).copied();
             // The kernel shows a program's name before it tells of it: a start is believed when nothing more was told.
-            if starts(&claims).is_none() || starts(&claims) == starts(&former) {
+            believed = starts(&claims).is_none() || starts(&claims) == starts(&former);
+            if believed {
                 break;
             }
             std::thread::sleep(TOLD_WITHIN);
         }
-        let table: Vec<Process> = reading.table.into_values().collect();
+        let table: Vec<Process> = reading.processes.into_values().collect();
         let complete = now.as_ref().map(|snapshot| snapshot.at);
-        if now.as_ref().is_none_or(|now| now.matched.keys().any(|pid| traced(*pid))) {
+        if !believed || now.as_ref().is_none_or(|now| now.matched.keys().any(|pid| traced(*pid))) {
             claims.retain(|claim| !claim.up);
         }
         if now.is_none() {
@@ -130,7 +131,7 @@ pub(crate) fn snapshot(at: i64, selector: &ProcessSelector, table: &[Process], p
 
 /// Reads again what changed while it was read, until nothing does: then the table is that of one instant, which it gives,
 /// with all events until then. `None` where the kernel's word is not whole or the host too busy.
-fn caught_up(feed: &Feed, cursor: &mut Cursor, reading: &mut Reading<'_>) -> Option<(i64, Vec<Event>)> {
+fn caught_up(feed: &Feed, cursor: &mut Cursor, table: &mut Table<'_>) -> Option<(i64, Vec<Event>)> {
     let mut events = Vec::new();
     for _ in 0..ROUNDS {
         let (now, new) = feed.since(cursor);
@@ -144,9 +145,9 @@ fn caught_up(feed: &Feed, cursor: &mut Cursor, reading: &mut Reading<'_>) -> Opt
             return None;
         }
         for pid in touched {
-            match (reading.again)(pid) {
-                Some(process) => reading.table.insert(pid, process),
-                None => reading.table.remove(&pid),
+            match (table.again)(pid) {
+                Some(process) => table.processes.insert(pid, process),
+                None => table.processes.remove(&pid),
             };
         }
     }
