@@ -205,7 +205,13 @@ impl Matcher {
         if !begins || !label.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == ':') {
             return Err(none());
         }
-        let whole = || pattern::pattern(&format!("^(?:{value})$"));
+        let whole = || {
+            // By itself first: what closes a group that it did not open would mean something else in ours.
+            if !value.is_empty() {
+                pattern::pattern(&value)?;
+            }
+            pattern::pattern(&format!("^(?:{value})$"))
+        };
         let test = match sign {
             "=~" => Test::Fits(whole()?),
             "!~" => Test::FitsNot(whole()?),

@@ -72,6 +72,7 @@ fn matchers_are_those_of_alertmanager() {
         "severity!=warning",
         "team!~.+",
         "team=",
+        "team=~",
         "text=\"a \\\"b\\\" c\"",
     ] {
         assert!(Matcher::read(good).unwrap().fits(&of), "{good}");
@@ -86,9 +87,11 @@ fn matchers_are_those_of_alertmanager() {
     ] {
         assert!(!Matcher::read(bad).unwrap().fits(&of), "{bad}");
     }
-    for none in ["", "alertname", "=x", "a b=c", "x!y", "severity=~(", "{alertname=\"x\"}", "1a=b"] {
+    for none in ["", "alertname", "=x", "a b=c", "x!y", "severity=~(", "x=~a)|(b", "{alertname=\"x\"}", "1a=b"] {
         assert!(Matcher::read(none).is_err(), "{none}");
     }
+    let why = Matcher::read("x=~(").unwrap_err();
+    assert!(why.starts_with("\"(\" is not a pattern"), "told as it was written: {why}");
     let all_fit = |texts: &[&str]| Matchers::read(&texts.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>()).fit(&of);
     assert!(all_fit(&["severity=page", "alertname=~Checkout.*"]));
     assert!(!all_fit(&["severity=page", "alertname=~Cart.*"]) && !all_fit(&["nonsense"]));
